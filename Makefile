@@ -1,0 +1,32 @@
+# Two commands are enough: `make run` and `make test`. Both set everything up by themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint clean
+
+help: ## list these commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+run: .venv/installed ## set everything up, train the network, evaluate it, print its test accuracy
+	@$(BIN)/python -m pipeline run
+
+test: .venv/installed ## set everything up and run the tests
+	@$(BIN)/python -m pytest
+
+lint: .venv/installed ## check style (ruff) and types (mypy)
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+clean: ## delete .venv and tool caches; data, models, reports and DVC's cache stay
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
+
+.venv/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
+	       "Name another one: make $(or $(MAKECMDGOALS),run) PYTHON=python3.12"; exit 1; }
+	@echo "Setting up .venv (once, about a minute) ..."
+	@$(PYTHON) -m venv .venv || { echo "error: no virtual environment could be made." \
+	  "On Debian and Ubuntu the package python3-venv is needed."; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@

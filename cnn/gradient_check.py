@@ -1,0 +1,75 @@
+"""Analytic gradients against numeric ones: the judge of every backward pass."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn.layers.layer import Layer
+
+
+def gradient_check(
+    layer: Layer, x: NDArray[np.float64], *, rng: np.random.Generator, step: float = 1e-5
+) -> dict[str, float]:
+    """The relative error of each gradient that `layer.backward` computes, by name; "x" is the input's.
+
+    A random v makes the output a number, L = Σ v·y, whose dL/dy is v. Then, for x and each parameter θ,
+
+        error = max |analytic − numeric| / max |numeric|        numeric: `numeric_gradient` of L
+
+    In float64 a correct gradient gives errors under 1e-7; a wrong one, of the order of 1. Layers with kinks
+    (ReLU, max pooling) need inputs that keep a distance of several steps from them.
+
+    Args:
+        layer: any layer or model with float64 parameters. Its state is as before afterwards.
+        x: one batch for it, float64.
+        rng: the source of v.
+        step: the ε of the difference quotient.
+
+    Raises: ValueError where x or a parameter is not float64.
+    """
+    parameters = layer.parameters()
+    for name, array in {"x": x, **{n: p.value for n, p in parameters.items()}}.items():
+        if array.dtype != np.float64:
+            raise ValueError(f"A gradient check needs float64 throughout; {name} is {array.dtype}.")
+    v = rng.standard_normal(layer.forward(x, training=False).shape)
+    layer.forward(x, training=True)
+    analytic: dict[str, NDArray[Any] | None] = {"x": layer.backward(v)}
+    analytic |= {name: parameter.grad for name, parameter in parameters.items()}
+    x = x.copy()  # the numeric gradient changes it in place, element by element, and back
+
+    def loss() -> float:
+        return float((layer.forward(x, training=False) * v).sum())
+
+    numeric = {"x": numeric_gradient(loss, x, step)}
+    numeric |= {name: numeric_gradient(loss, p.value, step) for name, p in parameters.items()}
+    return {name: relative_error(analytic[name], numeric[name]) for name in numeric}
+
+
+def numeric_gradient(
+    f: Callable[[], float], array: NDArray[np.float64], step: float = 1e-5
+) -> NDArray[np.float64]:
+    """df/d(array) by central differences, (f(a + ε) − f(a − ε)) / 2ε, for each element a of `array`.
+
+    `f` takes no argument: it reads `array`, which is changed in place and restored. The error is O(ε²).
+    """
+    gradient = np.empty_like(array)
+    for index in np.ndindex(array.shape):
+        original = array[index]
+        array[index] = original + step
+        above = f()
+        array[index] = original - step
+        below = f()
+        array[index] = original
+        gradient[index] = (above - below) / (2 * step)
+    return gradient
+
+
+def relative_error(actual: NDArray[Any] | None, expected: NDArray[Any]) -> float:
+    """max |actual − expected| / max |expected|; infinite for an actual gradient of another shape, or none."""
+    if actual is None or actual.shape != expected.shape:
+        return float("inf")
+    difference = np.abs(actual - expected).max(initial=0.0)
+    scale = np.abs(expected).max(initial=0.0)
+    return float(difference / scale) if scale else float(difference)

@@ -1,0 +1,46 @@
+"""Initial values of parameters: functions (shape, rng, dtype) -> array.
+
+For a kernel of shape (kernel_h, kernel_w, in, out) or a weight of shape (in, out), every axis but the last
+feeds an output: fan_in = kernel_h·kernel_w·in. Variances are drawn in float64 and then cast, so that
+float32 and float64 networks with one seed start from the same numbers.
+"""
+
+from collections.abc import Callable
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Initializer = Callable[[tuple[int, ...], np.random.Generator, DTypeLike], NDArray[Any]]
+
+
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(fan_in, fan_out): how many inputs feed an output, and how many outputs an input feeds."""
+    if len(shape) < 2:
+        raise ValueError(f"A fan needs a shape with at least two axes (…, in, out); received {shape}.")
+    receptive_field = prod(shape[:-2])
+    return receptive_field * shape[-2], receptive_field * shape[-1]
+
+
+def he_normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+    """Normal with mean 0 and variance 2 / fan_in: keeps the variance of activations through a ReLU.
+
+    Source: He, Zhang, Ren & Sun, "Delving Deep into Rectifiers" (2015), equation 10.
+    """
+    return (rng.standard_normal(shape) * sqrt(2.0 / fans(shape)[0])).astype(dtype)
+
+
+def glorot_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+    """Uniform on ±sqrt(6 / (fan_in + fan_out)): keeps variances in both directions through a linear layer.
+
+    Source: Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks"
+    (2010), equation 16.
+    """
+    limit = sqrt(6.0 / sum(fans(shape)))
+    return rng.uniform(-limit, limit, shape).astype(dtype)
+
+
+def zeros(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+    """All zeros: for biases. Takes `rng` like its siblings and draws nothing from it."""
+    return np.zeros(shape, dtype)

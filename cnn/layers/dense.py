@@ -1,0 +1,74 @@
+"""The fully connected layer."""
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import DTypeLike
+
+from cnn.initializers import he_normal
+from cnn.layers.checks import check_count
+from cnn.layers.layer import Layer, Shape
+from cnn.parameter import Parameter
+
+
+class Dense(Layer):
+    """An affine map of each example: every output sees every input.
+
+        y[n, o] = bias[o] + Σ_i x[n, i] · weight[i, o]
+
+    Args:
+        in_features, out_features: length of x and of y.
+        bias: whether there is a bias.
+        rng: the source of the initial weight, He-normal; the bias starts at zero.
+        dtype: of the parameters.
+
+    Parameters: weight (in, out) and bias (out,).
+    Raises: ValueError where an argument has no meaning, or where x does not fit.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        rng: np.random.Generator,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.in_features = check_count("in_features", in_features)
+        self.out_features = check_count("out_features", out_features)
+        self.weight = Parameter(he_normal((in_features, out_features), rng, dtype), "weight")
+        self.bias = Parameter(np.zeros(out_features, dtype), "bias") if bias else None
+
+    def forward(self, x: Float[np.ndarray, "n i"], training: bool = True) -> Float[np.ndarray, "n o"]:
+        """x · weight + bias."""
+        self.output_shape(x.shape[1:])
+        y = x @ self.weight.value
+        if self.bias is not None:
+            y += self.bias.value
+        if training:
+            self._save(y, x)
+        return y
+
+    def backward(self, grad_y: Float[np.ndarray, "n o"]) -> Float[np.ndarray, "n i"]:
+        """dL/dweight = xᵀ · dL/dy, dL/dbias = Σ_n dL/dy, dL/dx = dL/dy · weightᵀ."""
+        (x,) = self._take(grad_y)
+        self.weight.grad = x.T @ grad_y
+        if self.bias is not None:
+            self.bias.grad = grad_y.sum(axis=0)
+        return grad_y @ self.weight.value.T
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """(out_features,)."""
+        if tuple(input_shape) != (self.in_features,):
+            raise ValueError(
+                f"{self!r} needs vectors of shape ({self.in_features},); received {tuple(input_shape)}. "
+                "Images are made vectors by Flatten."
+            )
+        return (self.out_features,)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """weight and, unless there is none, bias."""
+        return {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
+
+    def __repr__(self) -> str:
+        return f"Dense({self.in_features}, {self.out_features}, bias={self.bias is not None})"

@@ -1,0 +1,25 @@
+"""Random numbers that are derived, never carried.
+
+Every use of randomness has a stream of its own, addressed by a few integers:
+
+    generator = PCG64(SeedSequence(seed, spawn_key=(stream, *counters)))
+
+So the shuffle of epoch 7 is known without having gone through epochs 1 to 6, and one more draw in one
+place moves no draw elsewhere.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+
+
+class Stream(IntEnum):
+    """What the numbers are for. Values are part of every recorded result: add new ones, change none."""
+
+    INITIALIZATION = 0  # counters: none
+    SHUFFLE = 1  # counters: epoch
+
+
+def derive_rng(seed: int, stream: Stream, *counters: int) -> np.random.Generator:
+    """The generator for `stream` at `counters` (say, the epoch), for the run with this `seed` (>= 0)."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, *counters))))
