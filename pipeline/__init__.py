@@ -1,0 +1,1 @@
+"""The DVC stages: fetch -> preprocess -> train -> evaluate."""

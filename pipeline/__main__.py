@@ -1,0 +1,91 @@
+"""`python -m pipeline STAGE`: what dvc.yaml runs, and what a person may run by hand."""
+
+import sys
+
+import typer
+
+from cnn.checkpoint import CheckpointError
+from pipeline.errors import UserError
+
+app = typer.Typer(
+    help="A convolutional network in NumPy: fetch -> preprocess -> train -> evaluate. `dvc repro` runs the "
+    "stages that are out of date; here each can be run by itself, in the project's folder. All of them read "
+    "params.yaml.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+# Each stage is imported only when it runs: the others' libraries would cost a second at every start.
+
+
+@app.command()
+def fetch() -> None:
+    """Get the dataset's files into data/raw, each checked against its SHA-256.
+
+    Looked for in this order: the folder or URL in the environment variable DATASET_MIRROR, which holds
+    DATASET/FILE; the folder ../shared/datasets, if there is one; the public mirrors.
+    """
+    from pipeline import fetch as stage
+
+    stage.fetch()
+
+
+@app.command()
+def preprocess() -> None:
+    """Make arrays of data/raw in data/processed: pixels in [0, 1], a channel axis, one-hot labels.
+
+    Splits off validation images, with all classes in proportion; data.train_size and data.standardize apply.
+    """
+    from pipeline import preprocess as stage
+
+    stage.preprocess()
+
+
+@app.command()
+def train() -> None:
+    """Train the network on data/processed; write models/ and reports/history.csv.
+
+    models/model.npz holds the weights of the epoch with the best validation accuracy.
+    """
+    from pipeline import train as stage
+
+    stage.train()
+
+
+@app.command()
+def evaluate() -> None:
+    """Evaluate models/ on the test images; write metrics, predictions, a report and figures to reports/."""
+    from pipeline import evaluate as stage
+
+    stage.evaluate()
+
+
+@app.command()
+def run() -> None:
+    """Run the whole pipeline through DVC and sum up the result; this is `make run`.
+
+    Where MNIST cannot be reached, it says so and runs on the small digits that come with scikit-learn.
+    """
+    from pipeline import run as stage
+
+    stage.run()
+
+
+def main() -> None:
+    """Run the app; what the user can mend is told in one message, with exit code 1."""
+    try:
+        app(prog_name="python -m pipeline")
+    except (UserError, CheckpointError) as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.filename is None and error.strerror is None:
+            raise
+        sys.exit(
+            f"error: {error.strerror}: {error.filename}" if error.filename else f"error: {error.strerror}"
+        )
+
+
+if __name__ == "__main__":
+    main()

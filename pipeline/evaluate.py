@@ -1,0 +1,170 @@
+"""The evaluate stage: how good the trained network is, on validation and, once, on test images."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import classification_report, confusion_matrix
+from threadpoolctl import threadpool_limits
+
+from cnn import Examples, Sequential, checkpoint, softmax_cross_entropy
+from cnn.atomic import write_text
+from cnn.ops.softmax import softmax
+from pipeline.architectures import build_model
+from pipeline.errors import UserError
+from pipeline.figures import confusion_matrix_figure, save_figure, training_curves_figure
+from pipeline.params import Evaluate, load_params
+from pipeline.paths import CLASSIFICATION_REPORT, FIGURES, HISTORY, METRICS, MODEL, PREDICTIONS
+from pipeline.processed import load_description, load_examples
+
+
+def evaluate() -> None:
+    """Write metrics, predictions, the classification report and the figures."""
+    params = load_params().evaluate
+    model, metadata = load_model()
+    description = load_description()
+    if metadata["data"] != description:
+        raise UserError(
+            f"{MODEL} was trained on {metadata['data']['dataset']}, and data/processed holds "
+            f"{description['dataset']}, or the same prepared otherwise. Bring them together: dvc repro"
+        )
+    history = load_history()
+    names = description["class_names"]
+    validation, test = load_examples("validation", description), load_examples("test", description)
+    with threadpool_limits(1, user_api="blas"):
+        validation_logits = model.predict(validation.images, params.batch_size)
+        test_logits = model.predict(test.images, params.batch_size)
+
+    test_metrics, per_class, text = measure(test_logits, test, names, params)
+    validation_metrics, _, _ = measure(validation_logits, validation, names, params)
+    metrics = {
+        "dataset": description["dataset"],
+        "model": {
+            "architecture": metadata["architecture"],
+            "parameters": sum(parameter.value.size for parameter in model.parameters().values()),
+            "epoch": metadata["epoch"],
+        },
+        "test": test_metrics,
+        "validation": validation_metrics,
+        "per_class": per_class,
+    }
+    actual, predicted = test.targets.argmax(axis=1), test_logits.argmax(axis=1)
+    matrix = confusion_matrix(actual, predicted, labels=range(len(names)))
+    title = f"{description['dataset']}, {metadata['architecture']}"
+    caption = f"{title}: test accuracy {test_metrics['accuracy']:.2%} of {len(actual):,} images"
+    save_figure(confusion_matrix_figure(matrix, names, caption), FIGURES / "confusion_matrix.png")
+    save_figure(training_curves_figure(history, title), FIGURES / "training_curves.png")
+    write_text(PREDICTIONS, predictions_csv(test_logits, actual, names))
+    write_text(CLASSIFICATION_REPORT, f"{text}\n{format_matrix(matrix, names)}")
+    write_text(METRICS, json.dumps(metrics, indent=2) + "\n")
+    print(f"{caption}. Metrics are in {METRICS}.")
+
+
+def load_model() -> tuple[Sequential, dict[str, Any]]:
+    """The trained network and what train wrote about it; only models/ is asked, never architectures.yaml."""
+    if not MODEL.exists():
+        raise UserError(f"{MODEL} is missing. Make it with: dvc repro train")
+    try:
+        state, metadata = checkpoint.load(MODEL)
+    except checkpoint.CheckpointError as error:
+        raise UserError(f"{error} Bring it back with: dvc checkout --force models") from None
+    data = metadata["data"]
+    model = build_model(
+        metadata["layers"],
+        str(MODEL),
+        tuple(data["image_shape"]),
+        len(data["class_names"]),
+        np.random.default_rng(0),  # the initial values are replaced at once
+    )
+    model.load_state_dict(state)
+    return model, metadata
+
+
+def measure(
+    logits: NDArray[np.float32], examples: Examples, names: Sequence[str], params: Evaluate
+) -> tuple[dict[str, float], dict[str, dict[str, float]], str]:
+    """(metrics, the same for each class, scikit-learn's classification report as text).
+
+    Macro figures are plain means over the classes.
+    """
+    actual, predicted = examples.targets.argmax(axis=1), logits.argmax(axis=1)
+    arguments: dict[str, Any] = {"labels": range(len(names)), "target_names": names, "zero_division": 0.0}
+    report = classification_report(actual, predicted, output_dict=True, **arguments)
+    correct = int((actual == predicted).sum())
+    low, high = wilson_interval(correct, len(actual), params.confidence_level)
+    metrics = {
+        "accuracy": correct / len(actual),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "loss": softmax_cross_entropy(logits, examples.targets)[0],
+        "macro_precision": report["macro avg"]["precision"],
+        "macro_recall": report["macro avg"]["recall"],
+        "macro_f1": report["macro avg"]["f1-score"],
+        "examples": len(actual),
+    }
+    per_class = {
+        name: {
+            "precision": round(report[name]["precision"], 6),
+            "recall": round(report[name]["recall"], 6),
+            "f1": round(report[name]["f1-score"], 6),
+            "support": int(report[name]["support"]),
+        }
+        for name in names
+    }
+    text = classification_report(actual, predicted, digits=4, **arguments)
+    return {key: round(value, 6) for key, value in metrics.items()}, per_class, text
+
+
+def wilson_interval(correct: int, total: int, level: float) -> tuple[float, float]:
+    """The score interval for a fraction, p̂ = correct / total, at the confidence level `level`.
+
+        (p̂ + z²/2n ± z·sqrt(p̂(1 − p̂)/n + z²/4n²)) / (1 + z²/n),    z the normal quantile of (1 + level)/2
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    fraction = correct / total
+    centre = fraction + z * z / (2 * total)
+    margin = z * (fraction * (1 - fraction) / total + z * z / (4 * total * total)) ** 0.5
+    scale = 1 + z * z / total
+    return (centre - margin) / scale, (centre + margin) / scale
+
+
+def load_history() -> dict[str, list[float]]:
+    """The columns of history.csv."""
+    try:
+        rows = list(csv.DictReader(HISTORY.read_text(encoding="utf-8").splitlines()))
+        return {column: [float(row[column]) for row in rows] for column in rows[0]}
+    except FileNotFoundError:
+        raise UserError(f"{HISTORY} is missing. Make it with: dvc repro train") from None
+    except (IndexError, ValueError, TypeError):
+        raise UserError(f"{HISTORY} is damaged. Make it again with: dvc repro --force train") from None
+
+
+def predictions_csv(logits: NDArray[np.float32], actual: NDArray[np.intp], names: Sequence[str]) -> str:
+    """A line for each test image: its place in the test set, actual and predicted class, and the probability
+    that the network gave to what it predicted."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["index", "actual", "predicted", "probability"])
+    probabilities = softmax(logits)
+    for index, (label, row) in enumerate(zip(actual, probabilities, strict=True)):
+        best = int(row.argmax())
+        writer.writerow([index, names[label], names[best], f"{row[best]:.4f}"])
+    return stream.getvalue()
+
+
+def format_matrix(matrix: NDArray[np.int_], names: Sequence[str]) -> str:
+    """The confusion matrix as a table of text."""
+    width = max(6, *(len(name) + 1 for name in names))
+    header = "actual \\ predicted".ljust(20) + "".join(name.rjust(width) for name in names)
+    rows = [
+        name.rjust(18).ljust(20) + "".join(str(n).rjust(width) for n in row)
+        for name, row in zip(names, matrix, strict=True)
+    ]
+    return "\n".join([header, *rows]) + "\n"

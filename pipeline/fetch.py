@@ -1,0 +1,137 @@
+"""The fetch stage: the dataset's files into data/raw, each with the hash it must have."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pooch
+import requests
+from sklearn.datasets import load_digits
+
+from cnn.atomic import atomic_path
+from pipeline.datasets import DATASETS, DIGITS_FILES, DataFile
+from pipeline.errors import UserError
+from pipeline.params import load_params
+from pipeline.paths import RAW
+
+MIRROR_VARIABLE = "DATASET_MIRROR"
+SHARED_FOLDER = Path("../shared/datasets")
+TIMEOUT = (5, 30)  # seconds: to connect, and between bytes
+
+
+def fetch() -> None:
+    """Bring the files of `data.dataset` to data/raw/DATASET; what is there and whole is kept."""
+    name = load_params().data.dataset
+    folder = RAW / name
+    dataset = DATASETS[name]
+    if not dataset.files:
+        _write_digits(folder)
+    for file in dataset.files:
+        _fetch_file(name, file, folder / file.name)
+    print(f"{dataset.title}: {len(list(folder.iterdir()))} files in {folder}.")
+
+
+def sources(name: str) -> list[str]:
+    """Folders and URLs to look for the dataset's files in, in this order."""
+    folders = []
+    if mirror := os.environ.get(MIRROR_VARIABLE):
+        folders.append(f"{mirror.rstrip('/')}/{name}")
+    if SHARED_FOLDER.is_dir():
+        folders.append(f"{SHARED_FOLDER}/{name}")
+    return folders + [mirror.rstrip("/") for mirror in DATASETS[name].mirrors]
+
+
+def can_be_had(name: str) -> bool:
+    """Whether the dataset is here, needs no file, or is offered by a source that answers now."""
+    files = DATASETS[name].files
+    if all(_is_whole(RAW / name / file.name, file) for file in files):
+        return True
+    return any(all(_is_offered(f"{source}/{file.name}") for file in files) for source in sources(name))
+
+
+def _fetch_file(name: str, file: DataFile, destination: Path) -> None:
+    """Get one file from the first source that has it whole."""
+    if _is_whole(destination, file):
+        return
+    tried = []
+    for source in sources(name):
+        location = f"{source}/{file.name}"
+        problem = (
+            _download(location, file, destination)
+            if _is_url(location)
+            else _copy(location, file, destination)
+        )
+        if problem is None:
+            return
+        tried.append(f"- {location}: {problem}")
+    raise UserError(
+        "\n".join(
+            [
+                f"No source has {file.name} of {name}. Tried:",
+                *tried,
+                f"Either set {MIRROR_VARIABLE} to a folder or URL that holds {name}/{file.name},",
+                "or use the digits that come with scikit-learn: dvc exp run -S data.dataset=digits",
+            ]
+        )
+    )
+
+
+def _copy(location: str, file: DataFile, destination: Path) -> str | None:
+    """Copy from a folder; what was wrong, or None."""
+    source = Path(location)
+    if not source.is_file():
+        return "there is no such file"
+    if not _is_whole(source, file):
+        return "its SHA-256 is not the published one"
+    with atomic_path(destination) as temporary:
+        shutil.copyfile(source, temporary)
+    return None
+
+
+def _download(location: str, file: DataFile, destination: Path) -> str | None:
+    """Download, check, and only then put in place; what was wrong, or None."""
+    pooch.get_logger().setLevel(logging.WARNING)
+    try:
+        pooch.retrieve(
+            location,
+            known_hash=f"sha256:{file.sha256}",
+            fname=destination.name,
+            path=destination.parent,
+            downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT),
+        )
+    except requests.HTTPError as error:
+        return f"it answered: {error}"
+    except requests.Timeout:
+        return "it did not answer in time"
+    except requests.RequestException:
+        return "it cannot be reached"
+    except ValueError:  # pooch: the hash differs
+        return "its SHA-256 is not the published one"
+    return None
+
+
+def _is_offered(location: str) -> bool:
+    if not _is_url(location):
+        return Path(location).is_file()
+    try:
+        return requests.head(location, timeout=TIMEOUT[0], allow_redirects=True).ok
+    except requests.RequestException:
+        return False
+
+
+def _is_url(location: str) -> bool:
+    return "://" in location
+
+
+def _is_whole(path: Path, file: DataFile) -> bool:
+    return path.is_file() and pooch.file_hash(str(path)) == file.sha256
+
+
+def _write_digits(folder: Path) -> None:
+    """scikit-learn's digits, as bytes: images (1797, 8, 8) with values from 0 to 16, and labels (1797,)."""
+    digits = load_digits()
+    for name, array in zip(DIGITS_FILES, (digits.images, digits.target), strict=True):
+        with atomic_path(folder / name) as temporary:
+            np.save(temporary, array.astype(np.uint8))

@@ -1,0 +1,18 @@
+"""Where things lie, seen from the project's folder, in which all commands run."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+ARCHITECTURES = Path("architectures.yaml")
+RAW = Path("data/raw")
+PROCESSED = Path("data/processed")
+MODELS = Path("models")
+REPORTS = Path("reports")
+
+DATASET = PROCESSED / "dataset.json"
+MODEL = MODELS / "model.npz"
+HISTORY = REPORTS / "history.csv"
+METRICS = REPORTS / "metrics.json"
+PREDICTIONS = REPORTS / "predictions.csv"
+CLASSIFICATION_REPORT = REPORTS / "classification_report.txt"
+FIGURES = REPORTS / "figures"

@@ -1,0 +1,162 @@
+"""The train stage: the network of the best validation epoch into models/."""
+
+import csv
+import io
+import json
+import platform
+import time
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from cnn import SGD, EpochReport, NonFiniteLossError, Sequential, checkpoint, fit, softmax_cross_entropy
+from cnn.atomic import write_text
+from cnn.random import Stream, derive_rng
+from cnn.schedules import constant
+from cnn.training import BatchReport
+from pipeline.architectures import build_model
+from pipeline.errors import UserError
+from pipeline.params import Params, load_layers, load_params
+from pipeline.paths import ARCHITECTURES, HISTORY, MODEL, MODELS
+from pipeline.processed import load_description, load_examples
+from pipeline.yaml_files import to_yaml
+
+
+def train() -> None:
+    """Train as params.yaml says, rewrite the history after each epoch, and write the best network at the end.
+
+    The best epoch is the one with the highest validation accuracy; of equals, the first.
+    """
+    params = load_params()
+    architecture = params.model.architecture
+    layers = load_layers(architecture)
+    description = load_description()
+    model = build_model(
+        layers,
+        f"{ARCHITECTURES}: {architecture}",
+        tuple(description["image_shape"]),
+        len(description["class_names"]),
+        derive_rng(params.seed, Stream.INITIALIZATION),
+    )
+    console = Console()
+    console.print(model.summary(tuple(description["image_shape"])), highlight=False, soft_wrap=True)
+
+    history: list[EpochReport] = []
+    best, best_state = -1.0, model.state_dict()
+    for report in _fit_with_progress(model, params, description, console):
+        history.append(report)
+        write_text(HISTORY, _to_csv(history))
+        if report.validation_accuracy > best:
+            best, best_state = report.validation_accuracy, model.state_dict()
+            best_epoch = report.epoch
+
+    metadata = {"architecture": architecture, "layers": layers, "data": description, "epoch": best_epoch}
+    checkpoint.save(MODEL, best_state, metadata)
+    write_text(MODELS / "architecture.yaml", to_yaml({architecture: layers}))
+    write_text(MODELS / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    console.print(
+        f"Best epoch: {best_epoch}, with validation accuracy {best:.4f}. Its weights are in {MODEL}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def environment() -> dict[str, Any]:
+    """What decides the last bits of a result, besides params, data and code."""
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]
+    return {
+        "machine": platform.machine(),
+        "numpy": np.__version__,
+        "numpy_simd": simd["baseline"] + simd["found"],
+        "blas": [
+            {key: library.get(key) for key in ("internal_api", "version", "architecture")}
+            for library in threadpool_info()
+            if library["user_api"] == "blas" and "numpy" in library["filepath"]
+        ],
+    }
+
+
+def _fit_with_progress(
+    model: Sequential, params: Params, description: dict[str, Any], console: Console
+) -> Any:
+    """`fit`, with a moving bar on a terminal, and a line for each epoch anywhere."""
+    options = params.train
+    images = description["examples"]["train"]
+    progress = Progress(
+        TextColumn("epoch {task.fields[epoch]}/" + str(options.epochs)),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]:.4f}"),
+        TextColumn("{task.fields[speed]:,.0f} images/s"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = progress.add_task("", total=options.epochs * images, epoch=1, loss=0.0, accuracy=0.0, speed=0.0)
+    epoch_start = time.perf_counter()
+
+    def on_batch(batch: BatchReport) -> None:
+        progress.update(
+            task,
+            completed=(batch.epoch - 1) * images + batch.examples,
+            epoch=batch.epoch,
+            loss=batch.loss_sum / batch.examples,
+            accuracy=batch.correct / batch.examples,
+            speed=batch.examples / (time.perf_counter() - epoch_start),
+        )
+
+    reports = fit(
+        model,
+        softmax_cross_entropy,
+        SGD(
+            model.parameters(),
+            options.optimizer.learning_rate,
+            momentum=options.optimizer.momentum,
+            nesterov=options.optimizer.nesterov,
+            weight_decay=options.optimizer.weight_decay,
+        ),
+        constant(options.optimizer.learning_rate),
+        load_examples("train", description),
+        load_examples("validation", description),
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        shard_size=options.shard_size,
+        seed=params.seed,
+        on_batch=on_batch,
+    )
+    # One BLAS thread: with more, the order of sums would depend on how many cores there are.
+    with threadpool_limits(1, user_api="blas"), progress:
+        try:
+            for report in reports:
+                seconds = time.perf_counter() - epoch_start
+                console.print(
+                    f"epoch {report.epoch:>{len(str(options.epochs))}}/{options.epochs}"
+                    f"  train loss {report.train_loss:.4f} accuracy {report.train_accuracy:.4f}"
+                    f"  validation loss {report.validation_loss:.4f} accuracy {report.validation_accuracy:.4f}"
+                    f"  {seconds:.1f} s",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+                yield report
+                epoch_start = time.perf_counter()
+        except NonFiniteLossError as error:
+            raise UserError(
+                f"{error} Try: dvc exp run -S train.optimizer.learning_rate="
+                f"{options.optimizer.learning_rate / 10:g}\n"
+                "In params.yaml: train.optimizer.learning_rate."
+            ) from None
+
+
+def _to_csv(history: list[EpochReport]) -> str:
+    """A header and a line for each epoch."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, [field.name for field in fields(EpochReport)], lineterminator="\n")
+    writer.writeheader()
+    for report in history:
+        writer.writerow({k: round(v, 6) for k, v in asdict(report).items()})
+    return stream.getvalue()

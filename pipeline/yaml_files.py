@@ -1,0 +1,43 @@
+"""YAML files as mappings, read by ruamel.yaml: PyYAML would take DVC's `1e-05` for a string."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from pipeline.errors import UserError
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The mapping in the file at `path`; UserError where there is none."""
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"There is no {path} in this folder. Run the command from the project's folder."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}.") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UserError(f"{path} is not valid YAML: {error.problem}{place}.") from None
+    except YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise UserError(f"{path} must hold keys with values, `key: value`; it holds {found}.")
+    return content
+
+
+def to_yaml(content: dict[str, Any]) -> str:
+    """`content` as YAML text, innermost lists and mappings on one line."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 110
+    stream = io.StringIO()
+    yaml.dump(content, stream)
+    return stream.getvalue()
