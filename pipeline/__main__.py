@@ -1,5 +1,6 @@
 """`python -m pipeline STAGE`: what dvc.yaml runs, and what a person may run by hand."""
 
+import os
 import sys
 
 import typer
@@ -78,13 +79,20 @@ def main() -> None:
     try:
         app(prog_name="python -m pipeline")
     except (UserError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        if error.filename is None and error.strerror is None:
-            raise
-        sys.exit(
-            f"error: {error.strerror}: {error.filename}" if error.filename else f"error: {error.strerror}"
-        )
+        sys.exit(f"error: {error}{_where_results_are()}")
+    except OSError as error:  # a full disk, a folder without permission
+        place = f": {error.filename}" if error.filename else ""
+        sys.exit(f"error: {error.strerror or error}{place}{_where_results_are()}")
+
+
+def _where_results_are() -> str:
+    """DVC removes a stage's outputs before it starts the stage; so tell how they come back."""
+    if "DVC_STAGE" not in os.environ:
+        return ""
+    return (
+        f"\nDVC put away the earlier results of '{os.environ['DVC_STAGE']}' before it started it. Once "
+        "params.yaml is as it was, `dvc repro` brings them back from its cache."
+    )
 
 
 if __name__ == "__main__":

@@ -137,8 +137,8 @@ def _fit_with_progress(
                 console.print(
                     f"epoch {report.epoch:>{len(str(options.epochs))}}/{options.epochs}"
                     f"  train loss {report.train_loss:.4f} accuracy {report.train_accuracy:.4f}"
-                    f"  validation loss {report.validation_loss:.4f} accuracy {report.validation_accuracy:.4f}"
-                    f"  {seconds:.1f} s",
+                    f"  validation loss {report.validation_loss:.4f}"
+                    f" accuracy {report.validation_accuracy:.4f}  {seconds:.1f} s",
                     highlight=False,
                     soft_wrap=True,
                 )
