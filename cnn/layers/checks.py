@@ -15,6 +15,13 @@ def check_count(name: str, value: object) -> int:
     return int(value)
 
 
+def check_flag(name: str, value: object) -> bool:
+    """`value`, if it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False; received {value!r}.")
+    return value
+
+
 def check_image_shape(layer: "Layer", shape: "Shape", channels: int | None = None) -> tuple[int, int, int]:
     """`shape`, if it is (height, width, channels) with as many channels as the layer takes."""
     wanted = f"(height, width, {channels or 'channels'})"
