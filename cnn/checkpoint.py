@@ -34,7 +34,7 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, 
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
             member = io.BytesIO()
-            npy.write_array(member, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+            npy.write_array(member, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
             archive.writestr(_zip_info(f"{name}.npy"), member.getvalue())
         archive.writestr(_zip_info(METADATA), json.dumps(metadata, indent=2, allow_nan=False))
         archive.comment = b"0" * DIGEST_LENGTH  # its place; the digest itself covers the archive's end, too
