@@ -84,6 +84,8 @@ def _check_options(kind: str, options: dict[str, Any]) -> dict[str, Any]:
         if details["type"] == "missing":
             raise UserError(f"{kind} needs {name}.") from None
         if details["type"] == "extra_forbidden":
+            if not schema.model_fields:
+                raise UserError(f"{kind} takes no options; received {name}.") from None
             raise UserError(unknown(f"option of {kind}", name, schema.model_fields)) from None
         expected = inspect.formatannotation(schema.model_fields[name].annotation).replace("typing.", "")
         raise UserError(f"{name} must be of type {expected}; received {options[name]!r}.") from None

@@ -73,7 +73,7 @@ class Optimizer(Section):
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "Optimizer":
         if self.nesterov and self.momentum == 0:
-            raise ValueError("train.optimizer.nesterov needs train.optimizer.momentum > 0; received 0.0.")
+            raise ValueError("nesterov: true needs momentum > 0; received 0.0.")
         return self
 
 
