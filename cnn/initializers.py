@@ -1,7 +1,7 @@
 """Initial values of parameters: functions (shape, rng, dtype) -> array.
 
 For a kernel of shape (kernel_h, kernel_w, in, out) or a weight of shape (in, out), every axis but the last
-feeds an output: fan_in = kernel_h·kernel_w·in. Variances are drawn in float64 and then cast, so that
+feeds an output: fan_in = kernel_h·kernel_w·in. Values are drawn in float64 and then cast, so that
 float32 and float64 networks with one seed start from the same numbers.
 """
 

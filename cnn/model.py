@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from cnn.layers.checks import check_count
 from cnn.layers.layer import Layer, Shape
 from cnn.parameter import Parameter
 
@@ -38,6 +39,7 @@ class Sequential(Layer):
         For a network that ends in a Dense layer these are logits; `cnn.ops.softmax.softmax` makes them
         probabilities. `x` may be memory-mapped.
         """
+        check_count("batch_size", batch_size)
         y: NDArray[Any] | None = None
         for start in range(0, max(len(x), 1), batch_size):
             batch = self.forward(np.asarray(x[start : start + batch_size]), training=False)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from cnn.layers.checks import check_count
 from cnn.model import Sequential
 from cnn.optimizers import SGD
 from cnn.random import Stream, derive_rng
@@ -71,8 +72,11 @@ def fit(
     Each epoch goes through the examples in an order of its own, derived from `seed` and the epoch; the
     last batch of an epoch may be smaller. Each batch is one step of `optimizer`, at the rate that
     `schedule` gives for it. `on_batch` is called after every step.
-    Raises NonFiniteLossError as soon as a batch's loss is not finite.
+    Raises NonFiniteLossError as soon as the loss of a batch, or of the validation examples, is not finite;
+    ValueError for a count that is no whole number >= 1.
     """
+    for name, count in {"epochs": epochs, "batch_size": batch_size, "shard_size": shard_size}.items():
+        check_count(name, count)
     step = 0
     for epoch in range(1, epochs + 1):
         order = derive_rng(seed, Stream.SHUFFLE, epoch).permutation(len(train.images))
@@ -95,12 +99,18 @@ def fit(
             correct += batch_correct
             on_batch(BatchReport(epoch, examples, loss_sum, correct))
         outputs = model.predict(validation.images)
+        validation_loss, _ = loss(outputs, validation.targets)
+        if not isfinite(validation_loss):
+            raise NonFiniteLossError(
+                f"The validation loss became {validation_loss} after epoch {epoch}, with learning rate "
+                f"{optimizer.learning_rate:g}. A smaller one usually helps."
+            )
         yield EpochReport(
             epoch=epoch,
             learning_rate=optimizer.learning_rate,
             train_loss=loss_sum / examples,
             train_accuracy=correct / examples,
-            validation_loss=loss(outputs, validation.targets)[0],
+            validation_loss=validation_loss,
             validation_accuracy=count_correct(outputs, validation.targets) / len(validation.images),
         )
 
@@ -113,7 +123,8 @@ def compute_gradients(model: Sequential, loss: Loss, batch: Examples, shard_size
         L = Σ_s (N_s / N) · L_s,    so    dL/dθ = Σ_s (N_s / N) · dL_s/dθ
 
     In exact arithmetic this is the gradient of the whole batch. In floating point the order of a sum
-    counts, and so the result depends on the shard size, but on nothing else.
+    counts, and so the bits depend on the shard size; besides, on NumPy, its BLAS and how many threads
+    that uses: hold it to one (threadpoolctl) for bits that are the same on any number of cores.
     """
     parameters = model.parameters().values()
     total_loss, correct = 0.0, 0

@@ -21,7 +21,7 @@ app = typer.Typer(
 # Each stage is imported only when it runs: the others' libraries would cost a second at every start.
 
 
-@app.command()
+@app.command(short_help="get the dataset's files")
 def fetch() -> None:
     """Get the dataset's files into data/raw, each checked against its SHA-256.
 
@@ -33,7 +33,7 @@ def fetch() -> None:
     stage.fetch()
 
 
-@app.command()
+@app.command(short_help="make arrays of them")
 def preprocess() -> None:
     """Make arrays of data/raw in data/processed: pixels in [0, 1], a channel axis, one-hot labels.
 
@@ -44,7 +44,7 @@ def preprocess() -> None:
     stage.preprocess()
 
 
-@app.command()
+@app.command(short_help="train the network")
 def train() -> None:
     """Train the network on data/processed; write models/ and reports/history.csv.
 
@@ -55,7 +55,7 @@ def train() -> None:
     stage.train()
 
 
-@app.command()
+@app.command(short_help="measure it on test images")
 def evaluate() -> None:
     """Evaluate models/ on the test images; write metrics, predictions, a report and figures to reports/."""
     from pipeline import evaluate as stage
@@ -63,7 +63,7 @@ def evaluate() -> None:
     stage.evaluate()
 
 
-@app.command()
+@app.command(short_help="all of it, through DVC")
 def run() -> None:
     """Run the whole pipeline through DVC and sum up the result; this is `make run`.
 
@@ -81,17 +81,22 @@ def main() -> None:
     except (UserError, CheckpointError) as error:
         sys.exit(f"error: {error}{_where_results_are()}")
     except OSError as error:  # a full disk, a folder without permission
-        place = f": {error.filename}" if error.filename else ""
+        file = error.filename2 or error.filename
+        place = f": {file}" if file else ""
         sys.exit(f"error: {error.strerror or error}{place}{_where_results_are()}")
+    except MemoryError as error:
+        sys.exit(f"error: There is not enough memory. {error} Smaller layers or batches need less.")
 
 
 def _where_results_are() -> str:
     """DVC removes a stage's outputs before it starts the stage; so tell how they come back."""
-    if "DVC_STAGE" not in os.environ:
+    stage = os.environ.get("DVC_STAGE")  # set by DVC alone
+    if stage not in ("train", "evaluate"):
         return ""
     return (
-        f"\nDVC put away the earlier results of '{os.environ['DVC_STAGE']}' before it started it. Once "
-        "params.yaml is as it was, `dvc repro` brings them back from its cache."
+        f"\nBefore it starts a stage, DVC puts away its earlier results. Those of {stage} come back from its "
+        "cache, without training, when\nparams and data are as they were: git checkout params.yaml "
+        "architectures.yaml && dvc repro"
     )
 
 

@@ -3,7 +3,8 @@
 import inspect
 import json
 from collections.abc import Sequence
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -38,7 +39,11 @@ def build_model(
     shape = input_shape
     for index, spec in enumerate(layers):
         place = f"In {source}[{index}]"
-        if not isinstance(spec, dict) or not isinstance(spec.get("type"), str):
+        if (
+            not isinstance(spec, dict)
+            or not isinstance(spec.get("type"), str)
+            or not all(map(_is_text, spec))
+        ):
             raise UserError(f"A layer is written {{type: NAME, …}}; received {spec!r}. {place}.")
         kind = spec["type"]
         if kind not in LAYERS:
@@ -46,7 +51,7 @@ def build_model(
         try:
             layer = _build_layer(kind, {k: v for k, v in spec.items() if k != "type"}, shape, rng)
             shape = layer.output_shape(shape)
-        except (ValueError, UserError) as error:
+        except (ValueError, MemoryError, UserError) as error:
             raise UserError(f"{error}\n{place} ({kind}), whose input has shape {shape}.") from None
         built.append(layer)
     if shape != (classes,):
@@ -55,11 +60,14 @@ def build_model(
             f"this one ends in shape {shape}. Let it end with flatten and "
             f"{{type: dense, out_features: {classes}}}.\nIn {source}."
         )
-    if isinstance(built[-1], Softmax):
-        raise UserError(
-            "The last layer must give logits: the loss applies softmax itself, and twice would be wrong. "
-            f"Remove the softmax at the end.\nIn {source}[{len(built) - 1}]."
-        )
+    for index in reversed(range(len(built))):
+        if isinstance(built[index], Softmax):
+            raise UserError(
+                "A network must end in logits: the loss applies softmax itself, and twice would be wrong. "
+                f"Remove this softmax.\nIn {source}[{index}]."
+            )
+        if built[index].parameters():
+            break
     return Sequential(built)
 
 
@@ -79,7 +87,8 @@ def _check_options(kind: str, options: dict[str, Any]) -> dict[str, Any]:
         # Through JSON, since a pair is a list in YAML, and strict pydantic takes lists for tuples only there.
         parsed = schema.model_validate_json(json.dumps(options, default=str))
     except ValidationError as error:
-        details = error.errors()[0]
+        # A name that is not known comes first: it may be the one that is missing, misspelt.
+        details = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         name = str(details["loc"][0])
         if details["type"] == "missing":
             raise UserError(f"{kind} needs {name}.") from None
@@ -87,9 +96,15 @@ def _check_options(kind: str, options: dict[str, Any]) -> dict[str, Any]:
             if not schema.model_fields:
                 raise UserError(f"{kind} takes no options; received {name}.") from None
             raise UserError(unknown(f"option of {kind}", name, schema.model_fields)) from None
-        expected = inspect.formatannotation(schema.model_fields[name].annotation).replace("typing.", "")
+        annotation = schema.model_fields[name].annotation
+        kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+        expected = " or ".join(inspect.formatannotation(kind).replace("typing.", "") for kind in kinds)
         raise UserError(f"{name} must be of type {expected}; received {options[name]!r}.") from None
     return {name: getattr(parsed, name) for name in parsed.model_fields_set}
+
+
+def _is_text(key: object) -> bool:
+    return isinstance(key, str)
 
 
 def _options_schema(layer_type: type[Layer]) -> type[BaseModel]:

@@ -178,6 +178,8 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} is missing. Get it with: dvc repro --force fetch") from None
+    except OSError as error:
+        raise _damaged(path, f"it cannot be read ({error.strerror})") from None
 
 
 def _damaged(path: Path, reason: str) -> UserError:

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import fields
+from math import isfinite
 from statistics import NormalDist
 from typing import Any
 
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import classification_report, confusion_matrix
 from threadpoolctl import threadpool_limits
 
-from cnn import Examples, Sequential, checkpoint, softmax_cross_entropy
+from cnn import EpochReport, Examples, Sequential, checkpoint, softmax_cross_entropy
 from cnn.atomic import write_text
 from cnn.ops.softmax import softmax
 from pipeline.architectures import build_model
@@ -30,8 +32,8 @@ def evaluate() -> None:
     description = load_description()
     if metadata["data"] != description:
         raise UserError(
-            f"{MODEL} was trained on {metadata['data']['dataset']}, and data/processed holds "
-            f"{description['dataset']}, or the same prepared otherwise. Bring them together: dvc repro"
+            f"{MODEL} was not trained on what data/processed holds now ({description['dataset']}): another "
+            "dataset, or the same prepared otherwise. Bring them together with: dvc repro"
         )
     history = load_history()
     names = description["class_names"]
@@ -61,7 +63,7 @@ def evaluate() -> None:
     save_figure(training_curves_figure(history, title), FIGURES / "training_curves.png")
     write_text(PREDICTIONS, predictions_csv(test_logits, actual, names))
     write_text(CLASSIFICATION_REPORT, f"{text}\n{format_matrix(matrix, names)}")
-    write_text(METRICS, json.dumps(metrics, indent=2) + "\n")
+    write_text(METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     print(f"{caption}. Metrics are in {METRICS}.")
 
 
@@ -73,15 +75,19 @@ def load_model() -> tuple[Sequential, dict[str, Any]]:
         state, metadata = checkpoint.load(MODEL)
     except checkpoint.CheckpointError as error:
         raise UserError(f"{error} Bring it back with: dvc checkout --force models") from None
-    data = metadata["data"]
-    model = build_model(
-        metadata["layers"],
-        str(MODEL),
-        tuple(data["image_shape"]),
-        len(data["class_names"]),
-        np.random.default_rng(0),  # the initial values are replaced at once
-    )
-    model.load_state_dict(state)
+    try:
+        model = build_model(
+            metadata["layers"],
+            str(MODEL),
+            tuple(metadata["data"]["image_shape"]),
+            len(metadata["data"]["class_names"]),
+            np.random.default_rng(0),  # the initial values are replaced at once
+        )
+        model.load_state_dict(state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{MODEL} was not written by this train stage ({error}). Make it with: dvc repro --force train"
+        ) from None
     return model, metadata
 
 
@@ -127,7 +133,7 @@ def wilson_interval(correct: int, total: int, level: float) -> tuple[float, floa
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
     """
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = -NormalDist().inv_cdf((1 - level) / 2)
     fraction = correct / total
     centre = fraction + z * z / (2 * total)
     margin = z * (fraction * (1 - fraction) / total + z * z / (4 * total * total)) ** 0.5
@@ -139,10 +145,13 @@ def load_history() -> dict[str, list[float]]:
     """The columns of history.csv."""
     try:
         rows = list(csv.DictReader(HISTORY.read_text(encoding="utf-8").splitlines()))
-        return {column: [float(row[column]) for row in rows] for column in rows[0]}
+        columns = {field.name: [float(row[field.name]) for row in rows] for field in fields(EpochReport)}
+        if not rows or not all(isfinite(value) for values in columns.values() for value in values):
+            raise ValueError
+        return columns
     except FileNotFoundError:
         raise UserError(f"{HISTORY} is missing. Make it with: dvc repro train") from None
-    except (IndexError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OSError):
         raise UserError(f"{HISTORY} is damaged. Make it again with: dvc repro --force train") from None
 
 

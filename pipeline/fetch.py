@@ -2,7 +2,8 @@
 
 import logging
 import os
-import shutil
+import sys
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -37,18 +38,10 @@ def sources(name: str) -> list[str]:
     """Folders and URLs to look for the dataset's files in, in this order."""
     folders = []
     if mirror := os.environ.get(MIRROR_VARIABLE):
-        folders.append(f"{mirror.rstrip('/')}/{name}")
+        folders.append(f"{mirror.removesuffix('/')}/{name}")
     if SHARED_FOLDER.is_dir():
         folders.append(f"{SHARED_FOLDER}/{name}")
     return folders + [mirror.rstrip("/") for mirror in DATASETS[name].mirrors]
-
-
-def can_be_had(name: str) -> bool:
-    """Whether the dataset is here, needs no file, or is offered by a source that answers now."""
-    files = DATASETS[name].files
-    if all(_is_whole(RAW / name / file.name, file) for file in files):
-        return True
-    return any(all(_is_offered(f"{source}/{file.name}") for file in files) for source in sources(name))
 
 
 def _fetch_file(name: str, file: DataFile, destination: Path) -> None:
@@ -80,13 +73,16 @@ def _fetch_file(name: str, file: DataFile, destination: Path) -> None:
 
 def _copy(location: str, file: DataFile, destination: Path) -> str | None:
     """Copy from a folder; what was wrong, or None."""
-    source = Path(location)
-    if not source.is_file():
+    try:
+        content = Path(location).read_bytes()
+    except FileNotFoundError:
         return "there is no such file"
-    if not _is_whole(source, file):
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+    if sha256(content).hexdigest() != file.sha256:
         return "its SHA-256 is not the published one"
     with atomic_path(destination) as temporary:
-        shutil.copyfile(source, temporary)
+        temporary.write_bytes(content)
     return None
 
 
@@ -99,26 +95,21 @@ def _download(location: str, file: DataFile, destination: Path) -> str | None:
             known_hash=f"sha256:{file.sha256}",
             fname=destination.name,
             path=destination.parent,
-            downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT),
+            downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT),
         )
     except requests.HTTPError as error:
         return f"it answered: {error}"
     except requests.Timeout:
         return "it did not answer in time"
+    except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL):
+        return "only folders, http and https addresses can be asked"
+    except requests.exceptions.ChunkedEncodingError:
+        return "the connection broke off"
     except requests.RequestException:
         return "it cannot be reached"
     except ValueError:  # pooch: the hash differs
         return "its SHA-256 is not the published one"
     return None
-
-
-def _is_offered(location: str) -> bool:
-    if not _is_url(location):
-        return Path(location).is_file()
-    try:
-        return requests.head(location, timeout=TIMEOUT[0], allow_redirects=True).ok
-    except requests.RequestException:
-        return False
 
 
 def _is_url(location: str) -> bool:

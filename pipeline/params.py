@@ -121,7 +121,7 @@ def load_params(path: Path = PARAMS) -> Params:
         return Params.model_validate(content)
     except ValidationError as error:
         problems = list(dict.fromkeys(_describe(details) for details in error.errors()))
-        raise UserError("\n".join([f"{path} cannot be used. Nothing was run.", *problems])) from None
+        raise UserError("\n".join([f"{path} cannot be used:", *problems])) from None
 
 
 def load_layers(architecture: str, path: Path = ARCHITECTURES) -> list[Any]:
@@ -131,9 +131,15 @@ def load_layers(architecture: str, path: Path = ARCHITECTURES) -> list[Any]:
         raise UserError(
             f"{unknown('architecture', architecture, map(str, architectures))} They stand in {path}."
         )
+    if "." in architecture:  # DVC takes it for a key within a key
+        raise UserError(
+            f"In {path}: the name of an architecture must not contain a dot; received {architecture!r}."
+        )
     layers = architectures[architecture]
     if not isinstance(layers, list) or not layers:
-        raise UserError(f"In {path}: {architecture} must be a list of layers; received {layers!r}.")
+        raise UserError(
+            f"In {path}: {architecture} must be a list of at least one layer; received {layers!r}."
+        )
     return layers
 
 
@@ -156,6 +162,8 @@ def _describe(details: ErrorDetails) -> str:
                 section = field.annotation
     key = ".".join(keys)
     match details["type"]:
+        case "invalid_key":
+            return f"- {details['loc'][-1]} is no known key: keys are words."
         case "missing":
             return f"- {key} is missing: {description}."
         case "extra_forbidden":

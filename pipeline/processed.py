@@ -1,28 +1,38 @@
-"""What preprocess wrote, for the stages that read it."""
+"""What preprocess wrote: its description, and how the later stages read it."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cnn import Examples
 from pipeline.errors import UserError
 from pipeline.paths import DATASET, PROCESSED
 
 
+class Description(BaseModel):
+    """dataset.json: what the arrays beside it are. Their pixels are (byte / 255 − mean) / deviation."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    dataset: str
+    class_names: list[str]
+    image_shape: tuple[int, int, int]
+    mean: float
+    deviation: float
+    examples: dict[Literal["train", "validation", "test"], int]
+
+
 def load_description() -> dict[str, Any]:
-    """dataset.json: the dataset's name, class names, image shape, and how its pixels were scaled."""
+    """The checked content of dataset.json."""
     try:
-        description = json.loads(DATASET.read_text(encoding="utf-8"))
+        return Description.model_validate_json(DATASET.read_bytes()).model_dump(mode="json")
     except FileNotFoundError:
         raise _missing(DATASET) from None
-    except ValueError:
+    except (ValidationError, OSError):
         raise _damaged(DATASET) from None
-    if not isinstance(description, dict):
-        raise _damaged(DATASET)
-    return description
 
 
 def load_examples(part: str, description: dict[str, Any]) -> Examples:
@@ -51,7 +61,5 @@ def _missing(path: Path) -> UserError:
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(
-        f"{path} is damaged, or does not belong to {DATASET}. Make both again with:\n"
-        "dvc repro --force preprocess"
-    )
+    other = "" if path == DATASET else f", or does not belong to {DATASET}"
+    return UserError(f"{path} is damaged{other}. Make it again with: dvc repro --force preprocess")

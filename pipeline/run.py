@@ -13,7 +13,7 @@ from cnn.random import Stream, derive_rng
 from pipeline.architectures import build_model
 from pipeline.datasets import DATASETS
 from pipeline.errors import UserError
-from pipeline.fetch import can_be_had
+from pipeline.fetch import MIRROR_VARIABLE
 from pipeline.params import load_layers, load_params
 from pipeline.paths import ARCHITECTURES, CLASSIFICATION_REPORT, FIGURES, METRICS
 
@@ -21,7 +21,7 @@ REFERENCE_ACCURACY = 0.8540  # a published CNN in NumPy, of the same architectur
 
 
 def run() -> None:
-    """Check params.yaml and the network, look whether the dataset can be had, run the pipeline, sum it up."""
+    """Check params.yaml and the network, run the pipeline, sum it up."""
     params = load_params()
     architecture = params.model.architecture
     dataset = DATASETS[params.data.dataset]
@@ -37,17 +37,20 @@ def run() -> None:
             "DVC's experiments need a Git repository with a commit, and this folder is none. Clone the "
             "project instead of downloading it, or: git init && git add . && git commit -m start"
         )
-    fallback = params.data.dataset == "mnist" and not can_be_had("mnist") and _dvc("repro", "fetch") != 0
-    if fallback:
+    # Fetching is how to find out whether the dataset can be had, here, from a source or from DVC's cache.
+    fetched = _dvc("repro", "--quiet", "fetch") == 0
+    if not fetched and params.data.dataset == "mnist":
         print(
-            "\nMNIST cannot be reached from here (see above), so this run is on the digits of scikit-learn:\n"
-            "    dvc exp run -S data.dataset=digits\n",
+            "\nMNIST could not be fetched, for the reasons above. So that there is something to see, this run is\n"
+            "on the small digits that come with scikit-learn: dvc exp run -S data.dataset=digits\n",
             flush=True,
         )
-    code = _dvc("exp", "run", "-S", "data.dataset=digits") if fallback else _dvc("repro")
+        code = _dvc("exp", "run", "-S", "data.dataset=digits")
+    else:
+        code = _dvc("repro") if fetched else 1
     if code != 0:
         raise UserError("The pipeline stopped; the reason stands above.")
-    _print_summary()
+    _print_summary(fell_back=not fetched)
 
 
 def _dvc(*arguments: str) -> int:
@@ -65,25 +68,26 @@ def _git_has_commits() -> bool:
         raise UserError("Git is not installed; DVC needs it.") from None
 
 
-def _print_summary() -> None:
+def _print_summary(fell_back: bool) -> None:
     metrics = json.loads(METRICS.read_text(encoding="utf-8"))
     dataset, test = metrics["dataset"], metrics["test"]
     table = Table(show_header=False, title="Result", title_justify="left")
     table.add_row("dataset", DATASETS[dataset].title)
+    if fell_back:
+        table.add_row("why", "MNIST could not be fetched")
     table.add_row(
         "network", f"{metrics['model']['architecture']}, {metrics['model']['parameters']:,} parameters"
     )
-    table.add_row(
-        "test accuracy",
-        f"{test['accuracy']:.2%}  (interval {test['accuracy_low']:.2%} to {test['accuracy_high']:.2%}, "
-        f"{test['examples']:,} images)",
-    )
+    table.add_row("test accuracy", f"{test['accuracy']:.2%} of {test['examples']:,} images")
+    table.add_row("", f"(confidence interval {test['accuracy_low']:.2%} to {test['accuracy_high']:.2%})")
     if dataset == "mnist":
         table.add_row("for comparison", f"{REFERENCE_ACCURACY:.2%}, a published NumPy CNN after 10 epochs")
     table.add_row("reports", f"{METRICS}\n{CLASSIFICATION_REPORT}\n{FIGURES}/")
+    Console(markup=False).print(table, highlight=False)
+    print("Try next:\n    source .venv/bin/activate")
+    if fell_back:
+        print(f"    export {MIRROR_VARIABLE}=…       # a folder or URL that holds mnist/…-ubyte.gz")
     if dataset == "digits":
-        table.add_row("try next", "dvc exp run -S data.dataset=mnist")
+        print("    dvc exp run -S data.dataset=mnist    # params.yaml now says digits; this changes it back")
     else:
-        table.add_row("try next", "dvc exp run -S model.architecture=sample\ndvc exp show --only-changed")
-    table.add_row("", "once per shell, so that `dvc` is found: source .venv/bin/activate")
-    Console().print(table, highlight=False)
+        print("    dvc exp run -S model.architecture=sample\n    dvc exp show --only-changed")

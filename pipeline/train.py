@@ -42,7 +42,7 @@ def train() -> None:
         len(description["class_names"]),
         derive_rng(params.seed, Stream.INITIALIZATION),
     )
-    console = Console()
+    console = Console(markup=False)
     console.print(model.summary(tuple(description["image_shape"])), highlight=False, soft_wrap=True)
 
     history: list[EpochReport] = []
@@ -75,7 +75,7 @@ def environment() -> dict[str, Any]:
         "blas": [
             {key: library.get(key) for key in ("internal_api", "version", "architecture")}
             for library in threadpool_info()
-            if library["user_api"] == "blas" and "numpy" in library["filepath"]
+            if library["user_api"] == "blas" and "numpy.libs" in library["filepath"]
         ],
     }
 
@@ -107,7 +107,7 @@ def _fit_with_progress(
             epoch=batch.epoch,
             loss=batch.loss_sum / batch.examples,
             accuracy=batch.correct / batch.examples,
-            speed=batch.examples / (time.perf_counter() - epoch_start),
+            speed=batch.examples / max(time.perf_counter() - epoch_start, 1e-9),
         )
 
     reports = fit(
@@ -130,7 +130,8 @@ def _fit_with_progress(
         on_batch=on_batch,
     )
     # One BLAS thread: with more, the order of sums would depend on how many cores there are.
-    with threadpool_limits(1, user_api="blas"), progress:
+    # Overflows show in the loss, which is checked at each step.
+    with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"), progress:
         try:
             for report in reports:
                 seconds = time.perf_counter() - epoch_start
@@ -145,10 +146,11 @@ def _fit_with_progress(
                 yield report
                 epoch_start = time.perf_counter()
         except NonFiniteLossError as error:
+            smaller = min(options.optimizer.learning_rate / 10, 0.1)
+            decay = " and train.optimizer.weight_decay" if options.optimizer.weight_decay else ""
             raise UserError(
-                f"{error} Try: dvc exp run -S train.optimizer.learning_rate="
-                f"{options.optimizer.learning_rate / 10:g}\n"
-                "In params.yaml: train.optimizer.learning_rate."
+                f"{error} Try: dvc exp run -S train.optimizer.learning_rate={smaller:g}\n"
+                f"In params.yaml: train.optimizer.learning_rate{decay}."
             ) from None
 
 

@@ -18,6 +18,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise UserError(
             f"There is no {path} in this folder. Run the command from the project's folder."
         ) from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}.") from None
     except MarkedYAMLError as error:

@@ -68,13 +68,11 @@ def server(tiny_dataset):
 
 def test_files_come_from_a_mirror_folder(tiny_dataset, monkeypatch):
     monkeypatch.setenv("DATASET_MIRROR", str(tiny_dataset))
-    assert fetch.can_be_had("tiny")
     assert_whole(fetch_all())
 
 
 def test_files_come_from_a_mirror_url(server, monkeypatch):
     monkeypatch.setenv("DATASET_MIRROR", server)
-    assert fetch.can_be_had("tiny")
     assert_whole(fetch_all())
 
 
@@ -88,7 +86,6 @@ def test_what_is_there_and_whole_needs_no_source(tiny_dataset, monkeypatch):
     monkeypatch.setenv("DATASET_MIRROR", str(tiny_dataset))
     fetch_all()
     monkeypatch.delenv("DATASET_MIRROR")
-    assert fetch.can_be_had("tiny")
     assert_whole(fetch_all())
 
 
@@ -119,15 +116,18 @@ def test_a_wrong_file_is_refused_and_nothing_is_left(tiny_dataset, monkeypatch, 
 
 def test_a_source_that_has_not_the_file_or_does_not_answer_is_told(tiny_dataset, monkeypatch, server):
     monkeypatch.setenv("DATASET_MIRROR", f"{server}/nowhere")
-    assert not fetch.can_be_had("tiny")
     with pytest.raises(UserError, match="it answered: 404 Client Error"):
         fetch_all()
     monkeypatch.setenv("DATASET_MIRROR", "http://127.0.0.1:9")
-    assert not fetch.can_be_had("tiny")
     with pytest.raises(UserError, match="it cannot be reached"):
         fetch_all()
+    monkeypatch.setenv("DATASET_MIRROR", "gopher://nowhere")
+    with pytest.raises(UserError, match="only folders, http and https addresses can be asked"):
+        fetch_all()
+    monkeypatch.setenv("DATASET_MIRROR", "x" * 5000)
+    with pytest.raises(UserError, match="it cannot be read: File name too long"):
+        fetch_all()
     monkeypatch.setenv("DATASET_MIRROR", "nowhere")
-    assert not fetch.can_be_had("tiny")
     with pytest.raises(UserError, match=r"nowhere/tiny/train-i\.gz: there is no such file"):
         fetch_all()
 
@@ -152,7 +152,6 @@ def test_a_damaged_file_is_never_read_as_data(tiny_dataset, monkeypatch, damage,
 
 
 def test_digits_need_no_source_and_become_28_by_28(tmp_path):
-    assert fetch.can_be_had("digits")
     fetch._write_digits(tmp_path / "digits")
     raw = load_raw("digits", tmp_path / "digits")
     assert raw.train_images.shape == (1437, 28, 28)

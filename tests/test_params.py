@@ -11,13 +11,16 @@ from pipeline.errors import UserError
 from pipeline.params import load_layers, load_params
 
 ROOT = Path(__file__).parents[1]
-HEAD = "cannot be used. Nothing was run."
+HEAD = "cannot be used:"
 
 
 def write(tmp_path, changes):
     """params.yaml with some keys, "a.b.c", changed, or removed where the value is ..."""
     content = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
     for key, value in changes.items():
+        if not isinstance(key, str):
+            content[key] = value
+            continue
         section = content
         *parents, last = key.split(".")
         for parent in parents:
@@ -89,6 +92,7 @@ def test_the_params_that_come_with_the_project_are_the_references():
         ("data.validation_size", "all", "or a whole number of images >= 1; received 'all'."),
         ("data.train_size", -1, "a whole number >= 1, or null; received -1."),
         ("evaluate.confidence_level", 1.0, "a fraction between 0 and 1; received 1.0."),
+        (3, 4, "3 is no known key: keys are words."),
         ("seed", -1, "seed must be the seed: a whole number from 0 to 4294967295; received -1."),
     ],
 )
@@ -99,7 +103,7 @@ def test_a_wrong_value_is_refused_with_its_key_and_meaning(tmp_path, key, value,
     first, *problems = str(error.value).splitlines()
     assert first == f"{path} {HEAD}"
     assert len(problems) == 1
-    assert problems[0].startswith(f"- {key.rpartition('.')[0]}")
+    assert problems[0].startswith(f"- {str(key).rpartition('.')[0]}")
     assert problems[0].endswith(message)
 
 
@@ -124,6 +128,7 @@ def test_a_learning_rate_as_dvc_writes_it_is_a_number(tmp_path):
         (b"a: 1\na: 2\n", r"is not valid YAML: found duplicate key"),
         (b"\xff\xfe\x00", "is not text in UTF-8: invalid start byte at byte 0."),
         (b"a: \x00", "is not valid YAML: "),
+        (b"a: " + b"[" * 5000, "is nested too deeply."),
     ],
 )
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, content, message):
@@ -189,6 +194,20 @@ PLACE = "In architectures.yaml: mine[0]"
             f"or one pooling layer fewer.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
         ),
         (
+            [*FLAT, {"type": "dense", "out_features": 10}, {"type": "softmax"}, {"type": "relu"}],
+            "A network must end in logits: the loss applies softmax itself, and twice would be wrong. "
+            "Remove this softmax.\nIn architectures.yaml: mine[2].",
+        ),
+        (
+            [{"type": "conv2d", "out_channel": 8, "kernel_size": 3}],
+            "Unknown option of conv2d 'out_channel'. Did you mean 'out_channels'? Known: bias, kernel_size, "
+            f"out_channels, padding, stride.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
+        ),
+        (
+            [{"type": "relu", 1: 2}],
+            f"A layer is written {{type: NAME, …}}; received {{'type': 'relu', 1: 2}}. {PLACE}.",
+        ),
+        (
             [{"type": "conv2d", "out_channels": 8}],
             f"conv2d needs kernel_size.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
         ),
@@ -199,7 +218,7 @@ PLACE = "In architectures.yaml: mine[0]"
         ),
         (
             [{"type": "conv2d", "out_channels": 8, "kernel_size": "3"}],
-            "kernel_size must be of type int | tuple[int, int]; received '3'.\n"
+            "kernel_size must be of type int or tuple[int, int]; received '3'.\n"
             f"{PLACE} (conv2d), whose input has shape (8, 8, 1).",
         ),
         (
@@ -213,8 +232,8 @@ PLACE = "In architectures.yaml: mine[0]"
         ),
         (
             [*FLAT, {"type": "dense", "out_features": 10}, {"type": "softmax"}],
-            "The last layer must give logits: the loss applies softmax itself, and twice would be wrong. "
-            "Remove the softmax at the end.\nIn architectures.yaml: mine[2].",
+            "A network must end in logits: the loss applies softmax itself, and twice would be wrong. "
+            "Remove this softmax.\nIn architectures.yaml: mine[2].",
         ),
     ],
 )
@@ -224,10 +243,16 @@ def test_a_network_that_cannot_be_built_is_refused(build, layers, message):
     assert str(error.value) == message
 
 
+def test_an_architectures_name_may_not_hold_a_dot(tmp_path):
+    (tmp_path / "a.yaml").write_text("a.b:\n- {type: relu}\n")
+    with pytest.raises(UserError, match="must not contain a dot"):
+        load_layers("a.b", tmp_path / "a.yaml")
+
+
 @pytest.mark.parametrize("content", ["mine: {}\n", "mine: []\n", "mine: relu\n"])
 def test_an_architecture_that_is_no_list_is_refused(tmp_path, content):
     (tmp_path / "a.yaml").write_text(content)
-    with pytest.raises(UserError, match="mine must be a list of layers; received"):
+    with pytest.raises(UserError, match="mine must be a list of at least one layer; received"):
         load_layers("mine", tmp_path / "a.yaml")
 
 

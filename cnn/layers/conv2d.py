@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from cnn.initializers import he_normal
+from cnn.initializers import he_normal, zeros
 from cnn.layers.checks import check_count, check_flag, check_image_shape
 from cnn.layers.layer import Layer, Shape
 from cnn.ops.windows import Padding, Pair, Window, col2im, crop, im2col, pad
@@ -51,7 +51,9 @@ class Conv2D(Layer):
         self.window = Window.of(kernel_size, stride, padding)
         shape = (*self.window.kernel_size, in_channels, out_channels)
         self.kernel = Parameter(he_normal(shape, rng, dtype), "kernel")
-        self.bias = Parameter(np.zeros(out_channels, dtype), "bias") if check_flag("bias", bias) else None
+        self.bias = (
+            Parameter(zeros((out_channels,), rng, dtype), "bias") if check_flag("bias", bias) else None
+        )
 
     def forward(
         self, x: Float[np.ndarray, "n h w c"], training: bool = True

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from cnn.initializers import he_normal
+from cnn.initializers import he_normal, zeros
 from cnn.layers.checks import check_count, check_flag
 from cnn.layers.layer import Layer, Shape
 from cnn.parameter import Parameter
@@ -37,7 +37,9 @@ class Dense(Layer):
         self.in_features = check_count("in_features", in_features)
         self.out_features = check_count("out_features", out_features)
         self.weight = Parameter(he_normal((in_features, out_features), rng, dtype), "weight")
-        self.bias = Parameter(np.zeros(out_features, dtype), "bias") if check_flag("bias", bias) else None
+        self.bias = (
+            Parameter(zeros((out_features,), rng, dtype), "bias") if check_flag("bias", bias) else None
+        )
 
     def forward(self, x: Float[np.ndarray, "n i"], training: bool = True) -> Float[np.ndarray, "n o"]:
         """x · weight + bias."""

@@ -17,7 +17,8 @@ class Layer(ABC):
     """A differentiable function y = f(x; θ) on batches; the first axis counts the examples.
 
     - `forward(x, training=True)` computes y. Only with `training=True` does it save what `backward` will
-      need or update any state; with `training=False` it changes nothing.
+      need or update any state; with `training=False` it changes nothing. What it saves may be x or y
+      itself: do not change them in place before `backward`.
     - `backward(grad_y)` takes dL/dy, assigns dL/dθ to each parameter's `grad`, and returns dL/dx. It uses
       up what the last training forward saved, and frees it.
     - `output_shape` and the shapes it takes leave out the batch axis. All geometry is checked there.
