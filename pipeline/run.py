@@ -41,8 +41,8 @@ def run() -> None:
     fetched = _dvc("repro", "--quiet", "fetch") == 0
     if not fetched and params.data.dataset == "mnist":
         print(
-            "\nMNIST could not be fetched, for the reasons above. So that there is something to see, this run\n"
-            "is on the small digits that come with scikit-learn: dvc exp run -S data.dataset=digits\n",
+            "\nMNIST could not be fetched, for the reasons above. So that there is something to see, this\n"
+            "run is on the small digits that come with scikit-learn: dvc exp run -S data.dataset=digits\n",
             flush=True,
         )
         code = _dvc("exp", "run", "-S", "data.dataset=digits")
