@@ -57,10 +57,12 @@ def test_without_bias_there_is_none(rng):
     assert not layer.forward(np.zeros((1, 4, 4, 2))).any()
 
 
-def test_the_kernel_starts_he_normal():
+def test_the_kernel_starts_glorot_uniform():
     kernel = Conv2D(16, 64, 5, rng=np.random.default_rng(0)).kernel.value
-    assert abs(kernel.mean()) < 1e-3
-    assert kernel.std() == pytest.approx((2 / (5 * 5 * 16)) ** 0.5, rel=0.02)
+    limit = (6 / (5 * 5 * 16 + 5 * 5 * 64)) ** 0.5
+    assert limit * 0.999 < kernel.max() <= limit
+    assert -limit <= kernel.min() < -limit * 0.999
+    assert kernel.std() == pytest.approx(limit / 3**0.5, rel=0.02)
 
 
 def test_a_kernel_that_does_not_fit_is_refused(rng):

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from cnn.initializers import he_normal, zeros
+from cnn.initializers import glorot_uniform, zeros
 from cnn.layers.checks import check_count, check_flag, check_image_shape
 from cnn.layers.layer import Layer, Shape
 from cnn.ops.windows import Padding, Pair, Window, col2im, crop, im2col, pad
@@ -27,7 +27,7 @@ class Conv2D(Layer):
             "valid" is 0; "same" gives y ceil(in / stride) rows and columns, and puts an odd pixel of
             padding at the bottom and the right.
         bias: whether there is a bias.
-        rng: the source of the initial kernel, He-normal; the bias starts at zero.
+        rng: the source of the initial kernel, Glorot-uniform; the bias starts at zero.
         dtype: of the parameters.
 
     Parameters: kernel (kernel_h, kernel_w, in, out) and bias (out,).
@@ -50,7 +50,7 @@ class Conv2D(Layer):
         self.out_channels = check_count("out_channels", out_channels)
         self.window = Window.of(kernel_size, stride, padding)
         shape = (*self.window.kernel_size, in_channels, out_channels)
-        self.kernel = Parameter(he_normal(shape, rng, dtype), "kernel")
+        self.kernel = Parameter(glorot_uniform(shape, rng, dtype), "kernel")
         self.bias = (
             Parameter(zeros((out_channels,), rng, dtype), "bias") if check_flag("bias", bias) else None
         )

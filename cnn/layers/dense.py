@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from cnn.initializers import he_normal, zeros
+from cnn.initializers import glorot_uniform, zeros
 from cnn.layers.checks import check_count, check_flag
 from cnn.layers.layer import Layer, Shape
 from cnn.parameter import Parameter
@@ -18,7 +18,7 @@ class Dense(Layer):
     Args:
         in_features, out_features: length of x and of y.
         bias: whether there is a bias.
-        rng: the source of the initial weight, He-normal; the bias starts at zero.
+        rng: the source of the initial weight, Glorot-uniform; the bias starts at zero.
         dtype: of the parameters.
 
     Parameters: weight (in, out) and bias (out,).
@@ -36,7 +36,7 @@ class Dense(Layer):
     ) -> None:
         self.in_features = check_count("in_features", in_features)
         self.out_features = check_count("out_features", out_features)
-        self.weight = Parameter(he_normal((in_features, out_features), rng, dtype), "weight")
+        self.weight = Parameter(glorot_uniform((in_features, out_features), rng, dtype), "weight")
         self.bias = (
             Parameter(zeros((out_features,), rng, dtype), "bias") if check_flag("bias", bias) else None
         )
