@@ -1,29 +1,78 @@
 """A convolutional network written by hand in NumPy: every forward and backward pass beside its equation."""
 
+from cnn.clipping import clip_by_norm, clip_by_value
 from cnn.gradient_check import gradient_check
-from cnn.layers import AvgPool2D, Conv2D, Dense, Flatten, Layer, MaxPool2D, ReLU, Softmax
-from cnn.losses import softmax_cross_entropy
-from cnn.model import Sequential
-from cnn.optimizers import SGD
+from cnn.layers import (
+    ELU,
+    GELU,
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2D,
+    GlobalMaxPool2D,
+    Layer,
+    LayerNorm,
+    LeakyReLU,
+    LogSoftmax,
+    MaxPool2D,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    SpatialDropout,
+    Tanh,
+)
+from cnn.losses import cross_entropy, mean_squared_error, softmax_cross_entropy
+from cnn.moving_average import MovingAverage
+from cnn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
 from cnn.parameter import Parameter
 from cnn.training import EpochReport, Examples, NonFiniteLossError, fit
 
 __all__ = [
+    "ELU",
+    "GELU",
     "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
     "AvgPool2D",
+    "BatchNorm",
     "Conv2D",
     "Dense",
+    "Dropout",
     "EpochReport",
     "Examples",
     "Flatten",
+    "GlobalAvgPool2D",
+    "GlobalMaxPool2D",
     "Layer",
+    "LayerNorm",
+    "LeakyReLU",
+    "LogSoftmax",
     "MaxPool2D",
+    "MovingAverage",
     "NonFiniteLossError",
+    "Optimizer",
     "Parameter",
+    "RMSProp",
     "ReLU",
+    "Residual",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
     "Softmax",
+    "SpatialDropout",
+    "Tanh",
+    "clip_by_norm",
+    "clip_by_value",
+    "cross_entropy",
     "fit",
     "gradient_check",
+    "mean_squared_error",
     "softmax_cross_entropy",
 ]

@@ -19,7 +19,8 @@ def gradient_check(
         error = max |analytic − numeric| / max |numeric|        numeric: `numeric_gradient` of L
 
     In float64 a correct gradient gives errors under 1e-7; a wrong one, of the order of 1. Layers with kinks
-    (ReLU, max pooling) need inputs that keep a distance of several steps from them.
+    (ReLU, max pooling) need inputs that keep a distance of several steps from them. Random layers draw the
+    same numbers each time.
 
     Args:
         layer: any layer or model with float64 parameters. Its state is as before afterwards.
@@ -33,17 +34,25 @@ def gradient_check(
     for name, array in {"x": x, **{n: p.value for n, p in parameters.items()}}.items():
         if array.dtype != np.float64:
             raise ValueError(f"A gradient check needs float64 throughout; {name} is {array.dtype}.")
-    v = rng.standard_normal(layer.forward(x, training=False).shape)
-    layer.forward(x, training=True)
+    before, seed = layer.state_dict(), int(rng.integers(2**32))
+
+    def forward() -> NDArray[np.float64]:
+        random: dict[str, Any] = {"rng": np.random.default_rng(seed)} if layer.takes_rng else {}
+        return layer.forward(x, training=True, **random)
+
+    v = rng.standard_normal(forward().shape)
     analytic: dict[str, NDArray[Any] | None] = {"x": layer.backward(v)}
     analytic |= {name: parameter.grad for name, parameter in parameters.items()}
     x = x.copy()  # the numeric gradient changes it in place, element by element, and back
 
     def loss() -> float:
-        return float((layer.forward(x, training=False) * v).sum())
+        return float((forward() * v).sum())
 
     numeric = {"x": numeric_gradient(loss, x, step)}
     numeric |= {name: numeric_gradient(loss, p.value, step) for name, p in parameters.items()}
+    forward()
+    layer.backward(v)  # uses up what the forward passes saved
+    layer.load_state_dict(before)
     return {name: relative_error(analytic[name], numeric[name]) for name in numeric}
 
 

@@ -28,7 +28,17 @@ def he_normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike
 
     Source: He, Zhang, Ren & Sun, "Delving Deep into Rectifiers" (2015), equation 10.
     """
-    return (rng.standard_normal(shape) * sqrt(2.0 / fans(shape)[0])).astype(dtype)
+    return _normal(2.0 / fans(shape)[0], shape, rng, dtype)
+
+
+def he_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+    """Uniform with the variance of `he_normal`: on ±sqrt(6 / fan_in)."""
+    return _uniform(2.0 / fans(shape)[0], shape, rng, dtype)
+
+
+def glorot_normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+    """Normal with the variance of `glorot_uniform`: 2 / (fan_in + fan_out)."""
+    return _normal(2.0 / sum(fans(shape)), shape, rng, dtype)
 
 
 def glorot_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
@@ -37,10 +47,51 @@ def glorot_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTyp
     Source: Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks"
     (2010), equation 16.
     """
-    limit = sqrt(6.0 / sum(fans(shape)))
-    return rng.uniform(-limit, limit, shape).astype(dtype)
+    return _uniform(2.0 / sum(fans(shape)), shape, rng, dtype)
+
+
+def lecun_normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+    """Normal with mean 0 and variance 1 / fan_in: keeps the variance of activations through a linear layer.
+
+    Source: LeCun, Bottou, Orr & Müller, "Efficient BackProp" (1998), equation 16.
+    """
+    return _normal(1.0 / fans(shape)[0], shape, rng, dtype)
+
+
+def lecun_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+    """Uniform with the variance of `lecun_normal`: on ±sqrt(3 / fan_in)."""
+    return _uniform(1.0 / fans(shape)[0], shape, rng, dtype)
+
+
+def orthogonal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+    """As a matrix (fan_in, out), with orthonormal columns, or rows where there are fewer: keeps lengths.
+
+    The Q of a QR decomposition of normal numbers, with signs such that R has a positive diagonal, which
+    makes it uniform among all such matrices.
+    Source: Saxe, McClelland & Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
+    linear neural networks" (2014); for the signs, Mezzadri (2007).
+    """
+    rows, columns = fans(shape)[0], shape[-1]
+    tall = rng.standard_normal((max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(tall)
+    q *= np.sign(np.diag(r))
+    return (q if rows >= columns else q.T).reshape(shape).astype(dtype)
 
 
 def zeros(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
     """All zeros: for biases. Takes `rng` like its siblings and draws nothing from it."""
     return np.zeros(shape, dtype)
+
+
+def _normal(
+    variance: float, shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike
+) -> NDArray[Any]:
+    return (rng.standard_normal(shape) * sqrt(variance)).astype(dtype)
+
+
+def _uniform(
+    variance: float, shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike
+) -> NDArray[Any]:
+    """Uniform on ±limit has the variance limit² / 3."""
+    limit = sqrt(3.0 * variance)
+    return rng.uniform(-limit, limit, shape).astype(dtype)

@@ -1,28 +1,93 @@
 """Optimisers: they own the rule that turns gradients into new values, and its memory."""
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cnn.checks import check_range
 from cnn.parameter import Parameter
+from cnn.state import Stateful
+
+Array = NDArray[Any]
 
 
-class SGD:
-    """Stochastic gradient descent: a step against the gradient.
+class Optimizer(Stateful):
+    """What all methods share: θ is changed in place, by its gradient and what the method remembers of it.
 
         g = dL/dθ + weight_decay · θ          weight decay only where θ has two axes or more
-        v = momentum · v + g                  v starts at zero
+        θ = the method's own update of θ by g
+
+    The state is the number of steps, "step", and an array like θ for each thing that the method remembers
+    of it, as in "velocity.0.kernel". All of them start at zero.
+
+    Args:
+        parameters: as `Sequential.parameters()` gives them; changed in place by `step`.
+        learning_rate: step size, > 0; may be assigned between steps.
+        weight_decay: strength of the pull to zero, >= 0.
+        memory: names for what the method remembers of each parameter.
+
+    Raises: ValueError for an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter],
+        learning_rate: float,
+        *,
+        weight_decay: float,
+        memory: Sequence[str] = (),
+    ) -> None:
+        self.parameters = dict(parameters)
+        self.learning_rate = check_range("learning_rate", learning_rate, 0, low_included=False)
+        self.weight_decay = check_range("weight_decay", weight_decay, 0)
+        self._step = np.zeros((), np.int64)
+        self._memory = {
+            name: {kind: np.zeros_like(parameter.value) for kind in memory}
+            for name, parameter in self.parameters.items()
+        }
+
+    def step(self) -> None:
+        """Change every parameter by its gradient; RuntimeError, and no change, if one has none yet."""
+        gradients = collect_gradients(self.parameters, before="step")
+        learning_rate = float(self.learning_rate)
+        self._step += 1
+        for name, parameter in self.parameters.items():
+            value, gradient = parameter.value, gradients[name]
+            if self.weight_decay and value.ndim >= 2:
+                gradient = self._decay(value, gradient, learning_rate)
+            self._update(value, gradient, learning_rate, *self._memory[name].values())
+
+    def _decay(self, value: Array, gradient: Array, learning_rate: float) -> Array:
+        """The gradient of L + weight_decay / 2 · |θ|²."""
+        return self.weight_decay * value + gradient
+
+    @abstractmethod
+    def _update(self, value: Array, gradient: Array, learning_rate: float, *memory: Array) -> None:
+        """Change `value` and `memory` in place; leave `gradient` as it is."""
+
+    def _state(self) -> dict[str, Array]:
+        return {"step": self._step} | {
+            f"{kind}.{name}": array for name, memory in self._memory.items() for kind, array in memory.items()
+        }
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: a step against the gradient.
+
+        v = momentum · v + g
         θ = θ − learning_rate · v             or, with nesterov, θ − learning_rate · (g + momentum · v)
 
     Source: Robbins & Monro (1951); Polyak (1964); for nesterov, Sutskever, Martens, Dahl & Hinton, "On the
     importance of initialization and momentum in deep learning" (2013), with the learning rate outside v.
 
     Args:
-        parameters: as `Sequential.parameters()` gives them; changed in place by `step`.
-        learning_rate: step size, > 0; may be assigned between steps.
+        parameters, learning_rate, weight_decay: as for every `Optimizer`, which also defines g.
         momentum: the fraction of v that is kept, in [0, 1).
         nesterov: look ahead along v; needs momentum > 0.
-        weight_decay: strength of the pull to zero, >= 0.
 
     Raises: ValueError for an argument out of its range.
     """
@@ -36,32 +101,198 @@ class SGD:
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
-        if not 0 < learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be a finite number > 0; received {learning_rate!r}.")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1); received {momentum!r}.")
-        if not 0 <= weight_decay < float("inf"):
-            raise ValueError(f"weight_decay must be a finite number >= 0; received {weight_decay!r}.")
+        self.momentum = check_range("momentum", momentum, 0, 1, high_included=False)
+        self.nesterov = nesterov
         if nesterov and momentum == 0:
             raise ValueError("nesterov looks ahead along the momentum, so it needs momentum > 0; received 0.")
-        self.parameters = dict(parameters)
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.nesterov = nesterov
-        self.weight_decay = weight_decay
-        self._velocity = {name: np.zeros_like(p.value) for name, p in self.parameters.items() if momentum}
+        memory = ["velocity"] if momentum else []
+        super().__init__(parameters, learning_rate, weight_decay=weight_decay, memory=memory)
 
-    def step(self) -> None:
-        """Change every parameter by its gradient; RuntimeError if one has none yet."""
-        for name, parameter in self.parameters.items():
-            if parameter.grad is None:
-                raise RuntimeError(f"Parameter {name} has no gradient: call backward before step.")
-            gradient = parameter.grad
-            if self.weight_decay and parameter.value.ndim >= 2:
-                gradient = gradient + self.weight_decay * parameter.value
-            if self.momentum:
-                velocity = self._velocity[name]
-                velocity *= self.momentum
-                velocity += gradient
-                gradient = gradient + self.momentum * velocity if self.nesterov else velocity
-            parameter.value -= self.learning_rate * gradient
+    def _update(self, value: Array, gradient: Array, learning_rate: float, *memory: Array) -> None:
+        for velocity in memory:  # none without momentum
+            velocity *= self.momentum
+            velocity += gradient
+            gradient = gradient + self.momentum * velocity if self.nesterov else velocity
+        value -= learning_rate * gradient
+
+
+class Adagrad(Optimizer):
+    """Steps that shrink, entry by entry, with all gradients so far.
+
+        s = s + g²
+        θ = θ − learning_rate · g / (sqrt(s) + epsilon)
+
+    Source: Duchi, Hazan & Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic
+    Optimization" (2011), figure 1 with diagonal matrices.
+
+    Args:
+        parameters, learning_rate, weight_decay: as for every `Optimizer`, which also defines g.
+        epsilon: keeps the denominator away from zero, > 0.
+
+    Raises: ValueError for an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter],
+        learning_rate: float,
+        *,
+        epsilon: float = 1e-10,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.epsilon = check_range("epsilon", epsilon, 0, low_included=False)
+        super().__init__(parameters, learning_rate, weight_decay=weight_decay, memory=["square_sum"])
+
+    def _update(self, value: Array, gradient: Array, learning_rate: float, *memory: Array) -> None:
+        (square_sum,) = memory
+        scratch = np.square(gradient, out=np.empty_like(value))
+        square_sum += scratch
+        _descend(value, gradient, square_sum, learning_rate, self.epsilon, scratch)
+
+
+class RMSProp(Optimizer):
+    """Steps divided, entry by entry, by the root of a moving average of squared gradients.
+
+        s = decay · s + (1 − decay) · g²
+        θ = θ − learning_rate · g / (sqrt(s) + epsilon)
+
+    Source: Tieleman & Hinton, "Lecture 6.5 - RMSProp" of the course "Neural Networks for Machine Learning"
+    (2012).
+
+    Args:
+        parameters, learning_rate, weight_decay: as for every `Optimizer`, which also defines g.
+        decay: the fraction of s that is kept, in [0, 1).
+        epsilon: keeps the denominator away from zero, > 0.
+
+    Raises: ValueError for an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter],
+        learning_rate: float,
+        *,
+        decay: float = 0.9,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.decay = check_range("decay", decay, 0, 1, high_included=False)
+        self.epsilon = check_range("epsilon", epsilon, 0, low_included=False)
+        super().__init__(parameters, learning_rate, weight_decay=weight_decay, memory=["mean_square"])
+
+    def _update(self, value: Array, gradient: Array, learning_rate: float, *memory: Array) -> None:
+        (mean_square,) = memory
+        scratch = np.square(gradient, out=np.empty_like(value))
+        blend(mean_square, scratch, self.decay, scratch)
+        _descend(value, gradient, mean_square, learning_rate, self.epsilon, scratch)
+
+
+class Adam(Optimizer):
+    """Moving averages of the gradient and of its square, both corrected for their start at zero.
+
+        m = beta1 · m + (1 − beta1) · g               m̂ = m / (1 − beta1^t)        t = 1 in the first step
+        v = beta2 · v + (1 − beta2) · g²              v̂ = v / (1 − beta2^t)
+        θ = θ − learning_rate · m̂ / (sqrt(v̂) + epsilon)
+
+    Source: Kingma & Ba, "Adam: A Method for Stochastic Optimization" (2015), algorithm 1.
+
+    Args:
+        parameters, learning_rate, weight_decay: as for every `Optimizer`, which also defines g.
+        beta1: the fraction of m that is kept, in [0, 1).
+        beta2: the fraction of v that is kept, in [0, 1).
+        epsilon: keeps the denominator away from zero, > 0.
+
+    Raises: ValueError for an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter],
+        learning_rate: float,
+        *,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.beta1 = check_range("beta1", beta1, 0, 1, high_included=False)
+        self.beta2 = check_range("beta2", beta2, 0, 1, high_included=False)
+        self.epsilon = check_range("epsilon", epsilon, 0, low_included=False)
+        moments = ["first_moment", "second_moment"]
+        super().__init__(parameters, learning_rate, weight_decay=weight_decay, memory=moments)
+
+    def _update(self, value: Array, gradient: Array, learning_rate: float, *memory: Array) -> None:
+        first_moment, second_moment = memory
+        scratch = np.square(gradient, out=np.empty_like(value))
+        blend(second_moment, scratch, self.beta2, scratch)
+        blend(first_moment, gradient, self.beta1, scratch)
+        # Both corrections leave the arrays, with c1 = 1 − beta1^t and root = sqrt(1 − beta2^t):
+        #   (m / c1) / (sqrt(v) / root + epsilon) = (root / c1) · m / (sqrt(v) + root · epsilon)
+        t = int(self._step)
+        root = sqrt(1 - self.beta2**t)
+        rate = learning_rate * root / (1 - self.beta1**t)
+        _descend(value, first_moment, second_moment, rate, root * self.epsilon, scratch)
+
+
+class AdamW(Adam):
+    """Adam whose weight decay goes past the moving averages, straight to the parameter.
+
+        θ = θ − learning_rate · weight_decay · θ      only where θ has two axes or more
+        θ = Adam's update of θ by g = dL/dθ
+
+    Source: Loshchilov & Hutter, "Decoupled Weight Decay Regularization" (2019), algorithm 2, where the factor
+    of weight_decay is the schedule's multiplier alone; here it is the whole learning rate.
+
+    Args and errors: those of `Adam`.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter],
+        learning_rate: float,
+        *,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(
+            parameters, learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay
+        )
+
+    def _decay(self, value: Array, gradient: Array, learning_rate: float) -> Array:
+        """The gradient as it is: the pull to zero acts on `value` at once."""
+        value -= learning_rate * self.weight_decay * value
+        return gradient
+
+
+def collect_gradients(parameters: Mapping[str, Parameter], *, before: str) -> dict[str, Array]:
+    """Every parameter's gradient; RuntimeError, which says `before` what it is needed, if one has none."""
+    gradients = {}
+    for name, parameter in parameters.items():
+        if parameter.grad is None:
+            raise RuntimeError(f"Parameter {name} has no gradient: call backward before {before}.")
+        gradients[name] = parameter.grad
+    return gradients
+
+
+def blend(average: Array, new: Array, decay: float, scratch: Array | None = None) -> None:
+    """average = decay · average + (1 − decay) · new, in place; `scratch`, which may be `new`, is used up."""
+    average *= decay
+    average += np.multiply(new, 1 - decay, out=scratch)
+
+
+def _descend(
+    value: Array,
+    direction: Array,
+    square: Array,
+    rate: float,
+    epsilon: float,
+    scratch: Array,
+) -> None:
+    """θ = θ − rate · direction / (sqrt(square) + epsilon), in place; `scratch` is used up."""
+    np.sqrt(square, out=scratch)
+    scratch += epsilon
+    np.divide(direction, scratch, out=scratch)
+    scratch *= rate
+    value -= scratch

@@ -18,6 +18,8 @@ class Stream(IntEnum):
 
     INITIALIZATION = 0  # counters: none
     SHUFFLE = 1  # counters: epoch
+    DROPOUT = 2  # counters: epoch, step, shard
+    AUGMENTATION = 3  # counters: epoch, step, shard
 
 
 def derive_rng(seed: int, stream: Stream, *counters: int) -> np.random.Generator:

@@ -1,18 +1,23 @@
 """The training loop: mini-batch gradient descent."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
-from cnn.layers.checks import check_count
-from cnn.model import Sequential
-from cnn.optimizers import SGD
+from cnn.checks import check_count
+from cnn.clipping import clip_by_norm, clip_by_value
+from cnn.layers import Sequential
+from cnn.moving_average import MovingAverage
+from cnn.optimizers import Optimizer
 from cnn.random import Stream, derive_rng
 from cnn.schedules import Schedule
 
+Augmentation = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 Loss = Callable[[NDArray[Any], NDArray[Any]], tuple[float, NDArray[Any]]]
 
 
@@ -56,7 +61,7 @@ class NonFiniteLossError(ArithmeticError):
 def fit(
     model: Sequential,
     loss: Loss,
-    optimizer: SGD,
+    optimizer: Optimizer,
     schedule: Schedule,
     train: Examples,
     validation: Examples,
@@ -65,74 +70,121 @@ def fit(
     batch_size: int,
     shard_size: int,
     seed: int,
+    augment: Augmentation | None = None,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    moving_average: MovingAverage | None = None,
+    patience: int | None = None,
     on_batch: Callable[[BatchReport], None] = lambda report: None,
 ) -> Iterator[EpochReport]:
     """Train `model` in place, and yield a report after each of `epochs` passes over the training set.
 
     Each epoch goes through the examples in an order of its own, derived from `seed` and the epoch; the
     last batch of an epoch may be smaller. Each batch is one step of `optimizer`, at the rate that
-    `schedule` gives for it. `on_batch` is called after every step.
+    `schedule` gives for the time in epochs.
+
+    Args:
+        augment: changes the training images of each shard at random, (images, rng) -> images.
+        clip_norm, clip_value: limits of the gradients, see `cnn.clipping`; None sets none.
+        moving_average: of the weights; where there is one, its averages are validated, and they are the
+            model's weights while a report is out.
+        patience: stop after so many epochs without a higher validation accuracy; None never does.
+        on_batch: called after every step.
+
     Raises NonFiniteLossError as soon as the loss of a batch, or of the validation examples, is not finite;
     ValueError for a count that is no whole number >= 1.
     """
-    for name, count in {"epochs": epochs, "batch_size": batch_size, "shard_size": shard_size}.items():
+    counts = {"epochs": epochs, "batch_size": batch_size, "shard_size": shard_size}
+    for name, count in (counts if patience is None else counts | {"patience": patience}).items():
         check_count(name, count)
-    step = 0
+    steps_per_epoch = -(-len(train.images) // batch_size)
+    step, best, best_epoch = 0, -1.0, 0
     for epoch in range(1, epochs + 1):
         order = derive_rng(seed, Stream.SHUFFLE, epoch).permutation(len(train.images))
         examples, loss_sum, correct = 0, 0.0, 0
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            optimizer.learning_rate = schedule(step)
+            optimizer.learning_rate = schedule(step / steps_per_epoch)
             batch_loss, batch_correct = compute_gradients(
-                model, loss, Examples(train.images[batch], train.targets[batch]), shard_size
+                model,
+                loss,
+                Examples(train.images[batch], train.targets[batch]),
+                shard_size,
+                seed=seed,
+                at=(epoch, step),
+                augment=augment,
             )
             if not isfinite(batch_loss):
                 raise NonFiniteLossError(
                     f"The loss became {batch_loss} in epoch {epoch}, at step {step} of the run, "
                     f"with learning rate {optimizer.learning_rate:g}. A smaller one usually helps."
                 )
+            if clip_value is not None:
+                clip_by_value(optimizer.parameters, clip_value)
+            if clip_norm is not None:
+                clip_by_norm(optimizer.parameters, clip_norm)
             optimizer.step()
+            if moving_average is not None:
+                moving_average.update()
             step += 1
             examples += len(batch)
             loss_sum += batch_loss * len(batch)
             correct += batch_correct
             on_batch(BatchReport(epoch, examples, loss_sum, correct))
-        outputs = model.predict(validation.images)
-        validation_loss, _ = loss(outputs, validation.targets)
-        if not isfinite(validation_loss):
-            raise NonFiniteLossError(
-                f"The validation loss became {validation_loss} after epoch {epoch}, with learning rate "
-                f"{optimizer.learning_rate:g}. A smaller one usually helps."
+        with nullcontext() if moving_average is None else moving_average.applied():
+            outputs = model.predict(validation.images)
+            validation_loss, _ = loss(outputs, validation.targets)
+            if not isfinite(validation_loss):
+                raise NonFiniteLossError(
+                    f"The validation loss became {validation_loss} after epoch {epoch}, with learning rate "
+                    f"{optimizer.learning_rate:g}. A smaller one usually helps."
+                )
+            accuracy = count_correct(outputs, validation.targets) / len(validation.images)
+            yield EpochReport(
+                epoch=epoch,
+                learning_rate=optimizer.learning_rate,
+                train_loss=loss_sum / examples,
+                train_accuracy=correct / examples,
+                validation_loss=validation_loss,
+                validation_accuracy=accuracy,
             )
-        yield EpochReport(
-            epoch=epoch,
-            learning_rate=optimizer.learning_rate,
-            train_loss=loss_sum / examples,
-            train_accuracy=correct / examples,
-            validation_loss=validation_loss,
-            validation_accuracy=count_correct(outputs, validation.targets) / len(validation.images),
-        )
+        if accuracy > best:
+            best, best_epoch = accuracy, epoch
+        elif patience is not None and epoch - best_epoch >= patience:
+            return
 
 
-def compute_gradients(model: Sequential, loss: Loss, batch: Examples, shard_size: int) -> tuple[float, int]:
+def compute_gradients(
+    model: Sequential,
+    loss: Loss,
+    batch: Examples,
+    shard_size: int,
+    *,
+    seed: int = 0,
+    at: tuple[int, int] = (0, 0),
+    augment: Augmentation | None = None,
+) -> tuple[float, int]:
     """Assign every `grad` for the mean loss over `batch`; return that loss and how many are right.
 
     The batch is cut into shards of `shard_size` examples, whose results are weighted and summed in order:
 
         L = Σ_s (N_s / N) · L_s,    so    dL/dθ = Σ_s (N_s / N) · dL_s/dθ
 
-    In exact arithmetic this is the gradient of the whole batch. In floating point the order of a sum
-    counts, and so the bits depend on the shard size; besides, on NumPy, its BLAS and how many threads
-    that uses: hold it to one (threadpoolctl) for bits that are the same on any number of cores.
+    In exact arithmetic this is the gradient of the whole batch, unless the model normalises over a shard
+    (BatchNorm). In floating point the order of a sum counts, and so the bits depend on the shard size;
+    besides, on NumPy, its BLAS and how many threads that uses: hold it to one (threadpoolctl) for bits that
+    are the same on any number of cores. Random numbers are derived from `seed`, the epoch and step in `at`,
+    and the shard's number.
     """
     parameters = model.parameters().values()
     total_loss, correct = 0.0, 0
     sums: list[NDArray[Any]] = []
-    for start in range(0, len(batch.images), shard_size):
+    for shard, start in enumerate(range(0, len(batch.images), shard_size)):
         images, targets = (array[start : start + shard_size] for array in batch)
         fraction = len(images) / len(batch.images)
-        outputs = model.forward(images, training=True)
+        if augment is not None:
+            images = augment(images, derive_rng(seed, Stream.AUGMENTATION, *at, shard))
+        outputs = model.forward(images, training=True, rng=derive_rng(seed, Stream.DROPOUT, *at, shard))
         shard_loss, grad_outputs = loss(outputs, targets)
         model.backward(grad_outputs * fraction)
         total_loss += shard_loss * fraction

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import classification_report, confusion_matrix
 from threadpoolctl import threadpool_limits
 
-from cnn import EpochReport, Examples, Sequential, checkpoint, softmax_cross_entropy
+from cnn import EpochReport, Examples, Sequential, checkpoint, cross_entropy, softmax_cross_entropy
 from cnn.atomic import write_text
+from cnn.layers.sequential import count_parameters
 from cnn.ops.softmax import softmax
-from pipeline.architectures import build_model
+from cnn.training import Loss
+from pipeline.architectures import build_model, gives_probabilities
 from pipeline.errors import UserError
 from pipeline.figures import confusion_matrix_figure, save_figure, training_curves_figure
 from pipeline.params import Evaluate, load_params
@@ -39,29 +41,31 @@ def evaluate() -> None:
     names = description["class_names"]
     validation, test = load_examples("validation", description), load_examples("test", description)
     with threadpool_limits(1, user_api="blas"):
-        validation_logits = model.predict(validation.images, params.batch_size)
-        test_logits = model.predict(test.images, params.batch_size)
+        validation_outputs = model.predict(validation.images, params.batch_size)
+        test_outputs = model.predict(test.images, params.batch_size)
 
-    test_metrics, per_class, text = measure(test_logits, test, names, params)
-    validation_metrics, _, _ = measure(validation_logits, validation, names, params)
+    loss = cross_entropy if gives_probabilities(model) else softmax_cross_entropy
+    test_metrics, per_class, text = measure(test_outputs, test, loss, names, params)
+    validation_metrics, _, _ = measure(validation_outputs, validation, loss, names, params)
     metrics = {
         "dataset": description["dataset"],
         "model": {
             "architecture": metadata["architecture"],
-            "parameters": sum(parameter.value.size for parameter in model.parameters().values()),
+            "parameters": count_parameters(model),
             "epoch": metadata["epoch"],
         },
         "test": test_metrics,
         "validation": validation_metrics,
         "per_class": per_class,
     }
-    actual, predicted = test.targets.argmax(axis=1), test_logits.argmax(axis=1)
+    actual, predicted = test.targets.argmax(axis=1), test_outputs.argmax(axis=1)
     matrix = confusion_matrix(actual, predicted, labels=range(len(names)))
     title = f"{description['dataset']}, {metadata['architecture']}"
     caption = f"{title}: test accuracy {test_metrics['accuracy']:.2%} of {len(actual):,} images"
     save_figure(confusion_matrix_figure(matrix, names, caption), FIGURES / "confusion_matrix.png")
     save_figure(training_curves_figure(history, title), FIGURES / "training_curves.png")
-    write_text(PREDICTIONS, predictions_csv(test_logits, actual, names))
+    probabilities = test_outputs if gives_probabilities(model) else softmax(test_outputs)
+    write_text(PREDICTIONS, predictions_csv(probabilities, actual, names))
     write_text(CLASSIFICATION_REPORT, f"{text}\n{format_matrix(matrix, names)}")
     write_text(METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
     print(f"{caption}. Metrics are in {METRICS}.")
@@ -92,13 +96,13 @@ def load_model() -> tuple[Sequential, dict[str, Any]]:
 
 
 def measure(
-    logits: NDArray[np.float32], examples: Examples, names: Sequence[str], params: Evaluate
+    outputs: NDArray[np.float32], examples: Examples, loss: Loss, names: Sequence[str], params: Evaluate
 ) -> tuple[dict[str, float], dict[str, dict[str, float]], str]:
     """(metrics, the same for each class, scikit-learn's classification report as text).
 
-    Macro figures are plain means over the classes.
+    The loss is the mean cross-entropy, whatever was minimised. Macro figures are plain means over classes.
     """
-    actual, predicted = examples.targets.argmax(axis=1), logits.argmax(axis=1)
+    actual, predicted = examples.targets.argmax(axis=1), outputs.argmax(axis=1)
     arguments: dict[str, Any] = {"labels": range(len(names)), "target_names": names, "zero_division": 0.0}
     report = classification_report(actual, predicted, output_dict=True, **arguments)
     correct = int((actual == predicted).sum())
@@ -107,7 +111,7 @@ def measure(
         "accuracy": correct / len(actual),
         "accuracy_low": low,
         "accuracy_high": high,
-        "loss": softmax_cross_entropy(logits, examples.targets)[0],
+        "loss": loss(outputs, examples.targets)[0],
         "macro_precision": report["macro avg"]["precision"],
         "macro_recall": report["macro avg"]["recall"],
         "macro_f1": report["macro avg"]["f1-score"],
@@ -155,13 +159,16 @@ def load_history() -> dict[str, list[float]]:
         raise UserError(f"{HISTORY} is damaged. Make it again with: dvc repro --force train") from None
 
 
-def predictions_csv(logits: NDArray[np.float32], actual: NDArray[np.intp], names: Sequence[str]) -> str:
-    """A line for each test image: its place in the test set, actual and predicted class, and the probability
-    that the network gave to what it predicted."""
+def predictions_csv(
+    probabilities: NDArray[np.float32], actual: NDArray[np.intp], names: Sequence[str]
+) -> str:
+    """A line for each test image: its place in the test set, actual and predicted class, and probability.
+
+    The probability is what the network gave to what it predicted.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["index", "actual", "predicted", "probability"])
-    probabilities = softmax(logits)
     for index, (label, row) in enumerate(zip(actual, probabilities, strict=True)):
         best = int(row.argmax())
         writer.writerow([index, names[label], names[best], f"{row[best]:.4f}"])

@@ -13,8 +13,9 @@ from pipeline.errors import UserError, unknown
 from pipeline.paths import ARCHITECTURES, PARAMS
 from pipeline.yaml_files import read_mapping
 
-OPTIMIZERS = ("sgd",)
-SCHEDULES = ("constant",)
+LOSSES = ("softmax_cross_entropy", "cross_entropy", "mean_squared_error")
+OPTIMIZERS = ("sgd", "rmsprop", "adagrad", "adam", "adamw")
+SCHEDULES = ("constant", "step", "exponential", "cosine", "one_cycle")
 
 
 class Section(BaseModel):
@@ -41,6 +42,9 @@ def _fraction_or_count(value: float) -> float:
 
 
 Count = Annotated[int, Field(ge=1)]
+Kept = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Data(Section):
@@ -61,26 +65,158 @@ class Model(Section):
     architecture: str = Field(description="the name of a network in architectures.yaml")
 
 
-class Optimizer(Section):
-    """How gradients become steps; see `cnn.optimizers`."""
+class Choice(Section):
+    """One of several methods: `name` says which one; the keys of each stand in a section of its name."""
 
-    name: Annotated[str, one_of("optimizer", OPTIMIZERS)] = Field(description="the name of an optimiser")
+    name: str
+
+    def options(self) -> dict[str, Any]:
+        """The keys of the chosen method; empty for one without any."""
+        section: Section | None = getattr(self, self.name, None)
+        return {} if section is None else section.model_dump()
+
+
+class SoftmaxCrossEntropy(Section):
+    """See `cnn.softmax_cross_entropy`."""
+
+    label_smoothing: float = Field(ge=0, le=1, description="the part spread over all classes: in [0, 1]")
+    class_weights: list[NotNegative] | None = Field(
+        description="how much each class counts: a list of numbers >= 0, or null"
+    )
+
+
+class Loss(Choice):
+    """What is minimised; see `cnn.losses`."""
+
+    name: Annotated[str, one_of("loss", LOSSES)] = Field(description="the name of a loss")
+    softmax_cross_entropy: SoftmaxCrossEntropy = Field(description="the keys of this loss")
+
+
+class Method(Section):
+    """What every optimiser has."""
+
     learning_rate: float = Field(gt=0, description="the step size: a number > 0")
-    momentum: float = Field(ge=0, lt=1, description="the fraction of the last step that is kept: in [0, 1)")
+    weight_decay: NotNegative = Field(description="the strength of the pull to zero: a number >= 0")
+
+
+class SGD(Method):
+    """See `cnn.SGD`."""
+
+    momentum: Kept = Field(description="the fraction of the last step that is kept: in [0, 1)")
     nesterov: bool = Field(description="whether to use Nesterov's momentum: true or false")
-    weight_decay: float = Field(ge=0, description="the strength of the pull to zero: a number >= 0")
 
     @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> "Optimizer":
+    def _nesterov_needs_momentum(self) -> "SGD":
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov: true needs momentum > 0; received 0.0.")
         return self
 
 
-class Schedule(Section):
+class RMSProp(Method):
+    """See `cnn.RMSProp`."""
+
+    decay: Kept = Field(description="the fraction of the mean square that is kept: in [0, 1)")
+    epsilon: Positive = Field(description="what keeps the divisor from zero: a number > 0")
+
+
+class Adagrad(Method):
+    """See `cnn.Adagrad`."""
+
+    epsilon: Positive = Field(description="what keeps the divisor from zero: a number > 0")
+
+
+class Adam(Method):
+    """See `cnn.Adam` and `cnn.AdamW`."""
+
+    beta1: Kept = Field(description="the fraction of the mean gradient that is kept: in [0, 1)")
+    beta2: Kept = Field(description="the fraction of the mean square that is kept: in [0, 1)")
+    epsilon: Positive = Field(description="what keeps the divisor from zero: a number > 0")
+
+
+class Optimizer(Choice):
+    """How gradients become steps; see `cnn.optimizers`."""
+
+    name: Annotated[str, one_of("optimizer", OPTIMIZERS)] = Field(description="the name of an optimiser")
+    learning_rate: Positive | None = Field(
+        description="the step size: a number > 0, or null for the one of the chosen optimiser's section"
+    )
+    sgd: SGD = Field(description="the keys of this optimiser")
+    rmsprop: RMSProp = Field(description="the keys of this optimiser")
+    adagrad: Adagrad = Field(description="the keys of this optimiser")
+    adam: Adam = Field(description="the keys of this optimiser")
+    adamw: Adam = Field(description="the keys of this optimiser")
+
+    def options(self) -> dict[str, Any]:
+        """The keys of the chosen optimiser, with the common learning rate where there is one."""
+        common = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+        return super().options() | common
+
+
+class Step(Section):
+    """See `cnn.schedules.step`."""
+
+    every: Positive = Field(description="the length of a stair in epochs: a number > 0")
+    factor: Positive = Field(description="what each stair multiplies the learning rate by: a number > 0")
+
+
+class Exponential(Section):
+    """See `cnn.schedules.exponential`."""
+
+    factor: Positive = Field(description="what an epoch multiplies the learning rate by: a number > 0")
+
+
+class Cosine(Section):
+    """See `cnn.schedules.cosine`."""
+
+    final_factor: float = Field(
+        ge=0, le=1, description="the last learning rate as a fraction of the first: in [0, 1]"
+    )
+
+
+class OneCycle(Section):
+    """See `cnn.schedules.one_cycle`."""
+
+    rise: float = Field(gt=0, lt=1, description="the fraction of all epochs before the peak: in (0, 1)")
+    start_factor: float = Field(
+        gt=0, le=1, description="the first learning rate as a fraction of the peak: in (0, 1]"
+    )
+    final_factor: float = Field(
+        ge=0, le=1, description="the last learning rate as a fraction of the peak: in [0, 1]"
+    )
+
+
+class Schedule(Choice):
     """How the learning rate changes from step to step; see `cnn.schedules`."""
 
     name: Annotated[str, one_of("schedule", SCHEDULES)] = Field(description="the name of a schedule")
+    warm_up: NotNegative = Field(description="how many epochs the rate is held back at first: a number >= 0")
+    step: Step = Field(description="the keys of this schedule")
+    exponential: Exponential = Field(description="the keys of this schedule")
+    cosine: Cosine = Field(description="the keys of this schedule")
+    one_cycle: OneCycle = Field(description="the keys of this schedule")
+
+
+class Elastic(Section):
+    """See `cnn.augmentation.elastic_distortion`."""
+
+    strength: NotNegative = Field(description="the root-mean-square displacement in pixels: a number >= 0")
+    smoothness: Positive = Field(
+        description="how far neighbours move together, in pixels: a number > 0",
+    )
+
+
+class Augmentation(Section):
+    """How training images are changed at random; see `cnn.augmentation`."""
+
+    random_shift: NotNegative = Field(description="the largest shift in pixels: a number >= 0")
+    random_rotation: float = Field(ge=0, le=180, description="the largest angle in degrees: in [0, 180]")
+    random_zoom: Kept = Field(description="the largest change of size, a fraction: in [0, 1)")
+    random_shear: float = Field(ge=0, lt=90, description="the largest angle in degrees: in [0, 90)")
+    elastic_distortion: Elastic = Field(description="the keys of this augmentation")
+    horizontal_flip: float = Field(ge=0, le=1, description="the probability of a flip: in [0, 1]")
+    cutout: Annotated[int, Field(ge=0)] = Field(
+        description="the side of the square that is blanked, in pixels: a whole number >= 0"
+    )
 
 
 class Train(Section):
@@ -91,8 +227,23 @@ class Train(Section):
     shard_size: Count = Field(
         description="how many images of a batch are computed together: a whole number >= 1"
     )
+    patience: Count | None = Field(
+        description="how many epochs without a better validation accuracy end training: a whole number >= 1, "
+        "or null"
+    )
+    clip_norm: Positive | None = Field(
+        description="the greatest length of all gradients together: a number > 0, or null"
+    )
+    clip_value: Positive | None = Field(
+        description="the greatest size of an entry of a gradient: a number > 0, or null"
+    )
+    moving_average: Kept | None = Field(
+        description="the decay of the weights' moving average: in [0, 1), or null"
+    )
+    loss: Loss = Field(description="the keys of the loss")
     optimizer: Optimizer = Field(description="the keys of the optimiser")
     schedule: Schedule = Field(description="the keys of the schedule")
+    augmentation: Augmentation = Field(description="the keys of the augmentation")
 
 
 class Evaluate(Section):

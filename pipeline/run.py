@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from cnn.random import Stream, derive_rng
-from pipeline.architectures import build_model
+from pipeline.architectures import build_chosen
 from pipeline.datasets import DATASETS
 from pipeline.errors import UserError
 from pipeline.fetch import MIRROR_VARIABLE
-from pipeline.params import load_layers, load_params
-from pipeline.paths import ARCHITECTURES, CLASSIFICATION_REPORT, FIGURES, METRICS
+from pipeline.methods import make_loss
+from pipeline.params import load_params
+from pipeline.paths import CLASSIFICATION_REPORT, FIGURES, METRICS
 
 REFERENCE_ACCURACY = 0.8540  # a published CNN in NumPy, of the same architecture, on MNIST after 10 epochs
 
@@ -23,15 +23,9 @@ REFERENCE_ACCURACY = 0.8540  # a published CNN in NumPy, of the same architectur
 def run() -> None:
     """Check params.yaml and the network, run the pipeline, sum it up."""
     params = load_params()
-    architecture = params.model.architecture
     dataset = DATASETS[params.data.dataset]
-    build_model(
-        load_layers(architecture),
-        f"{ARCHITECTURES}: {architecture}",
-        dataset.image_shape,
-        len(dataset.class_names),
-        derive_rng(params.seed, Stream.INITIALIZATION),
-    )
+    build_chosen(params, dataset.image_shape, len(dataset.class_names))
+    make_loss(params.train.loss, len(dataset.class_names))
     if not _git_has_commits():
         raise UserError(
             "DVC's experiments need a Git repository with a commit, and this folder is none. Clone the "

@@ -13,15 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from cnn import SGD, EpochReport, NonFiniteLossError, Sequential, checkpoint, fit, softmax_cross_entropy
+from cnn import EpochReport, MovingAverage, NonFiniteLossError, Sequential, checkpoint, fit
 from cnn.atomic import write_text
-from cnn.random import Stream, derive_rng
-from cnn.schedules import constant
 from cnn.training import BatchReport
-from pipeline.architectures import build_model
+from pipeline.architectures import build_chosen
 from pipeline.errors import UserError
-from pipeline.params import Params, load_layers, load_params
-from pipeline.paths import ARCHITECTURES, HISTORY, MODEL, MODELS
+from pipeline.methods import make_augmentation, make_loss, make_optimizer, make_schedule
+from pipeline.params import Params, load_params
+from pipeline.paths import HISTORY, MODEL, MODELS
 from pipeline.processed import load_description, load_examples
 from pipeline.yaml_files import to_yaml
 
@@ -33,17 +32,11 @@ def train() -> None:
     """
     params = load_params()
     architecture = params.model.architecture
-    layers = load_layers(architecture)
     description = load_description()
-    model = build_model(
-        layers,
-        f"{ARCHITECTURES}: {architecture}",
-        tuple(description["image_shape"]),
-        len(description["class_names"]),
-        derive_rng(params.seed, Stream.INITIALIZATION),
-    )
+    image_shape = tuple(description["image_shape"])
+    model, layers = build_chosen(params, image_shape, len(description["class_names"]))
     console = Console(markup=False)
-    console.print(model.summary(tuple(description["image_shape"])), highlight=False, soft_wrap=True)
+    console.print(model.summary(image_shape), highlight=False, soft_wrap=True)
 
     history: list[EpochReport] = []
     best, best_state = -1.0, model.state_dict()
@@ -110,23 +103,25 @@ def _fit_with_progress(
             speed=batch.examples / max(time.perf_counter() - epoch_start, 1e-9),
         )
 
+    decay = options.moving_average
+    optimizer = make_optimizer(options.optimizer, model.parameters())
+    learning_rate = optimizer.learning_rate
     reports = fit(
         model,
-        softmax_cross_entropy,
-        SGD(
-            model.parameters(),
-            options.optimizer.learning_rate,
-            momentum=options.optimizer.momentum,
-            nesterov=options.optimizer.nesterov,
-            weight_decay=options.optimizer.weight_decay,
-        ),
-        constant(options.optimizer.learning_rate),
+        make_loss(options.loss, len(description["class_names"])),
+        optimizer,
+        make_schedule(options.schedule, learning_rate, options.epochs),
         load_examples("train", description),
         load_examples("validation", description),
         epochs=options.epochs,
         batch_size=options.batch_size,
         shard_size=options.shard_size,
         seed=params.seed,
+        augment=make_augmentation(options.augmentation, -description["mean"] / description["deviation"]),
+        clip_norm=options.clip_norm,
+        clip_value=options.clip_value,
+        moving_average=None if decay is None else MovingAverage(model.parameters(), decay),
+        patience=options.patience,
         on_batch=on_batch,
     )
     # One BLAS thread: with more, the order of sums would depend on how many cores there are.
@@ -146,11 +141,13 @@ def _fit_with_progress(
                 yield report
                 epoch_start = time.perf_counter()
         except NonFiniteLossError as error:
-            smaller = min(options.optimizer.learning_rate / 10, 0.1)
-            decay = " and train.optimizer.weight_decay" if options.optimizer.weight_decay else ""
+            smaller = min(learning_rate / 10, 0.1)
+            name = options.optimizer.name
+            decayed = f" and train.optimizer.{name}.weight_decay" if optimizer.weight_decay else ""
             raise UserError(
                 f"{error} Try: dvc exp run -S train.optimizer.learning_rate={smaller:g}\n"
-                f"In params.yaml: train.optimizer.learning_rate{decay}."
+                f"In params.yaml: train.optimizer.learning_rate, else train.optimizer.{name}.learning_rate"
+                f"{decayed}."
             ) from None
 
 

@@ -1,50 +1,158 @@
 """Definitions written as plain loops, straight from the equations: what the fast code is judged by."""
 
+from itertools import product
+from math import ceil, exp, log, sqrt
+
 import numpy as np
 
-
-def convolution(x, kernel, bias, stride, pads):
-    """y[n, p, q, o] = bias[o] + Σ_{i, j, c} x[n, p·stride_h + i, q·stride_w + j, c] · kernel[i, j, c, o]."""
-    (top, bottom), (left, right) = pads
-    n, h, w, channels = x.shape
-    kernel_h, kernel_w, _, outputs = kernel.shape
-    out_h = (h + top + bottom - kernel_h) // stride[0] + 1
-    out_w = (w + left + right - kernel_w) // stride[1] + 1
-    y = np.zeros((n, out_h, out_w, outputs))
-    for image, p, q, o in np.ndindex(y.shape):
-        total = float(bias[o])
-        for i, j, c in np.ndindex(kernel_h, kernel_w, channels):
-            row, column = p * stride[0] + i - top, q * stride[1] + j - left
-            if 0 <= row < h and 0 <= column < w:
-                total += x[image, row, column, c] * kernel[i, j, c, o]
-        y[image, p, q, o] = total
-    return y
+ZERO = ((0, 0), (0, 0))
 
 
-def pooling(x, kernel_size, stride, reduce):
-    """y[n, p, q, c] = reduce of the list of pixels in window (p, q)."""
-    n, h, w, channels = x.shape
-    out_h, out_w = (h - kernel_size[0]) // stride[0] + 1, (w - kernel_size[1]) // stride[1] + 1
-    y = np.zeros((n, out_h, out_w, channels))
-    for image, p, q, c in np.ndindex(y.shape):
-        window = [
-            x[image, p * stride[0] + i, q * stride[1] + j, c]
-            for i in range(kernel_size[0])
-            for j in range(kernel_size[1])
+def window_starts(size, kernel, stride, pads, dilation=1, ceil_mode=False):
+    """Where windows begin along one axis, counted from the image's first pixel; [] where none fits.
+
+    Every window that ends inside the padded image, and with ceil_mode one more where they leave a part of it
+    uncovered, if that one begins inside the image or the padding before it.
+    """
+    before, after = pads
+    extent = (kernel - 1) * dilation + 1
+    starts = []
+    start = -before
+    while start + extent <= size + after:
+        starts.append(start)
+        start += stride
+    if starts and ceil_mode and starts[-1] + extent < size + after and start < size:
+        starts.append(start)
+    return starts
+
+
+def same_pads(size, kernel, stride, dilation=1):
+    """The least padding with which ceil(size / stride) windows fit; an odd pixel comes after the image."""
+    total = 0
+    while len(window_starts(size, kernel, stride, (0, total), dilation)) < ceil(size / stride):
+        total += 1
+    return total // 2, total - total // 2
+
+
+def windows(shape, kernel_size, stride, pads=ZERO, dilation=(1, 1), ceil_mode=False):
+    """For images of `shape` (n, h, w, c), the rows of a table of windows; a window is a list of (row, column).
+
+    Pixels outside the image are among them: -1 is the row or column just before it.
+    """
+    rows, columns = (
+        [
+            [start + i * dilation[axis] for i in range(kernel_size[axis])]
+            for start in window_starts(
+                shape[1 + axis], kernel_size[axis], stride[axis], pads[axis], dilation[axis], ceil_mode
+            )
         ]
-        y[image, p, q, c] = reduce(window)
+        for axis in (0, 1)
+    )
+    return [[list(product(r, c)) for c in columns] for r in rows]
+
+
+def inside(pixel, shape, pads=ZERO):
+    """Whether a (row, column) lies in the image, or in the image with `pads` around it."""
+    return all(-b <= i < size + a for i, size, (b, a) in zip(pixel, shape[1:3], pads, strict=True))
+
+
+def convolution(x, kernel, bias, stride=(1, 1), pads=ZERO, dilation=(1, 1), groups=1):
+    """y[n, p, q, o] = bias[o] + Σ_{i, j, c} x[n, p·stride_h + i·dilation_h, …, c] · kernel[i, j, c, o].
+
+    With groups, output o sees the channels of the part that it lies in, and no others.
+    """
+    kernel_h, kernel_w, channels, outputs = kernel.shape
+    table = windows(x.shape, (kernel_h, kernel_w), stride, pads, dilation)
+    y = np.zeros((len(x), len(table), len(table[0]), outputs))
+    for n, p, q, o in np.ndindex(y.shape):
+        group = o // (outputs // groups)
+        total = float(bias[o])
+        for pixel, (i, j) in zip(table[p][q], np.ndindex(kernel_h, kernel_w), strict=True):
+            if inside(pixel, x.shape):
+                for c in range(channels):
+                    total += x[n, *pixel, group * channels + c] * kernel[i, j, c, o]
+        y[n, p, q, o] = total
     return y
 
 
-def max_pooling_gradient(x, grad_y, kernel_size, stride):
+def max_pooling(x, kernel_size, stride, pads=ZERO, dilation=(1, 1), ceil_mode=False):
+    """y[n, p, q, c] = the largest pixel of the image in window (p, q): padding is −∞."""
+    table = windows(x.shape, kernel_size, stride, pads, dilation, ceil_mode)
+    y = np.zeros((len(x), len(table), len(table[0]), x.shape[3]))
+    for n, p, q, c in np.ndindex(y.shape):
+        y[n, p, q, c] = max(x[n, *pixel, c] for pixel in table[p][q] if inside(pixel, x.shape))
+    return y
+
+
+def max_pooling_gradient(x, grad_y, kernel_size, stride, pads=ZERO, dilation=(1, 1), ceil_mode=False):
     """Each gradient to the first largest pixel of its window, in row-major order."""
+    table = windows(x.shape, kernel_size, stride, pads, dilation, ceil_mode)
     grad_x = np.zeros_like(x)
-    for image, p, q, c in np.ndindex(grad_y.shape):
+    for n, p, q, c in np.ndindex(grad_y.shape):
         best = None
-        for i in range(kernel_size[0]):
-            for j in range(kernel_size[1]):
-                place = (image, p * stride[0] + i, q * stride[1] + j, c)
-                if best is None or x[place] > x[best]:
-                    best = place
-        grad_x[best] += grad_y[image, p, q, c]
+        for pixel in table[p][q]:
+            if inside(pixel, x.shape) and (best is None or x[n, *pixel, c] > x[n, *best, c]):
+                best = pixel
+        grad_x[n, *best, c] += grad_y[n, p, q, c]
     return grad_x
+
+
+def avg_pooling(x, kernel_size, stride, pads=ZERO, dilation=(1, 1), ceil_mode=False, count_include_pad=True):
+    """y[n, p, q, c] = the sum of window (p, q) over the number of its pixels in the (padded) image."""
+    table = windows(x.shape, kernel_size, stride, pads, dilation, ceil_mode)
+    y = np.zeros((len(x), len(table), len(table[0]), x.shape[3]))
+    for n, p, q, c in np.ndindex(y.shape):
+        counted = [
+            pixel for pixel in table[p][q] if inside(pixel, x.shape, pads if count_include_pad else ZERO)
+        ]
+        total = sum(x[n, *pixel, c] for pixel in counted if inside(pixel, x.shape))
+        y[n, p, q, c] = total / len(counted)
+    return y
+
+
+def batch_statistics(x):
+    """Mean and biased variance of each channel (the last axis) over all other axes, two arrays."""
+    channels = [[float(v) for v in x[..., c].ravel()] for c in range(x.shape[-1])]
+    means = [sum(values) / len(values) for values in channels]
+    variances = [
+        sum((v - mean) ** 2 for v in values) / len(values)
+        for values, mean in zip(channels, means, strict=True)
+    ]
+    return np.array(means), np.array(variances)
+
+
+def batch_norm(x, gamma, beta, mean, variance, epsilon):
+    """y = gamma · (x − mean) / sqrt(variance + epsilon) + beta, for each channel (the last axis)."""
+    y = np.zeros(x.shape)
+    for index in np.ndindex(x.shape):
+        c = index[-1]
+        y[index] = gamma[c] * (x[index] - mean[c]) / sqrt(variance[c] + epsilon) + beta[c]
+    return y
+
+
+def layer_norm(x, gamma, beta, epsilon):
+    """The same with mean and biased variance over the channels of each place."""
+    y = np.zeros(x.shape)
+    channels = x.shape[-1]
+    for place in np.ndindex(x.shape[:-1]):
+        mean = sum(float(v) for v in x[place]) / channels
+        variance = sum((float(v) - mean) ** 2 for v in x[place]) / channels
+        for c in range(channels):
+            y[*place, c] = gamma[c] * (x[*place, c] - mean) / sqrt(variance + epsilon) + beta[c]
+    return y
+
+
+def softmax(z):
+    """p_i = exp(z_i) / Σ_j exp(z_j), along the last axis."""
+    p = np.zeros(z.shape)
+    for place in np.ndindex(z.shape[:-1]):
+        exponentials = [exp(v) for v in z[place]]
+        for i, e in enumerate(exponentials):
+            p[*place, i] = e / sum(exponentials)
+    return p
+
+
+def cross_entropy(logits, targets):
+    """−1/N · Σ_n Σ_k targets[n, k] · log softmax(logits)[n, k]."""
+    p = softmax(logits)
+    return -sum(targets[n, k] * log(p[n, k]) for n, k in np.ndindex(p.shape)) / len(p)

@@ -3,7 +3,7 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from cnn import softmax_cross_entropy
+from cnn import Softmax, cross_entropy, mean_squared_error, softmax_cross_entropy
 from cnn.gradient_check import numeric_gradient, relative_error
 
 
@@ -66,3 +66,96 @@ def test_shapes_that_do_not_match_are_refused(logits, targets):
         "Logits and one-hot targets must both have shape (examples, classes), with at least one example; "
         f"received logits {logits} and targets {targets}."
     )
+
+
+def test_smoothed_and_weighted_targets_enter_the_loss_as_written(rng):
+    logits, targets = random_batch(rng)
+    weights = np.array([0.5, 1.0, 2.0, 0.0])
+    options = {"label_smoothing": 0.2, "class_weights": weights}
+    expected = 0.0
+    for z, t in zip(logits, targets, strict=True):
+        denominator = sum(exp(value) for value in z)
+        for k in range(4):
+            expected -= weights[k] * (0.8 * t[k] + 0.2 / 4) * log(exp(z[k]) / denominator) / len(logits)
+    assert softmax_cross_entropy(logits, targets, **options)[0] == pytest.approx(expected, rel=1e-13)
+    numeric = numeric_gradient(lambda: softmax_cross_entropy(logits, targets, **options)[0], logits)
+    assert relative_error(softmax_cross_entropy(logits, targets, **options)[1], numeric) < 1e-7
+
+
+def test_smoothing_alone_is_that_of_the_weights_one(rng):
+    logits, targets = random_batch(rng)
+    smooth, gradient = softmax_cross_entropy(logits, targets, label_smoothing=0.1)
+    weighted, same = softmax_cross_entropy(logits, 0.9 * targets + 0.1 / 4, class_weights=np.ones(4))
+    assert smooth == weighted
+    np.testing.assert_array_equal(gradient, same)
+
+
+def test_options_keep_float32():
+    logits, targets = np.zeros((2, 3), np.float32), np.eye(3, dtype=np.float32)[:2]
+    weights = np.array([1.0, 2.0, 3.0])
+    gradient = softmax_cross_entropy(logits, targets, label_smoothing=0.1, class_weights=weights)[1]
+    assert gradient.dtype == np.float32
+
+
+def test_an_option_out_of_its_range_is_refused():
+    logits, targets = np.zeros((2, 3)), np.eye(3)[:2]
+    with pytest.raises(ValueError, match=r"^label_smoothing must be in \[0, 1\]; received 1.5.$"):
+        softmax_cross_entropy(logits, targets, label_smoothing=1.5)
+    for weights in ([1.0, 2.0], [1.0, -1.0, 0.0], [1.0, float("nan"), 0.0]):
+        with pytest.raises(ValueError) as error:
+            softmax_cross_entropy(logits, targets, class_weights=np.array(weights))
+        assert str(error.value) == (
+            f"class_weights must be 3 finite numbers >= 0, one for each class; received {weights}."
+        )
+
+
+def test_cross_entropy_of_probabilities_equals_its_definition(rng):
+    logits, targets = random_batch(rng)
+    p = Softmax().forward(logits)
+    loss, gradient = cross_entropy(p, targets)
+    expected = -sum(log(p[n, k]) for n, k in zip(*targets.nonzero(), strict=True)) / len(p)
+    assert loss == pytest.approx(expected, rel=1e-13)
+    assert relative_error(gradient, numeric_gradient(lambda: cross_entropy(p, targets)[0], p)) < 1e-7
+
+
+def test_softmax_and_then_cross_entropy_are_the_loss_on_logits(rng):
+    logits, targets = random_batch(rng)
+    softmax = Softmax()
+    loss, grad_p = cross_entropy(softmax.forward(logits), targets)
+    expected, grad_logits = softmax_cross_entropy(logits, targets)
+    assert loss == pytest.approx(expected, rel=1e-13)
+    np.testing.assert_allclose(softmax.backward(grad_p), grad_logits, rtol=1e-12, atol=1e-15)
+
+
+def test_a_probability_of_zero_costs_much_but_stays_finite():
+    p, targets = np.array([[0, 1]], np.float32), np.array([[1, 0]], np.float32)
+    loss, gradient = cross_entropy(p, targets)
+    assert loss == pytest.approx(-log(np.finfo(np.float32).tiny), rel=1e-6)
+    assert np.isfinite(gradient).all()
+    assert gradient.dtype == np.float32
+
+
+def test_negative_probabilities_are_refused():
+    with pytest.raises(ValueError) as error:
+        cross_entropy(np.array([[-0.5, 1.5]]), np.array([[1.0, 0.0]]))
+    assert str(error.value) == "Probabilities must be >= 0; received -0.5. Does the network end in Softmax?"
+
+
+def test_mean_squared_error_equals_its_definition(rng):
+    outputs, targets = random_batch(rng)
+    loss, gradient = mean_squared_error(outputs, targets)
+    expected = sum((outputs[i] - targets[i]) ** 2 for i in np.ndindex(outputs.shape)) / outputs.size
+    assert loss == pytest.approx(expected, rel=1e-13)
+    assert (
+        relative_error(gradient, numeric_gradient(lambda: mean_squared_error(outputs, targets)[0], outputs))
+        < 1e-7
+    )
+    assert mean_squared_error(outputs.astype(np.float32), targets.astype(np.float32))[1].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"), [(cross_entropy, "Probabilities"), (mean_squared_error, "Outputs")]
+)
+def test_other_losses_refuse_shapes_that_do_not_match(loss, name):
+    with pytest.raises(ValueError, match=f"^{name} and one-hot targets must both have shape"):
+        loss(np.ones((2, 3)), np.ones((3, 2)))

@@ -37,14 +37,14 @@ def test_predict_of_nothing_is_nothing():
 def test_the_summary_lists_layers_shapes_and_parameters():
     assert small_network().summary((8, 8, 1)) == "\n".join(
         [
-            "   layer                                                      output shape  parameters",
-            "   input                                                      8 x 8 x 1               ",
-            "0  Conv2D(1, 4, (3, 3), stride=(1, 1), padding=0, bias=True)  6 x 6 x 4             40",
-            "1  ReLU()                                                     6 x 6 x 4              0",
-            "2  MaxPool2D((2, 2), stride=(2, 2))                           3 x 3 x 4              0",
-            "3  Flatten()                                                  36                     0",
-            "4  Dense(36, 10, bias=True)                                   10                   370",
-            "   total                                                                           410",
+            "   layer            output shape  parameters",
+            "   input            8 x 8 x 1               ",
+            "0  Conv2D(1, 4, 3)  6 x 6 x 4             40",
+            "1  ReLU()           6 x 6 x 4              0",
+            "2  MaxPool2D(2)     3 x 3 x 4              0",
+            "3  Flatten()        36                     0",
+            "4  Dense(36, 10)    10                   370",
+            "   total                                 410",
         ]
     )
 
@@ -53,8 +53,8 @@ def test_an_input_that_does_not_fit_names_the_layer():
     with pytest.raises(ValueError) as error:
         small_network().output_shape((9, 12, 1))
     assert str(error.value) == (
-        "Dense(36, 10, bias=True) needs vectors of shape (36,); received (60,). Images are made vectors by "
-        "Flatten. In layer 4, Dense(36, 10, bias=True), whose input has shape (60,)."
+        "Dense(36, 10) needs vectors of shape (36,); received (60,). Images are made vectors by "
+        "Flatten. In layer 4, Dense(36, 10), whose input has shape (60,)."
     )
 
 

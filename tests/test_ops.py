@@ -1,27 +1,70 @@
+from math import erf as exact_erf
+from math import exp, log
+
 import numpy as np
 import pytest
 from conftest import spread
+from reference import inside, layer_norm, same_pads, softmax, window_starts, windows
 
+from cnn.gradient_check import numeric_gradient, relative_error
+from cnn.ops.erf import erf
+from cnn.ops.normalization import normalize, normalize_adjoint
 from cnn.ops.pooling import avg_pool, avg_pool_adjoint
-from cnn.ops.windows import Window, col2im, crop, im2col, pad
+from cnn.ops.sigmoid import sigmoid
+from cnn.ops.softmax import log_softmax, softmax_adjoint
+from cnn.ops.softmax import softmax as fast_softmax
+from cnn.ops.windows import Window, as_pair, col2im, crop, im2col, pad
 
-WINDOWS = [Window.of(2, 2), Window.of(3, 1), Window.of((2, 3), (2, 1)), Window.of(2, 3)]
+WINDOWS = [
+    Window.of(2, 2),
+    Window.of(3, 1),
+    Window.of((2, 3), (2, 1)),
+    Window.of(2, 3),
+    Window.of((3, 2), 1, dilation=(2, 3)),
+    Window.of(2, (1, 2), dilation=(4, 2)),
+]
+each_window = pytest.mark.parametrize("window", WINDOWS)
 
 
-@pytest.mark.parametrize("window", WINDOWS)
-def test_col2im_is_the_adjoint_of_im2col(rng, window):
-    u = rng.standard_normal((2, 6, 7, 3))
-    columns = im2col(u, window)
+def inner(u, v):
+    return float((u * v).sum())
+
+
+@each_window
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_im2col_equals_the_definition(rng, window, groups):
+    x = rng.standard_normal((2, 6, 7, 4))
+    columns = im2col(x, window, groups)
+    table = windows(x.shape, window.kernel_size, window.stride, dilation=window.dilation)
+    for g in range(groups):
+        row = 0
+        for n in range(2):
+            for line in table:
+                for pixels in line:
+                    channels = slice(g * 4 // groups, (g + 1) * 4 // groups)
+                    expected = [value for pixel in pixels for value in x[n, *pixel, channels]]
+                    np.testing.assert_array_equal(columns[g, row], expected)
+                    row += 1
+        assert row == columns.shape[1]
+
+
+@each_window
+@pytest.mark.parametrize("groups", [1, 2])
+def test_col2im_is_the_adjoint_of_im2col(rng, window, groups):
+    u = rng.standard_normal((2, 6, 7, 4))
+    columns = im2col(u, window, groups)
     v = rng.standard_normal(columns.shape)
-    assert (columns * v).sum() == pytest.approx((u * col2im(v, u.shape, window)).sum(), rel=1e-12)
+    assert inner(columns, v) == pytest.approx(inner(u, col2im(v, u.shape, window)), rel=1e-12)
 
 
-@pytest.mark.parametrize("window", WINDOWS)
-def test_average_pooling_has_the_adjoint_it_claims(rng, window):
+@each_window
+@pytest.mark.parametrize("count_include_pad", [True, False])
+def test_average_pooling_has_the_adjoint_it_claims(rng, window, count_include_pad):
     u = rng.standard_normal((2, 6, 7, 3))
-    y = avg_pool(u, window)
+    y = avg_pool(u, window, count_include_pad)
     v = rng.standard_normal(y.shape)
-    assert (y * v).sum() == pytest.approx((u * avg_pool_adjoint(v, u.shape, window)).sum(), rel=1e-12)
+    back = avg_pool_adjoint(v, u.shape, window, count_include_pad)
+    assert inner(y, v) == pytest.approx(inner(u, back), rel=1e-12)
 
 
 def test_crop_is_the_adjoint_of_pad(rng):
@@ -30,19 +73,174 @@ def test_crop_is_the_adjoint_of_pad(rng):
     padded = pad(u, pads)
     assert padded.shape == (2, 7, 8, 3)
     v = rng.standard_normal(padded.shape)
-    assert (padded * v).sum() == pytest.approx((u * crop(v, pads)).sum(), rel=1e-12)
+    assert inner(padded, v) == pytest.approx(inner(u, crop(v, pads)), rel=1e-12)
+
+
+def test_pad_puts_the_value_around_the_image():
+    padded = pad(np.ones((1, 1, 2, 1)), ((1, 0), (0, 2)), -7)
+    np.testing.assert_array_equal(padded[0, :, :, 0], [[-7, -7, -7, -7], [1, 1, -7, -7]])
 
 
 def test_im2col_lays_out_a_known_image():
     columns = im2col(np.arange(9.0).reshape(1, 3, 3, 1), Window.of(2, 1))
-    np.testing.assert_array_equal(columns, [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]])
+    np.testing.assert_array_equal(columns, [[[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]]])
 
 
-def test_same_padding_gives_the_size_divided_by_the_stride_rounded_up():
+def test_im2col_gives_each_group_a_matrix_of_its_own():
+    x = np.arange(8.0).reshape(1, 2, 1, 4)  # pixels (0, 1, 2, 3) and (4, 5, 6, 7)
+    columns = im2col(x, Window.of((2, 1), 1), groups=2)
+    np.testing.assert_array_equal(columns, [[[0, 1, 4, 5]], [[2, 3, 6, 7]]])
+
+
+def test_positions_pick_one_pixel_of_each_window_in_row_major_order():
+    window = Window.of((2, 1), (3, 2), dilation=(2, 5))
+    assert window.positions(2, 3) == [
+        (slice(None), slice(0, 4, 3), slice(0, 5, 2)),
+        (slice(None), slice(2, 6, 3), slice(0, 5, 2)),
+    ]
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_same_padding_gives_the_size_divided_by_the_stride_rounded_up(dilation):
     for size in range(1, 12):
         for kernel in range(1, 6):
             for stride in range(1, 5):
-                assert Window.of(kernel, stride, "same").output_size(size, size)[0] == -(-size // stride)
+                window = Window.of((kernel, 1), (stride, 1), "same", dilation)
+                assert window.output_size(size, 9) == (-(-size // stride), 9)
+                assert window.pads(size, 9) == (same_pads(size, kernel, stride, dilation), (0, 0))
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_the_number_of_windows_equals_the_definition(ceil_mode):
+    for size in range(1, 9):
+        for kernel in range(1, 4):
+            for stride in range(1, 5):
+                for before in range(kernel):
+                    for after in range(kernel):
+                        starts = window_starts(size, kernel, stride, (before, after), 1, ceil_mode)
+                        window = Window.of((1, kernel), (1, stride), ((0, 0), (before, after)), 1, ceil_mode)
+                        if starts:
+                            assert window.output_size(1, size) == (1, len(starts))
+                            beyond = max(after, starts[-1] + kernel - size)
+                            assert window.cover(1, size) == ((0, 0), (before, beyond))
+                        else:
+                            with pytest.raises(ValueError, match="does not fit"):
+                                window.output_size(1, size)
+
+
+@pytest.mark.parametrize("pads", [((0, 0), (0, 0)), ((1, 0), (2, 1))])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_coverage_counts_the_pixels_of_each_window(pads, ceil_mode):
+    window = Window.of((2, 3), 2, ((1, 0), (2, 1)), (1, 2), ceil_mode)
+    shape = (1, 4, 5, 1)
+    table = windows(shape, window.kernel_size, window.stride, window.pads(4, 5), window.dilation, ceil_mode)
+    expected = [[sum(inside(pixel, shape, pads) for pixel in pixels) for pixels in line] for line in table]
+    np.testing.assert_array_equal(window.coverage(4, 5, pads)[:, :, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("padding", "sides", "text"),
+    [
+        (2, ((2, 2), (2, 2)), "2"),
+        ((1, 3), ((1, 1), (3, 3)), "((1, 1), (3, 3))"),
+        ([1, 3], ((1, 1), (3, 3)), "((1, 1), (3, 3))"),
+        (((1, 2), (3, 4)), ((1, 2), (3, 4)), "((1, 2), (3, 4))"),
+        ("valid", ((0, 0), (0, 0)), "0"),
+        ("same", ((1, 1), (0, 1)), "same"),
+    ],
+)
+def test_padding_has_several_spellings(padding, sides, text):
+    window = Window.of((3, 2), 1, padding)
+    assert window.pads(8, 8) == sides
+    assert window.describe_padding() == text
+
+
+def test_a_pair_is_one_number_or_two():
+    assert as_pair("stride", 2) == as_pair("stride", (2, 2)) == as_pair("stride", [2, np.int64(2)]) == (2, 2)
+    assert as_pair("stride", (1, 3)) == (1, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_erf_comes_within_four_units_in_the_last_place_of_one(dtype):
+    points = np.concatenate([np.linspace(-7, 7, 4001), [1e-300, -1e-10, 100, -1e30, 0.0]]).astype(dtype)
+    values = erf(points)
+    assert values.dtype == dtype
+    error = np.abs(values - np.array([exact_erf(x) for x in points]))
+    assert error.max() <= 4 * np.finfo(dtype).eps
+    assert np.abs(values).max() == 1
+
+
+def test_erf_is_odd_and_passes_on_infinities_and_nan():
+    x = np.array([0.1, 0.9, 2.5, 5.0])
+    np.testing.assert_array_equal(erf(-x), -erf(x))
+    np.testing.assert_array_equal(erf(np.array([np.inf, -np.inf, np.nan])), [1, -1, np.nan])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.filterwarnings("error")
+def test_sigmoid_is_safe_for_numbers_of_any_size(dtype):
+    x = np.array([-1000, -20, -1.5, 0, 1.5, 20, 1000], dtype)
+    expected = [
+        0,
+        exp(-20) / (1 + exp(-20)),
+        exp(-1.5) / (1 + exp(-1.5)),
+        0.5,
+        1 / (1 + exp(-1.5)),
+        1 / (1 + exp(-20)),
+        1,
+    ]
+    values = sigmoid(x)
+    assert values.dtype == dtype
+    np.testing.assert_allclose(values, expected, rtol=4 * np.finfo(dtype).eps)
+
+
+def test_softmax_and_its_logarithm_equal_their_definitions(rng):
+    z = rng.standard_normal((2, 3, 5)) * 3
+    expected = softmax(z)
+    np.testing.assert_allclose(fast_softmax(z), expected, rtol=1e-13)
+    np.testing.assert_allclose(log_softmax(z), np.vectorize(log)(expected), rtol=1e-13)
+
+
+@pytest.mark.filterwarnings("error")
+def test_softmax_survives_logits_of_any_size():
+    z = np.array([[1e4, 0.0, -1e4], [-1e5, -1e5, -1e5]])
+    np.testing.assert_array_equal(log_softmax(z)[0], [0, -1e4, -2e4])
+    np.testing.assert_array_equal(fast_softmax(z)[0], [1, 0, 0])
+    np.testing.assert_allclose(fast_softmax(z)[1], [1 / 3, 1 / 3, 1 / 3], rtol=1e-14)
+
+
+def test_the_adjoint_of_softmax_is_its_jacobian_transposed(rng):
+    z, grad_p = rng.standard_normal(4), rng.standard_normal(4)
+    p = softmax(z[None])[0]
+    jacobian = np.array([[p[j] * ((i == j) - p[i]) for i in range(4)] for j in range(4)])  # ∂p_j/∂z_i
+    np.testing.assert_allclose(softmax_adjoint(grad_p[None], p[None])[0], grad_p @ jacobian, rtol=1e-12)
+
+
+@pytest.mark.parametrize("axes", [(-1,), (0, 1, 2), (1, 2)])
+def test_normalized_numbers_have_mean_zero_and_variance_one(rng, axes):
+    x = rng.standard_normal((3, 4, 2, 5)) * 7 + 3
+    normalized, inverse_deviation, mean, variance = normalize(x, axes, 1e-12)
+    np.testing.assert_allclose(normalized.mean(axis=axes), 0, atol=1e-14)
+    np.testing.assert_allclose(normalized.var(axis=axes), 1, rtol=1e-11)
+    np.testing.assert_allclose(mean, x.mean(axis=axes, keepdims=True), rtol=1e-13)
+    np.testing.assert_allclose(variance, x.var(axis=axes, keepdims=True), rtol=1e-13)
+    np.testing.assert_allclose(inverse_deviation * np.sqrt(variance + 1e-12), 1, rtol=1e-13)
+
+
+def test_normalize_equals_the_definition(rng):
+    x = rng.standard_normal((2, 3, 4))
+    np.testing.assert_allclose(
+        normalize(x, (-1,), 0.5)[0], layer_norm(x, np.ones(4), np.zeros(4), 0.5), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("axes", [(-1,), (0, 1)])
+def test_the_gradient_of_normalize_matches_finite_differences(rng, axes):
+    x, v = rng.standard_normal((3, 2, 4)), rng.standard_normal((3, 2, 4))
+    normalized, inverse_deviation, _, _ = normalize(x, axes, 0.1)
+    analytic = normalize_adjoint(v, normalized, inverse_deviation, axes)
+    numeric = numeric_gradient(lambda: inner(normalize(x, axes, 0.1)[0], v), x)
+    assert relative_error(analytic, numeric) < 1e-7
 
 
 def test_spread_values_stay_clear_of_ties_and_zero(rng):

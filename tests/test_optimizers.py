@@ -1,87 +1,317 @@
+from math import sqrt
+
 import numpy as np
 import pytest
 
-from cnn import SGD, Parameter
-from cnn.schedules import constant
+from cnn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
+from cnn.parameter import Parameter
 
-LEARNING_RATE, MOMENTUM, DECAY = 0.1, 0.9, 0.01
+SHAPES = {"0.kernel": (2, 1, 2, 3), "0.bias": (3,), "1.weight": (3, 2), "1.bias": (2,)}
+RATES = [0.1, 0.1, 0.05, 0.2, 0.03, 0.01, 0.1]  # one for each step
+CLASSES = [SGD, RMSProp, Adagrad, Adam, AdamW]
 
 
-def run(options, steps=5):
-    """θ after each step on given gradients: from SGD, and from its equations, one number at a time."""
-    rng = np.random.default_rng(0)
-    parameters = {
-        "weight": Parameter(rng.standard_normal((2, 3)), "weight"),
-        "bias": Parameter(rng.standard_normal(3), "bias"),
+# The methods' papers, for one number θ: `steps` are pairs of a learning rate and dL/dθ.
+
+
+def sgd(theta, steps, momentum=0.0, nesterov=False, weight_decay=0.0):
+    v = 0.0
+    for rate, g in steps:
+        g = g + weight_decay * theta
+        v = momentum * v + g
+        theta = theta - rate * (g + momentum * v if nesterov else v)
+    return theta
+
+
+def rmsprop(theta, steps, decay=0.9, epsilon=1e-8, weight_decay=0.0):
+    s = 0.0
+    for rate, g in steps:
+        g = g + weight_decay * theta
+        s = decay * s + (1 - decay) * g**2
+        theta = theta - rate * g / (sqrt(s) + epsilon)
+    return theta
+
+
+def adagrad(theta, steps, epsilon=1e-10, weight_decay=0.0):
+    s = 0.0
+    for rate, g in steps:
+        g = g + weight_decay * theta
+        s = s + g**2
+        theta = theta - rate * g / (epsilon + sqrt(s))
+    return theta
+
+
+def adam(theta, steps, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0, decoupled=0.0):
+    m, v = 0.0, 0.0
+    for t, (rate, g) in enumerate(steps, start=1):
+        g = g + weight_decay * theta
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        m_hat = m / (1 - beta1**t)
+        v_hat = v / (1 - beta2**t)
+        theta = theta - rate * (m_hat / (sqrt(v_hat) + epsilon) + decoupled * theta)
+    return theta
+
+
+def adamw(theta, steps, weight_decay=0.01, **options):
+    return adam(theta, steps, decoupled=weight_decay, **options)
+
+
+CASES = [
+    (SGD, sgd, {}),
+    (SGD, sgd, {"momentum": 0.9}),
+    (SGD, sgd, {"momentum": 0.9, "nesterov": True}),
+    (SGD, sgd, {"weight_decay": 0.1}),
+    (SGD, sgd, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    (RMSProp, rmsprop, {}),
+    (RMSProp, rmsprop, {"decay": 0.7, "epsilon": 0.03, "weight_decay": 0.1}),
+    (RMSProp, rmsprop, {"decay": 0.0}),
+    (Adagrad, adagrad, {}),
+    (Adagrad, adagrad, {"epsilon": 0.03, "weight_decay": 0.1}),
+    (Adam, adam, {}),
+    (Adam, adam, {"beta1": 0.6, "beta2": 0.8, "epsilon": 0.03, "weight_decay": 0.1}),
+    (Adam, adam, {"beta1": 0.0, "beta2": 0.0}),
+    (AdamW, adamw, {}),
+    (AdamW, adamw, {"beta1": 0.6, "beta2": 0.8, "epsilon": 0.03, "weight_decay": 0.3}),
+]
+
+
+def make_parameters(rng, dtype=np.float64):
+    return {
+        name: Parameter(rng.standard_normal(shape).astype(dtype), name.split(".")[1])
+        for name, shape in SHAPES.items()
     }
-    expected = {name: p.value.copy() for name, p in parameters.items()}
-    velocity = {name: np.zeros_like(p.value) for name, p in parameters.items()}
-    momentum, decay = options.get("momentum", 0.0), options.get("weight_decay", 0.0)
-    optimizer = SGD(parameters, LEARNING_RATE, **options)
-    for _ in range(steps):
-        for name, parameter in parameters.items():
-            parameter.grad = rng.standard_normal(parameter.value.shape)
-            for index in np.ndindex(parameter.value.shape):
-                g = parameter.grad[index] + (decay * expected[name][index] if name == "weight" else 0)
-                v = momentum * velocity[name][index] + g
-                velocity[name][index] = v
-                expected[name][index] -= LEARNING_RATE * (g + momentum * v if options.get("nesterov") else v)
+
+
+def run(optimizer, rng, rates=RATES):
+    """A step at each of `rates`, on random gradients; these, by step and name."""
+    history = []
+    for rate in rates:
+        for parameter in optimizer.parameters.values():
+            gradient = rng.standard_normal(parameter.value.shape)
+            parameter.grad = gradient.astype(parameter.value.dtype)
+        history.append({name: parameter.grad.copy() for name, parameter in optimizer.parameters.items()})
+        optimizer.learning_rate = rate
         optimizer.step()
-    return parameters, expected
+    return history
+
+
+def one_step(optimizer_class, gradient, value=0.0, learning_rate=0.1, **options):
+    """The change of a matrix full of `value` after a first step on `gradient`."""
+    parameter = Parameter(np.full(np.shape(gradient), value), "weight")
+    parameter.grad = np.array(gradient)
+    optimizer_class({"weight": parameter}, learning_rate, **options).step()
+    return parameter.value - value
+
+
+def bytes_of(optimizer):
+    values = {name: parameter.value for name, parameter in optimizer.parameters.items()}
+    return {name: array.tobytes() for name, array in (values | optimizer.state_dict()).items()}
+
+
+@pytest.mark.parametrize(("optimizer_class", "equations", "options"), CASES)
+def test_steps_follow_the_equations_of_the_paper(rng, optimizer_class, equations, options):
+    parameters = make_parameters(rng)
+    before = {name: parameter.value.copy() for name, parameter in parameters.items()}
+    history = run(optimizer_class(parameters, 9.9, **options), rng)
+    for name, parameter in parameters.items():
+        exempt = {"weight_decay": 0.0} if name.endswith("bias") else {}
+        for index in np.ndindex(parameter.value.shape):
+            steps = [(rate, gradients[name][index]) for rate, gradients in zip(RATES, history, strict=True)]
+            expected = equations(before[name][index], steps, **(options | exempt))
+            assert parameter.value[index] == pytest.approx(expected, rel=1e-11, abs=1e-13), (name, index)
+
+
+GRADIENT = np.array([[3.0, -0.5], [-20.0, 1e-3]])
+
+
+def test_the_first_step_of_sgd_is_the_gradient_times_the_learning_rate():
+    np.testing.assert_array_equal(one_step(SGD, GRADIENT), -0.1 * GRADIENT)
+
+
+def test_momentum_carries_a_constant_gradient_towards_its_geometric_series():
+    parameter = Parameter(np.zeros((1, 1)), "weight")
+    parameter.grad = np.ones((1, 1))
+    optimizer = SGD({"weight": parameter}, 1.0, momentum=0.5)
+    for _ in range(60):
+        before = parameter.value.copy()
+        optimizer.step()
+    np.testing.assert_allclose(parameter.value - before, -2.0, rtol=1e-12)  # 1 + 1/2 + 1/4 + …
+
+
+@pytest.mark.parametrize("optimizer_class", [Adagrad, Adam])
+def test_the_first_step_of_adagrad_and_adam_has_the_length_of_the_learning_rate(optimizer_class):
+    np.testing.assert_allclose(one_step(optimizer_class, GRADIENT), -0.1 * np.sign(GRADIENT), rtol=1e-4)
+
+
+def test_the_first_step_of_rmsprop_is_longer_by_one_over_the_root_of_one_minus_decay():
+    expected = -0.1 * np.sign(GRADIENT) / sqrt(1 - 0.75)
+    np.testing.assert_allclose(one_step(RMSProp, GRADIENT, decay=0.75), expected, rtol=1e-4)
+
+
+def test_adagrad_steps_shrink_with_the_root_of_time():
+    parameter = Parameter(np.zeros((1, 1)), "weight")
+    parameter.grad = np.full((1, 1), 7.0)
+    optimizer = Adagrad({"weight": parameter}, 0.1)
+    for t in range(1, 10):
+        before = parameter.value.copy()
+        optimizer.step()
+        np.testing.assert_allclose(parameter.value - before, -0.1 / sqrt(t), rtol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer_class", CLASSES)
+def test_without_a_gradient_only_weight_decay_moves_a_weight(optimizer_class):
+    assert not one_step(optimizer_class, np.zeros((1, 2)), value=2.0, weight_decay=0.0).any()
+    assert not one_step(optimizer_class, np.zeros(2), value=2.0, weight_decay=0.5).any()
+    assert (one_step(optimizer_class, np.zeros((1, 2)), value=2.0, weight_decay=0.5) < 0).all()
+
+
+def test_adamw_decays_by_its_own_factor_whatever_the_gradients_scale():
+    change = one_step(AdamW, np.zeros((1, 2)), value=2.0, weight_decay=0.5)
+    np.testing.assert_allclose(change, -0.1 * 0.5 * 2.0, rtol=1e-12)
+    # while Adam divides the pull by its own size, as it does with any gradient
+    change = one_step(Adam, np.zeros((1, 2)), value=2.0, weight_decay=0.5)
+    np.testing.assert_allclose(change, -0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer_class", CLASSES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_keep_their_dtype_and_place_and_gradients_their_values(rng, optimizer_class, dtype):
+    parameters = make_parameters(rng, dtype)
+    optimizer = optimizer_class(parameters, np.float64(0.1), weight_decay=np.float64(0.1))
+    arrays = {name: parameter.value for name, parameter in parameters.items()}
+    history = run(optimizer, rng, [np.float64(0.1)] * 3)
+    for name, parameter in parameters.items():
+        assert parameter.value is arrays[name]
+        np.testing.assert_array_equal(parameter.grad, history[-1][name])
+    memory = [array for name, array in optimizer.state_dict().items() if name != "step"]
+    assert {array.dtype for array in [*arrays.values(), *memory]} == {np.dtype(dtype)}
+
+
+@pytest.mark.parametrize("optimizer_class", CLASSES)
+def test_numpy_scalars_as_arguments_give_the_same_bits_as_python_floats(optimizer_class):
+    results = []
+    for number in (float, np.float64):
+        rng = np.random.default_rng(3)
+        optimizer = optimizer_class(make_parameters(rng, np.float32), number(0.1), weight_decay=number(0.1))
+        run(optimizer, rng, [number(0.3), number(0.1)])
+        results.append(bytes_of(optimizer))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_parameters_without_any_axis_are_changed_in_place_too(dtype):
+    for optimizer_class in CLASSES:
+        parameter = Parameter(np.array(1.0, dtype), "scale")
+        array, parameter.grad = parameter.value, np.array(2.0, dtype)
+        optimizer_class({"scale": parameter}, 0.1).step()
+        assert parameter.value is array
+        assert array < 1
+        assert array.dtype == dtype
+
+
+STATE_CASES = [*((cls, {}) for cls in CLASSES), (SGD, {"momentum": 0.9, "nesterov": True})]
+
+
+@pytest.mark.parametrize(("optimizer_class", "options"), STATE_CASES)
+def test_a_run_that_is_resumed_from_a_state_goes_on_with_the_same_bytes(rng, optimizer_class, options):
+    optimizer = optimizer_class(make_parameters(rng, np.float32), 0.1, **options)
+    run(optimizer, rng)
+    state = optimizer.state_dict()
+    copies = {name: Parameter(p.value.copy(), p.name) for name, p in optimizer.parameters.items()}
+    resumed = optimizer_class(copies, 0.1, **options)
+    resumed.load_state_dict(state)
+    run(optimizer, np.random.default_rng(7))
+    run(resumed, np.random.default_rng(7))
+    assert bytes_of(resumed) == bytes_of(optimizer)
+    assert any(array.tobytes() != state[name].tobytes() for name, array in optimizer.state_dict().items())
+    np.testing.assert_array_equal(state["step"], len(RATES))  # the state is a copy
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("optimizer_class", "options", "kinds"),
     [
-        {},
-        {"momentum": MOMENTUM},
-        {"momentum": MOMENTUM, "nesterov": True},
-        {"weight_decay": DECAY},
-        {"momentum": MOMENTUM, "nesterov": True, "weight_decay": DECAY},
+        (SGD, {}, []),
+        (SGD, {"momentum": 0.9}, ["velocity"]),
+        (RMSProp, {}, ["mean_square"]),
+        (Adagrad, {}, ["square_sum"]),
+        (Adam, {}, ["first_moment", "second_moment"]),
+        (AdamW, {}, ["first_moment", "second_moment"]),
     ],
 )
-def test_sgd_follows_its_equations(options):
-    parameters, expected = run(options)
-    for name, parameter in parameters.items():
-        np.testing.assert_allclose(parameter.value, expected[name], rtol=1e-12)
+def test_the_state_names_each_memory_after_its_parameter(rng, optimizer_class, options, kinds):
+    optimizer = optimizer_class(make_parameters(rng), 0.1, **options)
+    state = optimizer.state_dict()
+    assert list(state) == ["step", *(f"{kind}.{name}" for name in SHAPES for kind in kinds)]
+    assert all(state[f"{kind}.{name}"].shape == shape for name, shape in SHAPES.items() for kind in kinds)
+    assert not any(array.any() for array in state.values())
+    run(optimizer, rng)
+    assert all(array.any() for array in optimizer.state_dict().values())
+    assert not any(array.any() for array in state.values())
 
 
-def test_a_step_leaves_the_gradient_as_it_was_and_changes_the_array_in_place():
-    parameter = Parameter(np.ones((2, 2), np.float32), "weight")
-    array, gradient = parameter.value, np.full((2, 2), 0.5, np.float32)
-    parameter.grad = gradient
-    optimizer = SGD({"weight": parameter}, 0.1, momentum=0.9, weight_decay=0.1)
-    optimizer.step()
-    optimizer.step()
-    assert parameter.value is array
-    assert array.dtype == np.float32
-    np.testing.assert_array_equal(gradient, 0.5)
+def test_a_state_that_does_not_fit_is_refused_whole():
+    parameters = {"0.kernel": Parameter(np.ones((2, 3)), "kernel"), "0.bias": Parameter(np.ones(3), "bias")}
+    optimizer = SGD(parameters, 0.1, momentum=0.9)
+    state = {"step": np.array(3.0), "velocity.0.kernel": np.ones((3, 2)), "mean_square.0.bias": np.ones(3)}
+    before = bytes_of(optimizer)
+    with pytest.raises(ValueError) as error:
+        optimizer.load_state_dict(state)
+    assert str(error.value) == (
+        "The state does not fit this SGD: missing: velocity.0.bias; unexpected: mean_square.0.bias; "
+        "step is float64, not int64; velocity.0.kernel has shape (3, 2), not (2, 3)."
+    )
+    assert bytes_of(optimizer) == before
 
 
-def test_a_step_before_any_backward_is_refused():
+@pytest.mark.parametrize("optimizer_class", CLASSES)
+def test_a_step_before_any_backward_is_refused_and_changes_nothing(rng, optimizer_class):
+    optimizer = optimizer_class(make_parameters(rng), 0.1)
+    run(optimizer, rng)
+    optimizer.parameters["1.bias"].grad = None
+    before = bytes_of(optimizer)
     with pytest.raises(RuntimeError) as error:
-        SGD({"0.kernel": Parameter(np.ones(1), "kernel")}, 0.1).step()
-    assert str(error.value) == "Parameter 0.kernel has no gradient: call backward before step."
+        optimizer.step()
+    assert str(error.value) == "Parameter 1.bias has no gradient: call backward before step."
+    assert bytes_of(optimizer) == before
+
+
+RATE = "learning_rate must be a finite number > 0"
+EPSILON = "epsilon must be a finite number > 0"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("optimizer_class", "arguments", "message"),
     [
-        ({"learning_rate": 0}, "learning_rate must be a finite number > 0; received 0."),
-        ({"learning_rate": float("nan")}, "learning_rate must be a finite number > 0; received nan."),
-        ({"momentum": 1}, "momentum must be in [0, 1); received 1."),
-        ({"weight_decay": -1}, "weight_decay must be a finite number >= 0; received -1."),
+        *((cls, {"learning_rate": 0}, f"{RATE}; received 0.") for cls in CLASSES),
+        *(
+            (cls, {"weight_decay": -1}, "weight_decay must be a finite number >= 0; received -1.")
+            for cls in CLASSES
+        ),
+        *((cls, {"epsilon": 0.0}, f"{EPSILON}; received 0.0.") for cls in CLASSES if cls is not SGD),
+        (SGD, {"learning_rate": float("nan")}, f"{RATE}; received nan."),
+        (SGD, {"learning_rate": float("inf")}, f"{RATE}; received inf."),
+        (SGD, {"learning_rate": "0.1"}, f"{RATE}; received '0.1'."),
+        (SGD, {"learning_rate": True}, f"{RATE}; received True."),
+        (SGD, {"momentum": 1}, "momentum must be in [0, 1); received 1."),
         (
+            SGD,
             {"nesterov": True},
             "nesterov looks ahead along the momentum, so it needs momentum > 0; received 0.",
         ),
+        (RMSProp, {"decay": 1.0}, "decay must be in [0, 1); received 1.0."),
+        (Adam, {"beta1": 1.0}, "beta1 must be in [0, 1); received 1.0."),
+        (Adam, {"beta2": -0.1}, "beta2 must be in [0, 1); received -0.1."),
+        (AdamW, {"beta1": -0.1}, "beta1 must be in [0, 1); received -0.1."),
+        (AdamW, {"beta2": 1}, "beta2 must be in [0, 1); received 1."),
     ],
 )
-def test_arguments_out_of_range_are_refused(arguments, message):
+def test_arguments_out_of_range_are_refused(optimizer_class, arguments, message):
     with pytest.raises(ValueError) as error:
-        SGD({}, **{"learning_rate": 0.1} | arguments)
+        optimizer_class({}, **{"learning_rate": 0.1} | arguments)
     assert str(error.value) == message
 
 
-def test_the_constant_schedule_never_changes():
-    assert {constant(0.3)(step) for step in (0, 1, 10**6)} == {0.3}
+def test_an_optimizer_without_a_method_cannot_be_made():
+    with pytest.raises(TypeError, match="abstract"):
+        Optimizer({}, 0.1, weight_decay=0.0)

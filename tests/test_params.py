@@ -1,13 +1,19 @@
+import inspect
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import params, train
-from pipeline.architectures import LAYERS, build_model
+import cnn
+import cnn.augmentation
+import cnn.schedules
+from pipeline import architectures, methods, params
+from pipeline.architectures import INITIALIZERS, LAYERS, build_chosen, build_model
 from pipeline.datasets import DATASETS
 from pipeline.errors import UserError
+from pipeline.methods import make_augmentation, make_loss, make_schedule
 from pipeline.params import load_layers, load_params
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +43,19 @@ def write(tmp_path, changes):
 def test_the_params_that_come_with_the_project_are_the_references():
     params = load_params(ROOT / "params.yaml")
     assert (params.data.dataset, params.model.architecture, params.train.epochs) == ("mnist", "baseline", 10)
-    assert (params.train.batch_size, params.train.optimizer.learning_rate) == (64, 0.1)
+    assert (params.train.batch_size, params.train.loss.name) == (64, "softmax_cross_entropy")
+    plain = {"learning_rate": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+    assert (params.train.optimizer.name, params.train.optimizer.options()) == ("sgd", plain)
+    assert make_schedule(params.train.schedule, 0.1, 10)(9.5) == 0.1
+    assert make_augmentation(params.train.augmentation, 0.0) is None
+
+
+def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_path):
+    for name in params.OPTIMIZERS:
+        keys = {"train.optimizer.name": name, "train.optimizer.learning_rate": 0.25}
+        assert load_params(write(tmp_path, keys)).train.optimizer.options()["learning_rate"] == 0.25
+    adam = load_params(write(tmp_path, {"train.optimizer.name": "adam"})).train.optimizer.options()
+    assert adam["learning_rate"] == 0.001
 
 
 @pytest.mark.parametrize(
@@ -64,23 +82,28 @@ def test_the_params_that_come_with_the_project_are_the_references():
         (
             "train.optimizer.learning_rate",
             0,
-            "train.optimizer.learning_rate must be the step size: a number > 0; received 0.",
+            "train.optimizer.learning_rate must be the step size: a number > 0, or null for the one of the chosen "
+            "optimiser's section; received 0.",
         ),
-        ("train.optimizer.learning_rate", float("nan"), "a number > 0; received nan."),
-        ("train.optimizer.learning_rate", float("inf"), "a number > 0; received inf."),
-        ("train.optimizer.learning_rate", "0.1", "a number > 0; received '0.1'."),
-        ("train.optimizer.momentum", 1, "in [0, 1); received 1."),
+        ("train.optimizer.sgd.learning_rate", float("nan"), "a number > 0; received nan."),
+        ("train.optimizer.sgd.learning_rate", float("inf"), "a number > 0; received inf."),
+        ("train.optimizer.learning_rate", "0.1", "optimiser's section; received '0.1'."),
+        ("train.optimizer.sgd.momentum", 1, "in [0, 1); received 1."),
         (
-            "train.optimizer.nesterov",
+            "train.optimizer.sgd.nesterov",
             True,
-            "train.optimizer: nesterov: true needs momentum > 0; received 0.0.",
+            "train.optimizer.sgd: nesterov: true needs momentum > 0; received 0.0.",
         ),
-        ("train.optimizer.nesterov", "yes", "true or false; received 'yes'."),
-        ("train.optimizer.name", "sdg", "Unknown optimizer 'sdg'. Did you mean 'sgd'? Known: sgd."),
+        ("train.optimizer.sgd.nesterov", "yes", "true or false; received 'yes'."),
+        (
+            "train.optimizer.name",
+            "sdg",
+            "Unknown optimizer 'sdg'. Did you mean 'sgd'? Known: adagrad, adam, adamw, rmsprop, sgd.",
+        ),
         (
             "train.schedule.name",
             "const",
-            "Unknown schedule 'const'. Did you mean 'constant'? Known: constant.",
+            "Unknown schedule 'const'. Did you mean 'constant'? Known: constant, cosine, exponential, one_cycle, step.",
         ),
         (
             "data.dataset",
@@ -91,6 +114,17 @@ def test_the_params_that_come_with_the_project_are_the_references():
         ("data.validation_size", 0, "or a whole number of images >= 1; received 0."),
         ("data.validation_size", "all", "or a whole number of images >= 1; received 'all'."),
         ("data.train_size", -1, "a whole number >= 1, or null; received -1."),
+        ("train.loss.name", "mse", "Known: cross_entropy, mean_squared_error, softmax_cross_entropy."),
+        ("train.loss.softmax_cross_entropy.label_smoothing", 1.5, "in [0, 1]; received 1.5."),
+        ("train.loss.softmax_cross_entropy.class_weights", [1, -1], "numbers >= 0, or null; received -1."),
+        ("train.patience", 0, "a whole number >= 1, or null; received 0."),
+        ("train.clip_norm", 0, "a number > 0, or null; received 0."),
+        ("train.moving_average", 1, "in [0, 1), or null; received 1."),
+        ("train.schedule.one_cycle.rise", 1, "in (0, 1); received 1."),
+        ("train.augmentation.random_zoom", 1, "in [0, 1); received 1."),
+        ("train.augmentation.cutout", 2.5, "a whole number >= 0; received 2.5."),
+        ("train.augmentation.elastic_distortion.smoothness", 0, "a number > 0; received 0."),
+        ("train.optimizer.adam.beta3", 1, "Did you mean 'train.optimizer.adam.beta2'?"),
         ("evaluate.confidence_level", 1.0, "a fraction between 0 and 1; received 1.0."),
         (3, 4, "3 is no known key: keys are words."),
         ("seed", -1, "seed must be the seed: a whole number from 0 to 4294967295; received -1."),
@@ -116,7 +150,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
 def test_a_learning_rate_as_dvc_writes_it_is_a_number(tmp_path):
     path = write(tmp_path, {})
     path.write_text(path.read_text().replace("learning_rate: 0.1", "learning_rate: 1e-05"))
-    assert load_params(path).train.optimizer.learning_rate == 1e-5
+    assert load_params(path).train.optimizer.options()["learning_rate"] == 1e-5
 
 
 @pytest.mark.parametrize(
@@ -148,7 +182,7 @@ def build(rng):
     return lambda layers, shape=(8, 8, 1): build_model(layers, "architectures.yaml: mine", shape, 10, rng)
 
 
-@pytest.mark.parametrize("name", ["baseline", "sample"])
+@pytest.mark.parametrize("name", ["baseline", "sample", "batch_norm", "residual"])
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_the_architectures_that_come_with_the_project_fit_every_dataset(rng, name, dataset):
     layers = load_layers(name, ROOT / "architectures.yaml")
@@ -170,10 +204,8 @@ def test_a_layers_options_reach_its_constructor(build):
         {"type": "dense", "out_features": 10},
     ]
     model = build(layers)
-    assert repr(model.layers[0]) == (
-        "Conv2D(1, 2, (3, 1), stride=(1, 1), padding=((1, 2), (0, 0)), bias=False)"
-    )
-    assert repr(model.layers[1]) == "AvgPool2D((2, 2), stride=(1, 2))"
+    assert repr(model.layers[0]) == ("Conv2D(1, 2, (3, 1), padding=((1, 2), (0, 0)), bias=False)")
+    assert repr(model.layers[1]) == "AvgPool2D(2, stride=(1, 2))"
 
 
 FLAT = [{"type": "flatten"}]
@@ -194,14 +226,9 @@ PLACE = "In architectures.yaml: mine[0]"
             f"or one pooling layer fewer.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
         ),
         (
-            [*FLAT, {"type": "dense", "out_features": 10}, {"type": "softmax"}, {"type": "relu"}],
-            "A network must end in logits: the loss applies softmax itself, and twice would be wrong. "
-            "Remove this softmax.\nIn architectures.yaml: mine[2].",
-        ),
-        (
             [{"type": "conv2d", "out_channel": 8, "kernel_size": 3}],
-            "Unknown option of conv2d 'out_channel'. Did you mean 'out_channels'? Known: bias, kernel_size, "
-            f"out_channels, padding, stride.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
+            "Unknown option of conv2d 'out_channel'. Did you mean 'out_channels'? Known: bias, dilation, groups, initializer, "
+            f"kernel_size, out_channels, padding, stride.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
         ),
         (
             [{"type": "relu", 1: 2}],
@@ -213,8 +240,8 @@ PLACE = "In architectures.yaml: mine[0]"
         ),
         (
             [{"type": "conv2d", "out_channels": 8, "kernel": 3, "kernel_size": 3}],
-            "Unknown option of conv2d 'kernel'. Did you mean 'kernel_size'? Known: bias, kernel_size, "
-            f"out_channels, padding, stride.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
+            "Unknown option of conv2d 'kernel'. Did you mean 'kernel_size'? Known: bias, dilation, groups, initializer, "
+            f"kernel_size, out_channels, padding, stride.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
         ),
         (
             [{"type": "conv2d", "out_channels": 8, "kernel_size": "3"}],
@@ -231,9 +258,30 @@ PLACE = "In architectures.yaml: mine[0]"
             "(64,). Let it end with flatten and {type: dense, out_features: 10}.\nIn architectures.yaml: mine.",
         ),
         (
-            [*FLAT, {"type": "dense", "out_features": 10}, {"type": "softmax"}],
-            "A network must end in logits: the loss applies softmax itself, and twice would be wrong. "
-            "Remove this softmax.\nIn architectures.yaml: mine[2].",
+            [{"type": "residual", "layers": {"type": "relu"}}],
+            f"layers must be of type list of layers; received {{'type': 'relu'}}.\n{PLACE} (residual), whose "
+            "input has shape (8, 8, 1).",
+        ),
+        (
+            [{"type": "residual", "layers": [{"type": "conv2d", "out_channels": 2, "kernel_size": 9}]}],
+            "A 9x9 kernel with padding 0 does not fit an input of 8x8 pixels. Use a smaller kernel, more padding "
+            f"or one pooling layer fewer.\n{PLACE}.layers[0] (conv2d), whose input has shape (8, 8, 1).",
+        ),
+        (
+            [{"type": "residual", "layers": [{"type": "conv2d", "out_channels": 2, "kernel_size": 1}]}],
+            "The two branches of a Residual are added, so they must give one shape; for an input of (8, 8, 1), "
+            "layers give (8, 8, 2) and the shortcut (8, 8, 1). A shortcut with a 1x1 Conv2D can change channels "
+            f"and, by its stride, the size.\n{PLACE} (residual), whose input has shape (8, 8, 1).",
+        ),
+        (
+            [*FLAT, {"type": "dense", "out_features": 10, "initializer": "he_norm"}],
+            "Unknown initializer 'he_norm'. Did you mean 'he_normal'? Known: glorot_normal, glorot_uniform, "
+            "he_normal, he_uniform, lecun_normal, lecun_uniform, orthogonal, zeros.\n"
+            "In architectures.yaml: mine[1] (dense), whose input has shape (64,).",
+        ),
+        (
+            [{"type": "dropout", "rate": 1}],
+            f"rate must be in [0, 1); received 1.0.\n{PLACE} (dropout), whose input has shape (8, 8, 1).",
         ),
     ],
 )
@@ -261,12 +309,157 @@ def test_an_unknown_architecture_gets_the_nearest_name():
     with pytest.raises(UserError) as error:
         load_layers("basline", path)
     assert str(error.value) == (
-        f"Unknown architecture 'basline'. Did you mean 'baseline'? Known: baseline, sample. They stand in {path}."
+        f"Unknown architecture 'basline'. Did you mean 'baseline'? Known: baseline, batch_norm, residual, sample. They stand in {path}."
     )
 
 
-def test_optimizers_and_schedules_that_params_know_exist():
-    assert params.OPTIMIZERS == ("sgd",)
-    assert params.SCHEDULES == ("constant",)
-    assert train.SGD.__name__.lower() in params.OPTIMIZERS
-    assert train.constant.__name__ in params.SCHEDULES
+LOGITS = [*FLAT, {"type": "dense", "out_features": 10}]
+TWICE = (
+    "The loss softmax_cross_entropy needs logits, since it applies softmax itself, and twice would be wrong. "
+    "Remove this softmax, or set train.loss.name to cross_entropy.\nIn {path}: mine[2]."
+)
+WITHOUT = (
+    "The loss cross_entropy needs probabilities: let the network end with {{type: softmax}}, or take the loss "
+    "softmax_cross_entropy.\nIn {path}: mine, and in params.yaml: train.loss.name."
+)
+
+
+@pytest.mark.parametrize(
+    ("loss", "end", "message"),
+    [
+        ("softmax_cross_entropy", [{"type": "softmax"}], TWICE),
+        ("softmax_cross_entropy", [{"type": "softmax"}, {"type": "relu"}], TWICE),
+        ("softmax_cross_entropy", [{"type": "sequential", "layers": [{"type": "softmax"}]}], TWICE),
+        ("softmax_cross_entropy", [{"type": "softmax"}, {"type": "dense", "out_features": 10}], None),
+        ("softmax_cross_entropy", [{"type": "log_softmax"}], None),
+        ("cross_entropy", [], WITHOUT),
+        ("cross_entropy", [{"type": "softmax"}], None),
+        ("mean_squared_error", [], None),
+        ("mean_squared_error", [{"type": "softmax"}], None),
+    ],
+)
+def test_the_networks_end_must_suit_the_loss(tmp_path, monkeypatch, loss, end, message):
+    path = tmp_path / "architectures.yaml"
+    YAML(typ="safe", pure=True).dump({"mine": [*LOGITS, *end]}, path)
+    monkeypatch.setattr(architectures, "ARCHITECTURES", path)
+    monkeypatch.setattr(architectures, "load_layers", lambda name: load_layers(name, path))
+    chosen = load_params(write(tmp_path, {"model.architecture": "mine", "train.loss.name": loss}))
+    if message is None:
+        build_chosen(chosen, (8, 8, 1), 10)
+        return
+    with pytest.raises(UserError) as error:
+        build_chosen(chosen, (8, 8, 1), 10)
+    assert str(error.value) == message.format(path=path)
+
+
+def test_every_exported_layer_has_a_spec():
+    composite = {"residual": {"layers": []}, "sequential": {"layers": []}}
+    exported = {value for name in cnn.__all__ if isinstance(value := getattr(cnn, name), type)}
+    assert set(LAYERS.values()) == {c for c in exported if issubclass(c, cnn.Layer)} - {cnn.Layer}
+    for name, layer_type in LAYERS.items():
+        assert name == snake_case(layer_type.__name__)
+        required = {"out_channels": 3, "kernel_size": 2, "out_features": 4, "rate": 0.5}
+        wanted = inspect.signature(layer_type).parameters
+        options = {key: value for key, value in required.items() if key in wanted}
+        shape = (12,) if name == "dense" else (4, 4, 6)
+        layer, _ = architectures._build_layers(
+            [{"type": name, **options, **composite.get(name, {})}], "here", shape, np.random.default_rng(0)
+        )
+        assert type(layer[0]) is layer_type
+
+
+def test_every_optimiser_schedule_loss_augmentation_and_initializer_has_its_keys():
+    """Named as in the code, and with just the arguments that the code takes."""
+    exported = {value for name in cnn.__all__ if isinstance(value := getattr(cnn, name), type)}
+    optimizers = {c for c in exported if issubclass(c, cnn.Optimizer)} - {cnn.Optimizer}
+    assert set(methods.OPTIMIZERS.values()) == optimizers
+    assert set(methods.SCHEDULES.values()) == set(returning(cnn.schedules, cnn.schedules.Schedule)) - {
+        cnn.schedules.warm_up
+    }
+    assert set(methods.LOSSES.values()) == set(public_functions(cnn.losses))
+    assert set(INITIALIZERS.values()) == set(public_functions(cnn.initializers)) - {cnn.initializers.fans}
+    assert set(params.Augmentation.model_fields) == {f.__name__ for f in public_functions(cnn.augmentation)}
+
+    chosen = load_params(ROOT / "params.yaml").train
+    for registry, section, given in [
+        (methods.OPTIMIZERS, chosen.optimizer, {"parameters"}),
+        (methods.SCHEDULES, chosen.schedule, {"learning_rate", "epochs"}),
+        (methods.LOSSES, chosen.loss, {"logits", "probabilities", "outputs", "targets"}),
+    ]:
+        for name, function in registry.items():
+            assert name == function.__name__.lower()
+            keys = section.model_copy(update={"name": name, "learning_rate": None}).options()
+            assert set(keys) == set(inspect.signature(function).parameters) - given
+    assert tuple(methods.OPTIMIZERS) == params.OPTIMIZERS
+    assert tuple(methods.SCHEDULES) == params.SCHEDULES
+    assert tuple(methods.LOSSES) == params.LOSSES
+
+
+def test_the_defaults_of_params_are_those_of_the_code():
+    chosen = load_params(ROOT / "params.yaml").train
+    for name, function in methods.OPTIMIZERS.items():
+        keys = getattr(chosen.optimizer, name).model_dump()
+        for key, argument in inspect.signature(function).parameters.items():
+            assert argument.default in (argument.empty, keys.get(key)), (name, key)
+
+
+@pytest.mark.parametrize("name", params.Augmentation.model_fields)
+def test_each_augmentation_acts_by_its_key(tmp_path, rng, name):
+    key, amount = {
+        "elastic_distortion": ("elastic_distortion.strength", 1.0),
+        "horizontal_flip": (name, 1.0),
+        "random_zoom": (name, 0.5),
+        "cutout": (name, 3),
+    }.get(name, (name, 5.0))
+    options = load_params(write(tmp_path, {f"train.augmentation.{key}": amount})).train.augmentation
+    augment = make_augmentation(options, background=-3.0)
+    images = rng.random((4, 12, 12, 1))
+    keys = {} if name == "horizontal_flip" else {"fill": -3.0}
+    expected = getattr(cnn.augmentation, name)(images, np.random.default_rng(1), amount, **keys)
+    assert not np.array_equal(expected, images)
+    np.testing.assert_array_equal(augment(images, np.random.default_rng(1)), expected)
+
+
+def test_augmentations_follow_one_another_in_the_order_of_params(tmp_path, rng):
+    keys = {"train.augmentation.random_shift": 2, "train.augmentation.cutout": 3}
+    augment = make_augmentation(load_params(write(tmp_path, keys)).train.augmentation, 0.0)
+    images, one = rng.random((4, 12, 12, 1)), np.random.default_rng(1)
+    expected = cnn.augmentation.cutout(cnn.augmentation.random_shift(images, one, 2), one, 3)
+    np.testing.assert_array_equal(augment(images, np.random.default_rng(1)), expected)
+
+
+def test_warm_up_holds_the_chosen_schedule_back(tmp_path):
+    keys = {"train.schedule.name": "cosine", "train.schedule.warm_up": 2}
+    schedule = make_schedule(load_params(write(tmp_path, keys)).train.schedule, 0.4, 8)
+    assert schedule(0.0) == pytest.approx(0.04)
+    assert schedule(4.0) == pytest.approx(0.2)
+    assert schedule(8.0) == 0
+
+
+def test_class_weights_must_be_one_for_each_class(tmp_path):
+    keys = {"train.loss.softmax_cross_entropy.class_weights": [1, 2]}
+    options = load_params(write(tmp_path, keys)).train.loss
+    with pytest.raises(UserError) as error:
+        make_loss(options, 10)
+    assert str(error.value) == (
+        "There are 10 classes, so as many class weights are needed; received 2.\n"
+        "In params.yaml: train.loss.softmax_cross_entropy.class_weights."
+    )
+    loss, gradient = make_loss(options, 2)(np.zeros((1, 2), np.float32), np.array([[0, 1]], np.float32))
+    assert loss == pytest.approx(2 * np.log(2))
+    assert gradient.dtype == np.float32
+
+
+def snake_case(name):
+    """Conv2D is conv2d, MaxPool2D max_pool2d, LogSoftmax log_softmax, LeakyReLU leaky_relu, ReLU relu."""
+    words = re.findall(r"ReLU|SiLU|[A-Z]{3,}|[A-Z][a-z]+(?:2D)?", name)
+    return "_".join(words).lower()
+
+
+def public_functions(module):
+    functions = inspect.getmembers(module, inspect.isfunction)
+    return [f for name, f in functions if f.__module__ == module.__name__ and not name.startswith("_")]
+
+
+def returning(module, result):
+    return [f for f in public_functions(module) if inspect.get_annotations(f)["return"] == result]

@@ -125,10 +125,69 @@ def test_a_change_reruns_only_what_depends_on_it_and_going_back_reruns_nothing(p
     assert stages_run(result.stdout) == ["train", "evaluate"]
     result = run(project, "dvc", "exp", "run", "-S", "architectures.yaml:sample.0.out_channels=16")
     assert stages_run(result.stdout) == [], "another architecture than the chosen one"
-    back = ["-S", "evaluate.confidence_level=0.95", "-S", "train.optimizer.learning_rate=0.1"]
+    back = ["-S", "evaluate.confidence_level=0.95", "-S", "train.optimizer.learning_rate=null"]
     result = run(project, "dvc", "exp", "run", *back)
     assert stages_run(result.stdout) == []
     assert results(project) == before
+
+
+EVERYTHING = {
+    "data.dataset": "digits",
+    "data.standardize": "true",
+    "model.architecture": "batch_norm",
+    "train.epochs": 3,
+    "train.batch_size": 32,
+    "train.shard_size": 8,
+    "train.patience": 3,
+    "train.clip_norm": 5.0,
+    "train.clip_value": 1.0,
+    "train.moving_average": 0.9,
+    "train.loss.softmax_cross_entropy.label_smoothing": 0.1,
+    "train.loss.softmax_cross_entropy.class_weights": "[1,1,1,1,1,1,1,1,2,1]",
+    "train.optimizer.name": "adamw",
+    "train.optimizer.learning_rate": 0.003,
+    "train.schedule.name": "one_cycle",
+    "train.schedule.warm_up": 0.5,
+    "train.augmentation.random_shift": 1.0,
+    "train.augmentation.random_rotation": 5.0,
+    "train.augmentation.random_zoom": 0.05,
+    "train.augmentation.random_shear": 5.0,
+    "train.augmentation.elastic_distortion.strength": 0.5,
+    "train.augmentation.cutout": 3,
+}
+
+
+def test_everything_together_learns_and_gives_the_same_bytes_each_time(tmp_path):
+    """Batch norm, dropout, AdamW, one-cycle, warm-up, clipping, averages, smoothing, weights, augmentation."""
+    other = make_project(tmp_path / "other")
+    options = [word for key, value in EVERYTHING.items() for word in ("-S", f"{key}={value}")]
+    result = run(other, "dvc", "exp", "run", *options)
+    assert result.returncode == 0, result.stdout + result.stderr
+    first = results(other)
+    metrics = json.loads(first["reports/metrics.json"])
+    assert metrics["test"]["accuracy"] > 0.8
+    history = list(csv.DictReader(first["reports/history.csv"].decode().splitlines()))
+    assert metrics["validation"]["accuracy"] == max(float(row["validation_accuracy"]) for row in history)
+    assert run(other, "pipeline", "train").returncode == 0
+    assert run(other, "pipeline", "evaluate").returncode == 0
+    assert results(other) == first
+
+
+def test_a_network_that_ends_in_softmax_is_trained_and_evaluated_on_probabilities(tmp_path):
+    other = make_project(tmp_path / "other")
+    with (other / "architectures.yaml").open("a") as file:
+        file.write("small:\n- {type: flatten}\n- {type: dense, out_features: 10}\n- {type: softmax}\n")
+    options = ["data.dataset=digits", "model.architecture=small", "train.loss.name=cross_entropy"]
+    result = run(other, "dvc", "exp", "run", *(word for option in options for word in ("-S", option)))
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = results(other)
+    metrics = json.loads(found["reports/metrics.json"])
+    assert metrics["test"]["accuracy"] > 0.85
+    history = list(csv.DictReader(found["reports/history.csv"].decode().splitlines()))
+    best = history[metrics["model"]["epoch"] - 1]
+    assert metrics["validation"]["loss"] == pytest.approx(float(best["validation_loss"]), abs=2e-6)
+    rows = list(csv.DictReader(found["reports/predictions.csv"].decode().splitlines()))
+    assert max(float(row["probability"]) for row in rows) > 0.9  # softmax twice would stay below 0.24
 
 
 @pytest.mark.parametrize(

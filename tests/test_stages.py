@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from cnn import Examples
+from cnn import Examples, softmax_cross_entropy
 from pipeline.errors import UserError
 from pipeline.evaluate import format_matrix, measure, predictions_csv, wilson_interval
 from pipeline.figures import confusion_matrix_figure, save_figure, training_curves_figure
@@ -60,7 +60,11 @@ def test_measures_equal_their_definitions(rng):
     actual = rng.integers(0, 3, 40)
     predicted = logits.argmax(axis=1)
     metrics, per_class, text = measure(
-        logits, Examples(logits, one_hot(actual, 3)), names, Evaluate(batch_size=1, confidence_level=0.95)
+        logits,
+        Examples(logits, one_hot(actual, 3)),
+        softmax_cross_entropy,
+        names,
+        Evaluate(batch_size=1, confidence_level=0.95),
     )
     assert metrics["accuracy"] == np.mean(actual == predicted)
     for index, name in enumerate(names):
@@ -82,8 +86,8 @@ def test_the_wilson_interval_has_its_published_values():
 
 
 def test_predictions_are_listed_with_their_probability():
-    logits = np.log(np.array([[0.9, 0.1], [0.25, 0.75]], np.float32))
-    assert predictions_csv(logits, np.array([0, 0]), ["a", "b"]).splitlines() == [
+    probabilities = np.array([[0.9, 0.1], [0.25, 0.75]], np.float32)
+    assert predictions_csv(probabilities, np.array([0, 0]), ["a", "b"]).splitlines() == [
         "index,actual,predicted,probability",
         "0,a,a,0.9000",
         "1,a,b,0.7500",

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 from test_model import small_network
 
-from cnn import SGD, Examples, NonFiniteLossError, fit, softmax_cross_entropy
+from cnn import (
+    SGD,
+    Dense,
+    Dropout,
+    Examples,
+    Flatten,
+    MovingAverage,
+    NonFiniteLossError,
+    Sequential,
+    fit,
+    softmax_cross_entropy,
+)
 from cnn.gradient_check import numeric_gradient, relative_error
 from cnn.random import Stream, derive_rng
 from cnn.schedules import constant
@@ -100,15 +111,15 @@ def test_images_that_are_memory_mapped_train_the_same(tmp_path):
 
 
 def test_each_step_takes_its_learning_rate_from_the_schedule():
-    steps = []
+    times = []
 
-    def schedule(step):
-        steps.append(step)
-        return 0.1 / (step + 1)
+    def schedule(t):
+        times.append(t)
+        return 0.1 / (t + 1)
 
     reports = train(small_network(), random_examples(20), schedule)  # 3 steps to an epoch
-    assert steps == [0, 1, 2, 3, 4, 5]
-    assert [report.learning_rate for report in reports] == [0.1 / 3, 0.1 / 6]
+    assert times == [0, 1 / 3, 2 / 3, 1, 4 / 3, 5 / 3]
+    assert [report.learning_rate for report in reports] == [schedule(2 / 3), schedule(5 / 3)]
 
 
 def test_a_loss_that_is_not_finite_stops_training():
@@ -129,3 +140,96 @@ def test_random_streams_depend_on_each_part_of_their_address():
     assert derive_rng(0, Stream.SHUFFLE, 3).integers(2**60) == derive_rng(0, Stream.SHUFFLE, 3).integers(
         2**60
     )
+
+
+def recording(calls):
+    def augment(images, rng):
+        calls.append((images.copy(), rng.random()))
+        return images
+
+    return augment
+
+
+def test_each_shard_is_augmented_with_random_numbers_of_its_own():
+    calls = []
+    train(small_network(), random_examples(20), augment=recording(calls))
+    assert [len(images) for images, _ in calls] == 2 * [4, 4, 4, 4, 4]  # 2 epochs of batches of 8, 8 and 4
+    assert calls[0][1] == derive_rng(0, Stream.AUGMENTATION, 1, 0, 0).random()
+    assert calls[-1][1] == derive_rng(0, Stream.AUGMENTATION, 2, 5, 0).random()
+    assert len({number for _, number in calls}) == 10
+
+
+def test_what_augmentation_returns_is_trained_on():
+    blank, plain = small_network(), small_network()
+    examples = random_examples(20)
+    train(blank, examples, augment=lambda images, rng: np.zeros_like(images))
+    train(plain, Examples(np.zeros_like(examples.images), examples.targets))
+    for one, other in zip(blank.state_dict().values(), plain.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_dropout_draws_anew_in_each_step_and_the_same_in_each_run():
+    def run():
+        rng = np.random.default_rng(0)
+        model = Sequential([Flatten(), Dropout(0.5), Dense(64, 10, rng=rng)])
+        return [report.train_loss for report in train(model, random_examples(20), epochs=3)]
+
+    first = run()
+    assert run() == first
+    one, other = (compute_dropped(step) for step in (0, 1))
+    assert not np.array_equal(one, other)
+
+
+def compute_dropped(step):
+    """Which of 64 inputs dropout lets through in a step."""
+    model = Sequential([Flatten(), Dropout(0.5), Dense(64, 10, rng=np.random.default_rng(0))])
+    batch = Examples(np.ones((1, 8, 8, 1), np.float32), np.eye(10, dtype=np.float32)[:1])
+    compute_gradients(model, softmax_cross_entropy, batch, 1, seed=0, at=(1, step))
+    return model.layers[2].weight.grad.any(axis=1)
+
+
+def test_gradients_are_clipped_before_the_step():
+    examples = random_examples(8)
+    steps = {}
+    for name, options in {
+        "free": {},
+        "norm": {"clip_norm": 1e-3},
+        "value": {"clip_value": 1e-3},
+        "both": {"clip_value": 1e-3, "clip_norm": 1e-4},
+    }.items():
+        model = small_network()
+        before = model.state_dict()
+        train(model, examples, epochs=1, **options)
+        steps[name] = np.concatenate([(before[k] - v).ravel() for k, v in model.state_dict().items()]) / 0.1
+    assert np.linalg.norm(steps["free"]) > 0.1
+    assert np.linalg.norm(steps["norm"]) == pytest.approx(1e-3, rel=1e-2)
+    assert np.abs(steps["value"]).max() == pytest.approx(1e-3, rel=1e-2)
+    assert np.linalg.norm(steps["both"]) == pytest.approx(1e-4, rel=1e-1)
+
+
+def test_the_averaged_weights_are_validated_and_in_place_while_a_report_is_out():
+    model, examples = small_network(), random_examples(20)
+    average = MovingAverage(model.parameters(), 0.5)
+    optimizer = SGD(model.parameters(), 0.1)
+    options = {"epochs": 2, "batch_size": 8, "shard_size": 4, "seed": 0, "moving_average": average}
+    for report in fit(model, softmax_cross_entropy, optimizer, constant(0.1), examples, examples, **options):
+        during = model.state_dict()
+        outputs = model.predict(examples.images)
+        assert report.validation_loss == softmax_cross_entropy(outputs, examples.targets)[0]
+        for name, array in during.items():
+            np.testing.assert_array_equal(array, average.state_dict()[f"average.{name}"])
+    plain = small_network()
+    optimizer = SGD(plain.parameters(), 0.1)
+    options["moving_average"] = None
+    list(fit(plain, softmax_cross_entropy, optimizer, constant(0.1), examples, examples, **options))
+    for name, array in plain.state_dict().items():  # the average has not touched the training itself
+        np.testing.assert_array_equal(array, model.state_dict()[name])
+        assert not np.array_equal(array, during[name])
+
+
+def test_training_stops_when_patience_is_over():
+    losing = constant(1e-12)  # learns nothing, so the first epoch stays the best
+    assert len(train(small_network(), random_examples(20), losing, epochs=9, patience=3)) == 4
+    assert len(train(small_network(), random_examples(20), losing, epochs=3, patience=3)) == 3
+    with pytest.raises(ValueError, match="patience must be a whole number >= 1"):
+        train(small_network(), random_examples(20), patience=0)

@@ -3,46 +3,52 @@
 import numpy as np
 from jaxtyping import Float
 
-from cnn.layers.checks import check_image_shape
-from cnn.layers.layer import Layer, Shape
+from cnn.checks import check_flag
+from cnn.layers.pool import Pool2D
 from cnn.ops.pooling import avg_pool, avg_pool_adjoint
-from cnn.ops.windows import Pair, Window
+from cnn.ops.windows import Padding, Pair
 
 
-class AvgPool2D(Layer):
+class AvgPool2D(Pool2D):
     """Replaces each window by its mean, channel by channel.
 
-        y[n, p, q, c] = 1 / (kernel_h·kernel_w) · Σ_{i, j} x[n, p·stride_h + i, q·stride_w + j, c]
+        y[n, p, q, c] = 1/count · Σ_{i, j} x[n, p·stride_h + i·dilation_h, q·stride_w + j·dilation_w, c]
 
+    where x is padded with zeros first, and count is the number of pixels of window (p, q).
     Source: LeCun et al., "Gradient-based learning applied to document recognition" (1998), section II-A
     (there called sub-sampling).
 
-    Args: `kernel_size` and `stride` as for MaxPool2D.
+    Args:
+        kernel_size, stride, padding, dilation, ceil_mode: as for MaxPool2D.
+        count_include_pad: whether pixels of the padding count. What ceil_mode adds beyond it never does.
+
     Raises: ValueError where an argument has no meaning, or where the window does not fit x.
     """
 
-    def __init__(self, kernel_size: int | Pair, *, stride: int | Pair | None = None) -> None:
-        self.window = Window.of(kernel_size, kernel_size if stride is None else stride)
+    def __init__(
+        self,
+        kernel_size: int | Pair,
+        *,
+        stride: int | Pair | None = None,
+        padding: Padding = 0,
+        dilation: int | Pair = 1,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+        self.count_include_pad = check_flag("count_include_pad", count_include_pad)
 
     def forward(
         self, x: Float[np.ndarray, "n h w c"], training: bool = True
     ) -> Float[np.ndarray, "n out_h out_w c"]:
         """The mean of each window."""
         self.output_shape(x.shape[1:])
-        y = avg_pool(x, self.window)
+        y = avg_pool(x, self.window, self.count_include_pad)
         if training:
             self._save(y, x.shape)
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n out_h out_w c"]) -> Float[np.ndarray, "n h w c"]:
-        """dL/dx: every pixel of a window has the weight 1 / (kernel_h·kernel_w) in its mean."""
+        """dL/dx: every pixel of a window has the weight 1 / count in its mean."""
         (shape,) = self._take(grad_y)
-        return avg_pool_adjoint(grad_y, shape, self.window)
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """(out_h, out_w, channels)."""
-        height, width, channels = check_image_shape(self, input_shape)
-        return (*self.window.output_size(height, width), channels)
-
-    def __repr__(self) -> str:
-        return f"AvgPool2D({self.window.kernel_size}, stride={self.window.stride})"
+        return avg_pool_adjoint(grad_y, shape, self.window, self.count_include_pad)

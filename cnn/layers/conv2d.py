@@ -4,8 +4,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from cnn.initializers import glorot_uniform, zeros
-from cnn.layers.checks import check_count, check_flag, check_image_shape
+from cnn.checks import check_count, check_flag
+from cnn.initializers import Initializer, glorot_uniform, zeros
+from cnn.layers.checks import check_image_shape
 from cnn.layers.layer import Layer, Shape
 from cnn.ops.windows import Padding, Pair, Window, col2im, crop, im2col, pad
 from cnn.parameter import Parameter
@@ -14,10 +15,14 @@ from cnn.parameter import Parameter
 class Conv2D(Layer):
     """Slides `out_channels` small kernels over the image; each output is one kernel's match at one place.
 
-        y[n, p, q, o] = bias[o] + Σ_{i, j, c} x[n, p·stride_h + i, q·stride_w + j, c] · kernel[i, j, c, o]
+        y[n, p, q, o] = bias[o] + Σ_{i, j, c} x[n, row, column, c] · kernel[i, j, c, o]
+        row = p·stride_h + i·dilation_h,    column = q·stride_w + j·dilation_w
 
-    where x is padded with zeros first. This is cross-correlation: the kernel is not flipped.
-    Source: LeCun et al., "Gradient-based learning applied to document recognition" (1998), section II-A.
+    where x is padded with zeros first. This is cross-correlation: the kernel is not flipped. With groups,
+    channels of x and of y are cut into as many equal parts, each of which sees only its own: c then counts
+    within the part that o belongs to. groups = in_channels is a depthwise convolution.
+    Source: LeCun et al., "Gradient-based learning applied to document recognition" (1998), section II-A;
+    for dilation, Yu & Koltun, "Multi-scale context aggregation by dilated convolutions" (2016).
 
     Args:
         in_channels, out_channels: channels of x and of y.
@@ -26,11 +31,14 @@ class Conv2D(Layer):
         padding: zeros around x, in pixels: an int, (height, width) or ((top, bottom), (left, right));
             "valid" is 0; "same" gives y ceil(in / stride) rows and columns, and puts an odd pixel of
             padding at the bottom and the right.
+        dilation: distance between the pixels that a kernel sees; an int or (height, width).
+        groups: divides in_channels and out_channels.
         bias: whether there is a bias.
-        rng: the source of the initial kernel, Glorot-uniform; the bias starts at zero.
+        initializer: of the kernel, see `cnn.initializers`; the bias starts at zero.
+        rng: the source of the initial kernel.
         dtype: of the parameters.
 
-    Parameters: kernel (kernel_h, kernel_w, in, out) and bias (out,).
+    Parameters: kernel (kernel_h, kernel_w, in / groups, out) and bias (out,).
     Raises: ValueError where an argument has no meaning, or where x does not fit.
     """
 
@@ -42,15 +50,26 @@ class Conv2D(Layer):
         *,
         stride: int | Pair = 1,
         padding: Padding = 0,
+        dilation: int | Pair = 1,
+        groups: int = 1,
         bias: bool = True,
+        initializer: Initializer = glorot_uniform,
         rng: np.random.Generator,
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.in_channels = check_count("in_channels", in_channels)
         self.out_channels = check_count("out_channels", out_channels)
-        self.window = Window.of(kernel_size, stride, padding)
-        shape = (*self.window.kernel_size, in_channels, out_channels)
-        self.kernel = Parameter(glorot_uniform(shape, rng, dtype), "kernel")
+        self.groups = check_count("groups", groups)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"groups must divide in_channels and out_channels; received groups {groups}, "
+                f"in_channels {in_channels} and out_channels {out_channels}."
+            )
+        self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
+        self.window = Window.of(kernel_size, stride, padding, dilation)
+        self.initializer = initializer
+        shape = (*self.window.kernel_size, in_channels // groups, out_channels)
+        self.kernel = Parameter(initializer(shape, rng, dtype), "kernel")
         self.bias = (
             Parameter(zeros((out_channels,), rng, dtype), "bias") if check_flag("bias", bias) else None
         )
@@ -61,12 +80,11 @@ class Conv2D(Layer):
         """The sum above, for all places at once: a matrix of patches times a matrix of kernels."""
         out_h, out_w, _ = self.output_shape(x.shape[1:])
         padded = pad(x, self.window.pads(*x.shape[1:3]))
-        columns = im2col(padded, self.window)  # (n·out_h·out_w, kernel_h·kernel_w·c)
-        kernels = self.kernel.value.reshape(-1, self.out_channels)  # (kernel_h·kernel_w·c, o)
-        y = columns @ kernels
+        columns = im2col(padded, self.window, self.groups)  # (groups, n·out_h·out_w, kernel_h·kernel_w·c)
+        y = columns @ self._kernels()  # (groups, n·out_h·out_w, o / groups)
+        y = y.swapaxes(0, 1).reshape(len(x), out_h, out_w, self.out_channels)
         if self.bias is not None:
             y += self.bias.value
-        y = y.reshape(len(x), out_h, out_w, self.out_channels)
         if training:
             self._save(y, columns, x.shape, padded.shape)
         return y
@@ -74,7 +92,7 @@ class Conv2D(Layer):
     def backward(self, grad_y: Float[np.ndarray, "n out_h out_w o"]) -> Float[np.ndarray, "n h w c"]:
         """Gradients of kernel, bias and x.
 
-        As matrices, y = columns · kernels + bias, row by row. For L that depends on y:
+        As matrices, one for each group, y = columns · kernels + bias. For L that depends on y:
             dL/dkernels = columnsᵀ · dL/dy         each weight met every patch once
             dL/dbias    = Σ_rows dL/dy
             dL/dcolumns = dL/dy · kernelsᵀ
@@ -82,11 +100,13 @@ class Conv2D(Layer):
         col2im, the adjoint of im2col, and then crop, the adjoint of pad.
         """
         columns, x_shape, padded_shape = self._take(grad_y)
-        grad_rows = grad_y.reshape(-1, self.out_channels)  # (n·out_h·out_w, o)
-        self.kernel.grad = (columns.T @ grad_rows).reshape(self.kernel.value.shape)
+        # (groups, n·out_h·out_w, o / groups)
+        grad_rows = grad_y.reshape(columns.shape[1], self.groups, -1).swapaxes(0, 1)
+        grad_kernels = columns.swapaxes(1, 2) @ grad_rows  # (groups, kernel_h·kernel_w·c, o / groups)
+        self.kernel.grad = grad_kernels.swapaxes(0, 1).reshape(self.kernel.value.shape)
         if self.bias is not None:
-            self.bias.grad = grad_rows.sum(axis=0)
-        grad_columns = grad_rows @ self.kernel.value.reshape(-1, self.out_channels).T
+            self.bias.grad = grad_y.sum(axis=(0, 1, 2))
+        grad_columns = grad_rows @ self._kernels().swapaxes(1, 2)
         return crop(col2im(grad_columns, padded_shape, self.window), self.window.pads(*x_shape[1:3]))
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -98,9 +118,7 @@ class Conv2D(Layer):
         """kernel and, unless there is none, bias."""
         return {"kernel": self.kernel} | ({} if self.bias is None else {"bias": self.bias})
 
-    def __repr__(self) -> str:
-        return (
-            f"Conv2D({self.in_channels}, {self.out_channels}, {self.window.kernel_size}, "
-            f"stride={self.window.stride}, padding={self.window.describe_padding()}, "
-            f"bias={self.bias is not None})"
-        )
+    def _kernels(self) -> Float[np.ndarray, "groups patch o"]:
+        """The kernels as the columns of one matrix for each group."""
+        patch = self.kernel.value.size // self.out_channels  # kernel_h·kernel_w·c
+        return self.kernel.value.reshape(patch, self.groups, -1).swapaxes(0, 1)

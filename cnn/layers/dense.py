@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from cnn.initializers import glorot_uniform, zeros
-from cnn.layers.checks import check_count, check_flag
+from cnn.checks import check_count, check_flag
+from cnn.initializers import Initializer, glorot_uniform, zeros
 from cnn.layers.layer import Layer, Shape
 from cnn.parameter import Parameter
 
@@ -18,7 +18,8 @@ class Dense(Layer):
     Args:
         in_features, out_features: length of x and of y.
         bias: whether there is a bias.
-        rng: the source of the initial weight, Glorot-uniform; the bias starts at zero.
+        initializer: of the weight, see `cnn.initializers`; the bias starts at zero.
+        rng: the source of the initial weight.
         dtype: of the parameters.
 
     Parameters: weight (in, out) and bias (out,).
@@ -31,12 +32,14 @@ class Dense(Layer):
         out_features: int,
         *,
         bias: bool = True,
+        initializer: Initializer = glorot_uniform,
         rng: np.random.Generator,
         dtype: DTypeLike = np.float32,
     ) -> None:
         self.in_features = check_count("in_features", in_features)
         self.out_features = check_count("out_features", out_features)
-        self.weight = Parameter(glorot_uniform((in_features, out_features), rng, dtype), "weight")
+        self.initializer = initializer
+        self.weight = Parameter(initializer((in_features, out_features), rng, dtype), "weight")
         self.bias = (
             Parameter(zeros((out_features,), rng, dtype), "bias") if check_flag("bias", bias) else None
         )
@@ -71,6 +74,3 @@ class Dense(Layer):
     def parameters(self) -> dict[str, Parameter]:
         """weight and, unless there is none, bias."""
         return {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
-
-    def __repr__(self) -> str:
-        return f"Dense({self.in_features}, {self.out_features}, bias={self.bias is not None})"

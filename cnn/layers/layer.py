@@ -1,7 +1,8 @@
 """What every layer is."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+import inspect
+from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,23 +10,27 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from cnn.parameter import Parameter
+from cnn.state import Stateful
 
 Shape = tuple[int, ...]
 
 
-class Layer(ABC):
+class Layer(Stateful):
     """A differentiable function y = f(x; θ) on batches; the first axis counts the examples.
 
     - `forward(x, training=True)` computes y. Only with `training=True` does it save what `backward` will
       need or update any state; with `training=False` it changes nothing. What it saves may be x or y
-      itself: do not change them in place before `backward`.
+      itself: do not change them in place before `backward`. Where `takes_rng` is true, it also takes
+      `rng=`, the source of its random numbers in training.
     - `backward(grad_y)` takes dL/dy, assigns dL/dθ to each parameter's `grad`, and returns dL/dx. It uses
       up what the last training forward saved, and frees it.
     - `output_shape` and the shapes it takes leave out the batch axis. All geometry is checked there.
 
-    A layer is complete once constructed: its parameters exist, and nothing is built later.
+    A layer is complete once constructed: its parameters exist, and nothing is built later. It keeps the
+    arguments of its constructor as attributes of the same names.
     """
 
+    takes_rng = False
     _saved: tuple[Any, ...] | None = None
 
     @abstractmethod
@@ -40,31 +45,46 @@ class Layer(ABC):
     def output_shape(self, input_shape: Shape) -> Shape:
         """The shape of y for x of `input_shape`, without the batch axis; ValueError if x does not fit."""
 
-    def parameters(self) -> dict[str, Parameter]:
-        """The trainable parameters by name."""
+    def children(self) -> dict[str, "Layer"]:
+        """The layers inside this one by name. Their parameters and buffers are this layer's, too."""
         return {}
 
-    def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Copies of all arrays that make up the layer's state, by name."""
-        return {name: parameter.value.copy() for name, parameter in self.parameters().items()}
+    def parameters(self) -> dict[str, Parameter]:
+        """The trainable parameters by name; those of layers inside as "CHILD.NAME"."""
+        return {
+            f"{child}.{name}": parameter
+            for child, layer in self.children().items()
+            for name, parameter in layer.parameters().items()
+        }
 
-    def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take over `state`, made by `state_dict` of an equal layer. Nothing changes if anything differs."""
-        parameters = self.parameters()
-        problems = [f"missing: {name}" for name in parameters if name not in state]
-        problems += [f"unexpected: {name}" for name in state if name not in parameters]
-        problems += [
-            f"{name} has shape {state[name].shape}, not {parameter.value.shape}"
-            for name, parameter in parameters.items()
-            if name in state and state[name].shape != parameter.value.shape
-        ]
-        if problems:
-            raise ValueError(f"The state does not fit this {type(self).__name__}: {'; '.join(problems)}.")
-        for name, parameter in parameters.items():
-            parameter.value[...] = state[name]
+    def buffers(self) -> dict[str, NDArray[Any]]:
+        """The arrays that belong to the state and are not trained, by name, as in `parameters`."""
+        return {
+            f"{child}.{name}": buffer
+            for child, layer in self.children().items()
+            for name, buffer in layer.buffers().items()
+        }
+
+    def walk(self, input_shape: Shape) -> Iterator[tuple[str, "Layer", Shape]]:
+        """(name, layer, output shape) of the layers inside, in the order in which they are computed."""
+        yield from ()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        """As the constructor was called, without arguments that have their default, rng and dtype."""
+        shown = []
+        for name, argument in inspect.signature(type(self)).parameters.items():
+            if name in ("rng", "dtype"):
+                continue
+            value = getattr(self, name)
+            if isinstance(argument.default, bool):  # of an optional parameter, such as the bias
+                value = value is not None and value is not False
+            if value != argument.default:
+                text = getattr(value, "__name__", repr(value))
+                shown.append(f"{name}={text}" if argument.kind is argument.KEYWORD_ONLY else text)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        return {name: parameter.value for name, parameter in self.parameters().items()} | self.buffers()
 
     def _save(self, y: NDArray[Any], *values: Any) -> None:
         """Keep `values` for the one backward that follows, and the shape that its argument must have."""

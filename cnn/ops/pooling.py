@@ -7,28 +7,27 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from cnn.ops.windows import Window
+from cnn.ops.windows import Window, crop, pad
 
 
 def max_pool(
     x: Float[np.ndarray, "n h w c"], window: Window
 ) -> tuple[Float[np.ndarray, "n out_h out_w c"], Int[np.ndarray, "n out_h out_w c"]]:
-    """(y, winner): y[n, p, q, c] = max over (i, j) of x[n, p·stride_h + i, q·stride_w + j, c].
+    """(y, winner): y is the maximum of each window, and winner tells which of its pixels that was.
 
-    `winner` is where in its window the maximum stood, i·kernel_w + j: the first one in row-major order.
-    A NaN in the window makes a NaN.
+    `winner` counts the window's pixels in row-major order; of equal ones the first wins. Padding is −∞, so
+    it never wins. A NaN in the window makes a NaN.
     """
-    kernel_h, kernel_w = window.kernel_size
-    out_h, out_w = window.output_size(*x.shape[1:3])
-    y = x[window.position(0, 0, out_h, out_w)].copy()
-    winner = np.zeros(y.shape, np.min_scalar_type(-kernel_h * kernel_w))
-    for index in range(1, kernel_h * kernel_w):
-        candidate = x[window.position(*divmod(index, kernel_w), out_h, out_w)]
-        np.copyto(
-            winner, index, where=candidate > y
-        )  # strictly greater: a tie stays with the earlier position
+    height, width = x.shape[1:3]
+    x = pad(x, window.cover(height, width), -np.inf)
+    first, *others = window.positions(*window.output_size(height, width))
+    y = x[first].copy()
+    winner = np.zeros(y.shape, np.min_scalar_type(-len(others) - 1))
+    for index, position in enumerate(others, start=1):
+        candidate = x[position]
+        np.copyto(winner, index, where=candidate > y)  # not >=: a tie stays with the earlier pixel
         np.maximum(y, candidate, out=y)
     return y, winner
 
@@ -40,34 +39,57 @@ def max_pool_adjoint(
     window: Window,
 ) -> Float[np.ndarray, "n h w c"]:
     """Each output's gradient to the one pixel that won; pixels that won several windows add theirs up."""
-    kernel_h, kernel_w = window.kernel_size
-    out_h, out_w = grad_y.shape[1:3]
-    grad_x = np.zeros(shape, grad_y.dtype)
-    for index in range(kernel_h * kernel_w):
-        position = window.position(*divmod(index, kernel_w), out_h, out_w)
+    grad_x, sides = _zeros_to_cover(shape, window, grad_y)
+    for index, position in enumerate(window.positions(*grad_y.shape[1:3])):
         grad_x[position] += grad_y * (winner == index)
-    return grad_x
+    return crop(grad_x, sides)
 
 
-def avg_pool(x: Float[np.ndarray, "n h w c"], window: Window) -> Float[np.ndarray, "n out_h out_w c"]:
-    """y[n, p, q, c] = mean over (i, j) of x[n, p·stride_h + i, q·stride_w + j, c]."""
-    kernel_h, kernel_w = window.kernel_size
-    out_h, out_w = window.output_size(*x.shape[1:3])
-    y: NDArray[Any] = x[window.position(0, 0, out_h, out_w)].copy()
-    for index in range(1, kernel_h * kernel_w):
-        y += x[window.position(*divmod(index, kernel_w), out_h, out_w)]
-    y /= kernel_h * kernel_w
+def avg_pool(
+    x: Float[np.ndarray, "n h w c"], window: Window, count_include_pad: bool = True
+) -> Float[np.ndarray, "n out_h out_w c"]:
+    """The mean of each window: the sum of its pixels over `_divisor`."""
+    height, width = x.shape[1:3]
+    divisor = _divisor(x.shape, x.dtype, window, count_include_pad)
+    x = pad(x, window.cover(height, width))
+    first, *others = window.positions(*window.output_size(height, width))
+    y: NDArray[Any] = x[first].copy()
+    for position in others:
+        y += x[position]
+    y /= divisor
     return y
 
 
 def avg_pool_adjoint(
-    grad_y: Float[np.ndarray, "n out_h out_w c"], shape: tuple[int, ...], window: Window
+    grad_y: Float[np.ndarray, "n out_h out_w c"],
+    shape: tuple[int, ...],
+    window: Window,
+    count_include_pad: bool = True,
 ) -> Float[np.ndarray, "n h w c"]:
     """Each output's gradient in equal parts to every pixel of its window."""
-    kernel_h, kernel_w = window.kernel_size
-    out_h, out_w = grad_y.shape[1:3]
-    grad_x = np.zeros(shape, grad_y.dtype)
-    share = grad_y / (kernel_h * kernel_w)
-    for index in range(kernel_h * kernel_w):
-        grad_x[window.position(*divmod(index, kernel_w), out_h, out_w)] += share
-    return grad_x
+    grad_x, sides = _zeros_to_cover(shape, window, grad_y)
+    share = grad_y / _divisor(shape, grad_y.dtype, window, count_include_pad)
+    for position in window.positions(*grad_y.shape[1:3]):
+        grad_x[position] += share
+    return crop(grad_x, sides)
+
+
+def _divisor(
+    shape: tuple[int, ...], dtype: DTypeLike, window: Window, count_include_pad: bool
+) -> Float[np.ndarray, "out_h out_w 1"]:
+    """How many pixels a window's mean is over: those in the image, and those in the padding if they count.
+
+    Pixels that only ceil_mode adds, beyond the padding, never count. `shape` is that of the images.
+    """
+    height, width = shape[1:3]
+    counted = window.pads(height, width) if count_include_pad else ((0, 0), (0, 0))
+    return window.coverage(height, width, counted).astype(dtype)
+
+
+def _zeros_to_cover(
+    shape: tuple[int, ...], window: Window, like: NDArray[Any]
+) -> tuple[NDArray[Any], tuple[tuple[int, int], tuple[int, int]]]:
+    """Zeros for images of `shape` with all that the windows cover around them, and how much that is."""
+    sides = window.cover(*shape[1:3])
+    n, height, width, channels = shape
+    return np.zeros((n, height + sum(sides[0]), width + sum(sides[1]), channels), like.dtype), sides

@@ -1,19 +1,22 @@
 """Windows that slide over an image: their geometry, and the pair im2col / col2im.
 
-Window (p, q) covers the rows p·stride … p·stride + kernel_size − 1 of the padded image, and the columns
-likewise. There are
+Window (p, q) covers the rows p·stride + i·dilation, i = 0 … kernel_size − 1, of the padded image, and the
+columns likewise. There are
 
-    out = floor((in + padding_before + padding_after − kernel_size) / stride) + 1
+    out = floor((in + padding_before + padding_after − extent) / stride) + 1
+    extent = (kernel_size − 1)·dilation + 1
 
-of them along each axis; pixels beyond the last whole window are not covered.
-Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning" (2016), relationship 6.
+of them along each axis; pixels beyond the last whole window are not covered. With ceil_mode the division
+is rounded up, so that a last window may reach beyond the padding, as long as it starts in the image or the
+padding before it.
+Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning" (2016), relationship 15.
 """
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.lib.stride_tricks import sliding_window_view
 
 Pair = tuple[int, int]
@@ -28,7 +31,7 @@ def as_pair(name: str, value: object) -> Pair:
         raise ValueError(
             f"{name} must be a whole number >= 1 or a pair (height, width) of them; received {value!r}."
         )
-    return (pair[0], pair[1])
+    return int(pair[0]), int(pair[1])
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,38 @@ class Window:
     kernel_size: Pair
     stride: Pair
     padding: FourSides | Literal["same"]
+    dilation: Pair
+    ceil_mode: bool = False
 
     @classmethod
-    def of(cls, kernel_size: int | Pair, stride: int | Pair, padding: Padding = 0) -> "Window":
-        """Check and complete: see `Conv2D` for what each argument may be."""
-        return cls(as_pair("kernel_size", kernel_size), as_pair("stride", stride), _four_sides(padding))
+    def of(
+        cls,
+        kernel_size: int | Pair,
+        stride: int | Pair,
+        padding: Padding = 0,
+        dilation: int | Pair = 1,
+        ceil_mode: bool = False,
+    ) -> "Window":
+        """Check and complete: see `Conv2D` and `MaxPool2D` for what each argument may be."""
+        return cls(
+            as_pair("kernel_size", kernel_size),
+            as_pair("stride", stride),
+            _four_sides(padding),
+            as_pair("dilation", dilation),
+            ceil_mode,
+        )
+
+    @property
+    def extent(self) -> Pair:
+        """The height and width that a window spans, dilation included."""
+        (kernel_h, kernel_w), (dilation_h, dilation_w) = self.kernel_size, self.dilation
+        return (kernel_h - 1) * dilation_h + 1, (kernel_w - 1) * dilation_w + 1
+
+    @property
+    def offsets(self) -> list[Pair]:
+        """Where a window's pixels lie from its first one, in row-major order."""
+        (kernel_h, kernel_w), (dilation_h, dilation_w) = self.kernel_size, self.dilation
+        return [(i * dilation_h, j * dilation_w) for i in range(kernel_h) for j in range(kernel_w)]
 
     def pads(self, height: int, width: int) -> FourSides:
         """((top, bottom), (left, right)) for an image of height x width pixels.
@@ -52,35 +82,77 @@ class Window:
         if self.padding != "same":
             return self.padding
         (top, bottom), (left, right) = (
-            _same(size, k, s)
-            for size, k, s in zip((height, width), self.kernel_size, self.stride, strict=True)
+            _same(size, k, s) for size, k, s in zip((height, width), self.extent, self.stride, strict=True)
         )
         return (top, bottom), (left, right)
 
+    def cover(self, height: int, width: int) -> FourSides:
+        """`pads`, with as much more at the bottom and the right as windows reach beyond (ceil_mode)."""
+        sides = []
+        for (before, after), size, out, extent, stride in zip(
+            self.pads(height, width),
+            (height, width),
+            self.output_size(height, width),
+            self.extent,
+            self.stride,
+            strict=True,
+        ):
+            sides.append((before, max(after, (out - 1) * stride + extent - size - before)))
+        return sides[0], sides[1]
+
     def output_size(self, height: int, width: int) -> Pair:
         """How many windows fit, vertically and horizontally; ValueError where none does."""
-        padded = [
-            size + sum(pads) for size, pads in zip((height, width), self.pads(height, width), strict=True)
-        ]
-        if padded[0] < self.kernel_size[0] or padded[1] < self.kernel_size[1]:
-            raise ValueError(
-                f"A {self.kernel_size[0]}x{self.kernel_size[1]} kernel with padding "
-                f"{self.describe_padding()} does not fit an input of {height}x{width} pixels. "
-                "Use a smaller kernel, more padding or one pooling layer fewer."
-            )
-        rows, columns = (
-            (p - k) // s + 1 for p, k, s in zip(padded, self.kernel_size, self.stride, strict=True)
-        )
-        return rows, columns
+        out = []
+        for size, (before, after), extent, stride in zip(
+            (height, width), self.pads(height, width), self.extent, self.stride, strict=True
+        ):
+            free = before + size + after - extent
+            if free < 0:
+                dilated = "" if self.dilation == (1, 1) else f", dilation {self.dilation}"
+                raise ValueError(
+                    f"A {self.kernel_size[0]}x{self.kernel_size[1]} kernel with padding "
+                    f"{self.describe_padding()}{dilated} does not fit an input of {height}x{width} pixels. "
+                    "Use a smaller kernel, more padding or one pooling layer fewer."
+                )
+            steps = -(-free // stride) if self.ceil_mode else free // stride
+            if self.ceil_mode and steps * stride >= before + size:
+                steps -= 1  # that window would lie wholly behind the image
+            out.append(steps + 1)
+        return out[0], out[1]
 
-    def position(self, i: int, j: int, out_h: int, out_w: int) -> tuple[slice, slice, slice]:
-        """The slices (image, row, column) that pick pixel (i, j) of every window of a padded image."""
+    def positions(self, out_h: int, out_w: int) -> list[tuple[slice, slice, slice]]:
+        """For each pixel (i, j) of a window, the slices (image, row, column) that pick it from all windows.
+
+        In row-major order of (i, j); to be applied to the padded images.
+        """
         stride_h, stride_w = self.stride
-        return (
-            slice(None),
-            slice(i, i + stride_h * (out_h - 1) + 1, stride_h),
-            slice(j, j + stride_w * (out_w - 1) + 1, stride_w),
-        )
+        return [
+            (
+                slice(None),
+                slice(i, i + stride_h * (out_h - 1) + 1, stride_h),
+                slice(j, j + stride_w * (out_w - 1) + 1, stride_w),
+            )
+            for i, j in self.offsets
+        ]
+
+    def coverage(
+        self, height: int, width: int, pads: FourSides = ((0, 0), (0, 0))
+    ) -> Int[np.ndarray, "out_h out_w 1"]:
+        """How many pixels of each window lie in the image, or in the image with `pads` around it."""
+        inside = []
+        for size, out, kernel, stride, dilation, (start, _), (before, after) in zip(
+            (height, width),
+            self.output_size(height, width),
+            self.kernel_size,
+            self.stride,
+            self.dilation,
+            self.pads(height, width),
+            pads,
+            strict=True,
+        ):
+            pixel = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - start  # (out, kernel)
+            inside.append(((pixel >= -before) & (pixel < size + after)).sum(axis=1))
+        return np.multiply.outer(inside[0], inside[1])[:, :, None]
 
     def describe_padding(self) -> str:
         """The padding as a person would write it: one number where all four sides agree."""
@@ -90,43 +162,50 @@ class Window:
         return str(sides.pop() if len(sides) == 1 else self.padding)
 
 
-def im2col(x: Float[np.ndarray, "n h w c"], window: Window) -> Float[np.ndarray, "rows patch"]:
-    """The windows of padded images as the rows of a matrix.
+def im2col(
+    x: Float[np.ndarray, "n h w c"], window: Window, groups: int = 1
+) -> Float[np.ndarray, "groups rows patch"]:
+    """The windows of padded images as the rows of a matrix, one matrix for each group of channels.
 
-    columns[(n, p, q), (i, j, c)] = x[n, p·stride_h + i, q·stride_w + j, c]
+    columns[g, (n, p, q), (i, j, c)] = x[n, p·stride_h + i·dilation_h, q·stride_w + j·dilation_w, (g, c)]
     """
-    stride_h, stride_w = window.stride
-    windows = sliding_window_view(x, window.kernel_size, axis=(1, 2))[:, ::stride_h, ::stride_w]
-    windows = windows.transpose(0, 1, 2, 4, 5, 3)  # (n, out_h, out_w, kernel_h, kernel_w, c)
-    n, out_h, out_w, kernel_h, kernel_w, c = windows.shape
-    return windows.reshape(n * out_h * out_w, kernel_h * kernel_w * c)
+    (stride_h, stride_w), (dilation_h, dilation_w) = window.stride, window.dilation
+    windows = sliding_window_view(x, window.extent, axis=(1, 2))  # (n, rows, columns, c, extent_h, extent_w)
+    windows = windows[:, ::stride_h, ::stride_w, :, ::dilation_h, ::dilation_w]
+    n, out_h, out_w, channels, kernel_h, kernel_w = windows.shape
+    windows = windows.reshape(n, out_h, out_w, groups, channels // groups, kernel_h, kernel_w)
+    windows = windows.transpose(3, 0, 1, 2, 5, 6, 4)  # (groups, n, out_h, out_w, kernel_h, kernel_w, c)
+    return windows.reshape(groups, n * out_h * out_w, kernel_h * kernel_w * (channels // groups))
 
 
 def col2im(
-    columns: Float[np.ndarray, "rows patch"], shape: tuple[int, ...], window: Window
+    columns: Float[np.ndarray, "groups rows patch"], shape: tuple[int, ...], window: Window
 ) -> Float[np.ndarray, "n h w c"]:
     """The adjoint of im2col: every entry goes back to its pixel; where windows overlap, entries add up.
 
     `shape` is that of the padded images.
     """
-    n, h, w, c = shape
-    kernel_h, kernel_w = window.kernel_size
-    out_h, out_w = (h - kernel_h) // window.stride[0] + 1, (w - kernel_w) // window.stride[1] + 1
-    patches = columns.reshape(n, out_h, out_w, kernel_h, kernel_w, c)
-    x = np.zeros(shape, columns.dtype)
-    for i in range(kernel_h):
-        for j in range(kernel_w):
-            x[window.position(i, j, out_h, out_w)] += patches[:, :, :, i, j]
-    return x
+    n, h, w, channels = shape
+    (extent_h, extent_w), (stride_h, stride_w) = window.extent, window.stride
+    out_h, out_w = (h - extent_h) // stride_h + 1, (w - extent_w) // stride_w + 1
+    groups = len(columns)
+    patches = columns.reshape(groups, n, out_h, out_w, -1, channels // groups)
+    patches = patches.transpose(4, 1, 2, 3, 0, 5)  # (kernel_h·kernel_w, n, out_h, out_w, groups, c)
+    x = np.zeros((n, h, w, groups, channels // groups), columns.dtype)
+    for position, patch in zip(window.positions(out_h, out_w), patches, strict=True):
+        x[position] += patch
+    return x.reshape(shape)
 
 
-def pad(x: Float[np.ndarray, "n h w c"], pads: FourSides) -> Float[np.ndarray, "n padded_h padded_w c"]:
-    """x with zeros around each image."""
+def pad(
+    x: Float[np.ndarray, "n h w c"], pads: FourSides, value: float = 0.0
+) -> Float[np.ndarray, "n padded_h padded_w c"]:
+    """x with zeros, or another `value`, around each image."""
     (top, bottom), (left, right) = pads
     if not (top or bottom or left or right):
         return x
     n, h, w, c = x.shape
-    padded = np.zeros((n, top + h + bottom, left + w + right, c), x.dtype)
+    padded = np.full((n, top + h + bottom, left + w + right, c), value, x.dtype)
     padded[:, top : top + h, left : left + w] = x
     return padded
 
@@ -159,5 +238,5 @@ def _four_sides(padding: Any) -> FourSides | Literal["same"]:
             'padding must be "same", "valid", a whole number >= 0, a pair (height, width) '
             f"or four sides ((top, bottom), (left, right)); received {padding!r}."
         )
-    (top, bottom), (left, right) = sides
+    (top, bottom), (left, right) = ((int(before), int(after)) for before, after in sides)
     return (top, bottom), (left, right)

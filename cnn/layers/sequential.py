@@ -1,30 +1,37 @@
 """A network as a list of layers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from cnn.layers.checks import check_count
+from cnn.checks import check_count
 from cnn.layers.layer import Layer, Shape
-from cnn.parameter import Parameter
 
 
 class Sequential(Layer):
     """The composition of its layers, first to last: y = f_last(… f_1(f_0(x))).
 
-    Parameters are named "INDEX.NAME", as in "0.kernel".
+    A layer's name is its index, so that parameters are named as in "0.kernel".
     """
+
+    takes_rng = True
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)
 
-    def forward(self, x: Float[np.ndarray, "n *shape"], training: bool = True) -> Float[np.ndarray, "n *out"]:
-        """Each layer's output is the next one's input."""
+    def forward(
+        self,
+        x: Float[np.ndarray, "n *shape"],
+        training: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> Float[np.ndarray, "n *out"]:
+        """Each layer's output is the next one's input; those that need random numbers draw from `rng`."""
         for layer in self.layers:
-            x = layer.forward(x, training)
+            random: dict[str, Any] = {"rng": rng} if layer.takes_rng else {}
+            x = layer.forward(x, training, **random)
         return x
 
     def backward(self, grad_y: Float[np.ndarray, "n *out"]) -> Float[np.ndarray, "n *shape"]:
@@ -51,36 +58,41 @@ class Sequential(Layer):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The shape after the last layer; an error names the layer that does not fit."""
-        return [input_shape, *(shape for _, shape in self._walk(input_shape))][-1]
+        return [input_shape, *(shape for _, _, shape in self._steps(input_shape))][-1]
 
-    def parameters(self) -> dict[str, Parameter]:
-        """All layers' parameters, in order."""
-        return {
-            f"{index}.{name}": parameter
-            for index, layer in enumerate(self.layers)
-            for name, parameter in layer.parameters().items()
-        }
+    def children(self) -> dict[str, Layer]:
+        """The layers by index."""
+        return {str(index): layer for index, layer in enumerate(self.layers)}
+
+    def walk(self, input_shape: Shape) -> Iterator[tuple[str, Layer, Shape]]:
+        """Each layer, and after it the layers inside it."""
+        shape = input_shape
+        for name, layer, output in self._steps(input_shape):
+            yield name, layer, output
+            for inner, inner_layer, inner_shape in layer.walk(shape):
+                yield f"{name}.{inner}", inner_layer, inner_shape
+            shape = output
 
     def summary(self, input_shape: Shape) -> str:
-        """A table of layers, output shapes and parameter counts, for one input of `input_shape`."""
+        """A table of layers, output shapes and parameter counts, for one input of `input_shape`.
+
+        The count of a layer with layers inside stands at those.
+        """
         rows = [("", "layer", "output shape", "parameters"), ("", "input", _format(input_shape), "")]
-        for index, (layer, shape) in enumerate(self._walk(input_shape)):
-            count = sum(parameter.value.size for parameter in layer.parameters().values())
-            rows.append((str(index), repr(layer), _format(shape), f"{count:,}"))
-        total = sum(parameter.value.size for parameter in self.parameters().values())
-        rows.append(("", "total", "", f"{total:,}"))
+        for name, layer, shape in self.walk(input_shape):
+            composite = bool(layer.children())
+            title = f"{type(layer).__name__}:" if composite else repr(layer)
+            count = "" if composite else f"{count_parameters(layer):,}"
+            rows.append((name, "  " * name.count(".") + title, _format(shape), count))
+        rows.append(("", "total", "", f"{count_parameters(self):,}"))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         return "\n".join(
-            f"{index:>{widths[0]}}  {name:<{widths[1]}}  {shape:<{widths[2]}}  {count:>{widths[3]}}"
+            f"{index:<{widths[0]}}  {name:<{widths[1]}}  {shape:<{widths[2]}}  {count:>{widths[3]}}"
             for index, name, shape, count in rows
         )
 
-    def __repr__(self) -> str:
-        return f"Sequential([{', '.join(map(repr, self.layers))}])"
-
-    def _walk(self, shape: Shape) -> list[tuple[Layer, Shape]]:
-        """Each layer with the shape of its output."""
-        walked = []
+    def _steps(self, shape: Shape) -> Iterator[tuple[str, Layer, Shape]]:
+        """Each layer with its name and its output's shape; an error names the layer that does not fit."""
         for index, layer in enumerate(self.layers):
             try:
                 output = layer.output_shape(shape)
@@ -88,9 +100,13 @@ class Sequential(Layer):
                 raise ValueError(
                     f"{error} In layer {index}, {layer!r}, whose input has shape {shape}."
                 ) from None
-            walked.append((layer, output))
+            yield str(index), layer, output
             shape = output
-        return walked
+
+
+def count_parameters(layer: Layer) -> int:
+    """How many numbers a layer or model can learn."""
+    return sum(parameter.value.size for parameter in layer.parameters().values())
 
 
 def _format(shape: Shape) -> str:

@@ -1,0 +1,59 @@
+"""Limits on gradients, between `backward` and the optimiser's step.
+
+Each function gives a parameter a new `grad` where it limits one, and changes no array that is there already.
+"""
+
+from collections.abc import Mapping
+from math import isfinite, sqrt
+
+import numpy as np
+
+from cnn.checks import check_range
+from cnn.optimizers import collect_gradients
+from cnn.parameter import Parameter
+
+
+def clip_by_norm(parameters: Mapping[str, Parameter], max_norm: float) -> float:
+    """Shorten the gradient of all parameters, taken as one vector, to `max_norm`; its direction stays.
+
+        norm = sqrt(Σ_θ Σ_i (dL/dθ_i)²)
+        dL/dθ = dL/dθ · max_norm / norm       for every θ, if norm > max_norm
+
+    The squares are summed in float64. Where the norm is not finite nothing is changed, since nothing could
+    be saved.
+
+    Source: Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks" (2013),
+    algorithm 1.
+
+    Args:
+        parameters: as `Sequential.parameters()` gives them.
+        max_norm: the greatest length, > 0.
+
+    Returns: the norm before.
+    Raises: ValueError if `max_norm` is out of its range; RuntimeError if a parameter has no gradient.
+    """
+    max_norm = check_range("max_norm", max_norm, 0, low_included=False)
+    gradients = collect_gradients(parameters, before="clip_by_norm")
+    norm = sqrt(sum(float(np.square(gradient, dtype=np.float64).sum()) for gradient in gradients.values()))
+    if isfinite(norm) and norm > max_norm:
+        for name, gradient in gradients.items():
+            parameters[name].grad = gradient * (max_norm / norm)
+    return norm
+
+
+def clip_by_value(parameters: Mapping[str, Parameter], limit: float) -> None:
+    """Bring each entry of each gradient into [−limit, limit], which may turn the whole gradient.
+
+        dL/dθ_i = min(max(dL/dθ_i, −limit), limit)
+
+    An entry that is not a number stays so.
+
+    Args:
+        parameters: as `Sequential.parameters()` gives them.
+        limit: the greatest magnitude, > 0.
+
+    Raises: ValueError if `limit` is out of its range; RuntimeError if a parameter has no gradient.
+    """
+    limit = check_range("limit", limit, 0, low_included=False)
+    for name, gradient in collect_gradients(parameters, before="clip_by_value").items():
+        parameters[name].grad = np.clip(gradient, -limit, limit)

@@ -1,0 +1,94 @@
+"""Batch normalisation."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import DTypeLike, NDArray
+
+from cnn.checks import check_count, check_range
+from cnn.layers.checks import check_channels
+from cnn.layers.layer import Layer, Shape
+from cnn.ops.normalization import normalize, normalize_adjoint
+from cnn.parameter import Parameter
+
+
+class BatchNorm(Layer):
+    """Gives each channel mean 0 and variance 1 over the batch, and then a scale and a shift that it learns.
+
+        y = gamma · (x − μ) / sqrt(σ² + epsilon) + beta
+
+    for each channel, the last axis, by itself. In training μ and σ² are mean and biased variance over all
+    other axes: the images of the shard at hand and their pixels (ghost batch norm). They also move the
+    running statistics, which stand for them in evaluation:
+
+        running = momentum · running + (1 − momentum) · batch
+
+    Source: Ioffe & Szegedy, "Batch normalization" (2015), algorithm 1; for shards, Hoffer, Hubara & Soudry,
+    "Train longer, generalize better" (2017).
+
+    Args:
+        channels: length of the last axis.
+        momentum: the fraction of the running statistics that each training batch leaves, in [0, 1].
+        epsilon: keeps the root away from 0; > 0.
+        dtype: of the parameters and statistics.
+
+    Parameters: gamma (channels,), from 1, and beta (channels,), from 0.
+    Buffers: running_mean (channels,), from 0, and running_var (channels,), from 1.
+    Raises: ValueError where an argument has no meaning, or where x has another number of channels.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        self.channels = check_count("channels", channels)
+        self.momentum = check_range("momentum", momentum, 0, 1)
+        self.epsilon = check_range("epsilon", epsilon, 0, low_included=False)
+        self.gamma = Parameter(np.ones(channels, dtype), "gamma")
+        self.beta = Parameter(np.zeros(channels, dtype), "beta")
+        self.running_mean = np.zeros(channels, dtype)
+        self.running_var = np.ones(channels, dtype)
+
+    def forward(
+        self, x: Float[np.ndarray, "n *shape c"], training: bool = True
+    ) -> Float[np.ndarray, "n *shape c"]:
+        """The equation above, with the statistics of the batch in training and the running ones else."""
+        self.output_shape(x.shape[1:])
+        if not training:
+            scale = self.gamma.value / np.sqrt(self.running_var + self.epsilon)
+            return x * scale + (self.beta.value - self.running_mean * scale)
+        axes = tuple(range(x.ndim - 1))
+        normalized, inverse_deviation, mean, variance = normalize(x, axes, self.epsilon)
+        for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
+            running *= self.momentum
+            running += (1 - self.momentum) * batch.reshape(-1)
+        y = normalized * self.gamma.value + self.beta.value
+        self._save(y, normalized, inverse_deviation, axes)
+        return y
+
+    def backward(self, grad_y: Float[np.ndarray, "n *shape c"]) -> Float[np.ndarray, "n *shape c"]:
+        """With x̂ = (x − μ) / sqrt(σ² + epsilon): dL/dgamma = Σ dL/dy·x̂, dL/dbeta = Σ dL/dy over the batch.
+
+        dL/dx̂ = dL/dy·gamma, and from there to x through μ and σ², too: see `normalize_adjoint`.
+        """
+        normalized, inverse_deviation, axes = self._take(grad_y)
+        self.gamma.grad = (grad_y * normalized).sum(axis=axes)
+        self.beta.grad = grad_y.sum(axis=axes)
+        return normalize_adjoint(grad_y * self.gamma.value, normalized, inverse_deviation, axes)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The same as the input's."""
+        return check_channels(self, input_shape, self.channels)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """gamma and beta."""
+        return {"gamma": self.gamma, "beta": self.beta}
+
+    def buffers(self) -> dict[str, NDArray[Any]]:
+        """running_mean and running_var."""
+        return {"running_mean": self.running_mean, "running_var": self.running_var}

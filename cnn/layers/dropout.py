@@ -1,0 +1,58 @@
+"""Dropout."""
+
+import numpy as np
+from jaxtyping import Float
+
+from cnn.checks import check_range
+from cnn.layers.layer import Layer, Shape
+
+
+class Dropout(Layer):
+    """Sets numbers to zero at random in training, so that none of them can be relied upon.
+
+        y = x · m / (1 − rate),    m = 0 with probability rate, else 1, drawn for each number
+
+    The division keeps the mean; in evaluation y = x.
+    Source: Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, "Dropout" (2014), section 4, with the
+    scale in training instead of evaluation.
+
+    Args:
+        rate: the fraction of numbers that become zero, in [0, 1).
+
+    Raises: ValueError for another rate, and for a training forward without `rng`.
+    """
+
+    takes_rng = True
+
+    def __init__(self, rate: float) -> None:
+        self.rate = check_range("rate", rate, 0, 1, high_included=False)
+
+    def forward(
+        self,
+        x: Float[np.ndarray, "n *shape"],
+        training: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> Float[np.ndarray, "n *shape"]:
+        """x in evaluation; x · m / (1 − rate), with m drawn from `rng`, in training."""
+        if not training:
+            return x
+        if rng is None:
+            raise ValueError(f"{self!r} draws random numbers in training: call forward(x, rng=…).")
+        kept = rng.random(self._mask_shape(x.shape), dtype=np.float32) >= self.rate
+        scale = kept * x.dtype.type(1 / (1 - self.rate))
+        y = x * scale
+        self._save(y, scale)
+        return y
+
+    def backward(self, grad_y: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
+        """dL/dx = dL/dy · m / (1 − rate): for the m that was drawn, y is linear in x."""
+        (scale,) = self._take(grad_y)
+        return grad_y * scale
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The same as the input's."""
+        return input_shape
+
+    def _mask_shape(self, shape: Shape) -> Shape:
+        """One draw for each number."""
+        return shape

@@ -1,0 +1,33 @@
+"""The exponential linear unit."""
+
+import numpy as np
+from jaxtyping import Float
+
+from cnn.checks import check_range
+from cnn.layers.elementwise import Elementwise
+
+
+class ELU(Elementwise):
+    """A rectifier that saturates smoothly: y = x where x > 0, else alpha·(exp(x) − 1).
+
+    Source: Clevert, Unterthiner & Hochreiter, "Fast and accurate deep network learning by exponential
+    linear units" (2016), equation 15.
+
+    Args:
+        alpha: −alpha is where the negative side saturates; >= 0.
+
+    Raises: ValueError for another alpha.
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = check_range("alpha", alpha, 0)
+
+    def function(self, x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
+        """x where x > 0, else alpha·(exp(x) − 1)."""
+        return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0)))
+
+    def derivative(
+        self, x: Float[np.ndarray, "n *shape"], y: Float[np.ndarray, "n *shape"]
+    ) -> Float[np.ndarray, "n *shape"]:
+        """1 where x > 0, else alpha·exp(x) = y + alpha."""
+        return np.where(x > 0, x.dtype.type(1), y + self.alpha)

@@ -1,0 +1,66 @@
+"""Layer normalisation."""
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import DTypeLike
+
+from cnn.checks import check_count, check_range
+from cnn.layers.checks import check_channels
+from cnn.layers.layer import Layer, Shape
+from cnn.ops.normalization import normalize, normalize_adjoint
+from cnn.parameter import Parameter
+
+
+class LayerNorm(Layer):
+    """Gives the channels of each pixel, or of each vector, mean 0 and variance 1; then scales and shifts.
+
+        y = gamma · (x − μ) / sqrt(σ² + epsilon) + beta
+
+    μ and σ² are mean and biased variance over the last axis, so that examples do not see one another, and
+    training and evaluation are the same.
+    Source: Ba, Kiros & Hinton, "Layer normalization" (2016), equation 4.
+
+    Args:
+        channels: length of the last axis.
+        epsilon: keeps the root away from 0; > 0.
+        dtype: of the parameters.
+
+    Parameters: gamma (channels,), from 1, and beta (channels,), from 0.
+    Raises: ValueError where an argument has no meaning, or where x has another number of channels.
+    """
+
+    def __init__(self, channels: int, *, epsilon: float = 1e-5, dtype: DTypeLike = np.float32) -> None:
+        self.channels = check_count("channels", channels)
+        self.epsilon = check_range("epsilon", epsilon, 0, low_included=False)
+        self.gamma = Parameter(np.ones(channels, dtype), "gamma")
+        self.beta = Parameter(np.zeros(channels, dtype), "beta")
+
+    def forward(
+        self, x: Float[np.ndarray, "n *shape c"], training: bool = True
+    ) -> Float[np.ndarray, "n *shape c"]:
+        """The equation above."""
+        self.output_shape(x.shape[1:])
+        normalized, inverse_deviation, _, _ = normalize(x, (-1,), self.epsilon)
+        y = normalized * self.gamma.value + self.beta.value
+        if training:
+            self._save(y, normalized, inverse_deviation)
+        return y
+
+    def backward(self, grad_y: Float[np.ndarray, "n *shape c"]) -> Float[np.ndarray, "n *shape c"]:
+        """With x̂ = (x − μ) / sqrt(σ² + epsilon): dL/dgamma = Σ dL/dy·x̂ and dL/dbeta = Σ dL/dy over pixels.
+
+        dL/dx̂ = dL/dy·gamma, and from there to x through μ and σ², too: see `normalize_adjoint`.
+        """
+        normalized, inverse_deviation = self._take(grad_y)
+        axes = tuple(range(grad_y.ndim - 1))
+        self.gamma.grad = (grad_y * normalized).sum(axis=axes)
+        self.beta.grad = grad_y.sum(axis=axes)
+        return normalize_adjoint(grad_y * self.gamma.value, normalized, inverse_deviation, (-1,))
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The same as the input's."""
+        return check_channels(self, input_shape, self.channels)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """gamma and beta."""
+        return {"gamma": self.gamma, "beta": self.beta}

@@ -1,0 +1,35 @@
+"""What the poolings over sliding windows have in common: their geometry."""
+
+from cnn.checks import check_flag
+from cnn.layers.checks import check_image_shape
+from cnn.layers.layer import Layer, Shape
+from cnn.ops.windows import Padding, Pair, Window
+
+
+class Pool2D(Layer):
+    """A window that slides over each channel by itself; see `MaxPool2D` for the arguments."""
+
+    def __init__(
+        self,
+        kernel_size: int | Pair,
+        stride: int | Pair | None,
+        padding: Padding,
+        dilation: int | Pair,
+        ceil_mode: bool,
+    ) -> None:
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.dilation, self.ceil_mode = dilation, check_flag("ceil_mode", ceil_mode)
+        stride = kernel_size if stride is None else stride
+        self.window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """(out_h, out_w, channels)."""
+        height, width, channels = check_image_shape(self, input_shape)
+        out_h, out_w = self.window.output_size(height, width)
+        if not self.window.coverage(height, width).all():
+            raise ValueError(
+                f"Every window needs at least one pixel of the image; with padding "
+                f"{self.window.describe_padding()}, {self!r} has a window that lies wholly in the padding of "
+                f"{height}x{width} pixels. Use less padding."
+            )
+        return out_h, out_w, channels

@@ -1,0 +1,26 @@
+"""The sigmoid-weighted linear unit."""
+
+import numpy as np
+from jaxtyping import Float
+
+from cnn.layers.elementwise import Elementwise
+from cnn.ops.sigmoid import sigmoid
+
+
+class SiLU(Elementwise):
+    """A smooth rectifier, also called swish: y = x·σ(x), σ(x) = 1 / (1 + exp(−x)).
+
+    Source: Elfwing, Uchibe & Doya, "Sigmoid-weighted linear units for neural network function approximation
+    in reinforcement learning" (2018), equation 5.
+    """
+
+    def function(self, x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
+        """x·σ(x)."""
+        return x * sigmoid(x)
+
+    def derivative(
+        self, x: Float[np.ndarray, "n *shape"], y: Float[np.ndarray, "n *shape"]
+    ) -> Float[np.ndarray, "n *shape"]:
+        """σ(x) + x·σ(x)·(1 − σ(x)) = σ(x) + y·(1 − σ(x)), since σ' = σ·(1 − σ)."""
+        s = sigmoid(x)
+        return s + y * (1 - s)

@@ -1,0 +1,73 @@
+"""A moving average of the weights, which often predicts better than the weights of the last step."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn.checks import check_range
+from cnn.optimizers import blend
+from cnn.parameter import Parameter
+from cnn.state import Stateful
+
+
+class MovingAverage(Stateful):
+    """The exponential moving average a of each parameter θ, taken after each step of the optimiser.
+
+        decay_t = min(decay, (1 + t) / (10 + t))      t = updates before this one
+        a = decay_t · a + (1 − decay_t) · θ
+
+    a starts as a copy of θ. That the early decay_t are small lets it forget those first values soon.
+    Only parameters are averaged; what else a layer remembers stays that of the weights.
+    The state is "updates" and, for each parameter, an array as in "average.0.kernel".
+
+    Source: the averages of Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992),
+    with weights that fade.
+
+    Args:
+        parameters: as `Sequential.parameters()` gives them.
+        decay: the fraction of a that is kept in the long run, in [0, 1).
+
+    Raises: ValueError if `decay` is out of its range.
+    """
+
+    def __init__(self, parameters: Mapping[str, Parameter], decay: float) -> None:
+        self.parameters = dict(parameters)
+        self.decay = check_range("decay", decay, 0, 1, high_included=False)
+        self._updates = np.zeros((), np.int64)
+        self._averages = {name: parameter.value.copy() for name, parameter in self.parameters.items()}
+
+    def update(self) -> None:
+        """Take the present weights into the average; RuntimeError inside `applied`, where there are none."""
+        if any(parameter.value is self._averages[name] for name, parameter in self.parameters.items()):
+            raise RuntimeError(
+                "MovingAverage.update() was called inside applied(), where the values are the averages "
+                "themselves. Call it outside of the with block."
+            )
+        t = int(self._updates)
+        decay = min(self.decay, (1 + t) / (10 + t))
+        for name, parameter in self.parameters.items():
+            blend(self._averages[name], parameter.value, decay)
+        self._updates += 1
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside the `with`, each parameter's `value` is its average; after it, the same array as before.
+
+        No array is copied or changed, so evaluate inside the block and do not train.
+        """
+        weights = {name: parameter.value for name, parameter in self.parameters.items()}
+        try:
+            for name, parameter in self.parameters.items():
+                parameter.value = self._averages[name]
+            yield
+        finally:
+            for name, parameter in self.parameters.items():
+                parameter.value = weights[name]
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        return {"updates": self._updates} | {
+            f"average.{name}": average for name, average in self._averages.items()
+        }
