@@ -14,6 +14,7 @@ from cnn.clipping import clip_by_norm, clip_by_value
 from cnn.layers import Sequential
 from cnn.moving_average import MovingAverage
 from cnn.optimizers import Optimizer
+from cnn.parallel import Workers
 from cnn.random import Stream, derive_rng
 from cnn.schedules import Schedule
 
@@ -75,6 +76,7 @@ def fit(
     clip_value: float | None = None,
     moving_average: MovingAverage | None = None,
     patience: int | None = None,
+    workers: int = 1,
     on_batch: Callable[[BatchReport], None] = lambda report: None,
 ) -> Iterator[EpochReport]:
     """Train `model` in place, and yield a report after each of `epochs` passes over the training set.
@@ -89,6 +91,7 @@ def fit(
         moving_average: of the weights; where there is one, its averages are validated, and they are the
             model's weights while a report is out.
         patience: stop after so many epochs without a higher validation accuracy; None never does.
+        workers: threads that compute shards; the result is the same for any number of them.
         on_batch: called after every step.
 
     Raises NonFiniteLossError as soon as the loss of a batch, or of the validation examples, is not finite;
@@ -99,65 +102,61 @@ def fit(
         check_count(name, count)
     steps_per_epoch = -(-len(train.images) // batch_size)
     step, best, best_epoch = 0, -1.0, 0
-    for epoch in range(1, epochs + 1):
-        order = derive_rng(seed, Stream.SHUFFLE, epoch).permutation(len(train.images))
-        examples, loss_sum, correct = 0, 0.0, 0
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            optimizer.learning_rate = schedule(step / steps_per_epoch)
-            batch_loss, batch_correct = compute_gradients(
-                model,
-                loss,
-                Examples(train.images[batch], train.targets[batch]),
-                shard_size,
-                seed=seed,
-                at=(epoch, step),
-                augment=augment,
-            )
-            if not isfinite(batch_loss):
-                raise NonFiniteLossError(
-                    f"The loss became {batch_loss} in epoch {epoch}, at step {step} of the run, "
-                    f"with learning rate {optimizer.learning_rate:g}. A smaller one usually helps."
+    with Workers(model, workers) as pool:
+        for epoch in range(1, epochs + 1):
+            order = derive_rng(seed, Stream.SHUFFLE, epoch).permutation(len(train.images))
+            examples, loss_sum, correct = 0, 0.0, 0
+            for start in range(0, len(order), batch_size):
+                batch = order[start : start + batch_size]
+                optimizer.learning_rate = rate = schedule(step / steps_per_epoch)
+                batch_loss, batch_correct = compute_gradients(
+                    pool, loss, train, batch, shard_size, seed=seed, at=(epoch, step), augment=augment
                 )
-            if clip_value is not None:
-                clip_by_value(optimizer.parameters, clip_value)
-            if clip_norm is not None:
-                clip_by_norm(optimizer.parameters, clip_norm)
-            optimizer.step()
-            if moving_average is not None:
-                moving_average.update()
-            step += 1
-            examples += len(batch)
-            loss_sum += batch_loss * len(batch)
-            correct += batch_correct
-            on_batch(BatchReport(epoch, examples, loss_sum, correct))
-        with nullcontext() if moving_average is None else moving_average.applied():
-            outputs = model.predict(validation.images)
-            validation_loss, _ = loss(outputs, validation.targets)
-            if not isfinite(validation_loss):
-                raise NonFiniteLossError(
-                    f"The validation loss became {validation_loss} after epoch {epoch}, with learning rate "
-                    f"{optimizer.learning_rate:g}. A smaller one usually helps."
+                _check_finite("loss", batch_loss, f"in epoch {epoch}, at step {step} of the run", rate)
+                if clip_value is not None:
+                    clip_by_value(optimizer.parameters, clip_value)
+                if clip_norm is not None:
+                    clip_by_norm(optimizer.parameters, clip_norm)
+                optimizer.step()
+                if moving_average is not None:
+                    moving_average.update()
+                step += 1
+                examples += len(batch)
+                loss_sum += batch_loss * len(batch)
+                correct += batch_correct
+                on_batch(BatchReport(epoch, examples, loss_sum, correct))
+            with nullcontext() if moving_average is None else moving_average.applied():
+                outputs = pool.predict(validation.images)
+                validation_loss, _ = loss(outputs, validation.targets)
+                _check_finite("validation loss", validation_loss, f"after epoch {epoch}", rate)
+                accuracy = count_correct(outputs, validation.targets) / len(validation.images)
+                yield EpochReport(
+                    epoch=epoch,
+                    learning_rate=rate,
+                    train_loss=loss_sum / examples,
+                    train_accuracy=correct / examples,
+                    validation_loss=validation_loss,
+                    validation_accuracy=accuracy,
                 )
-            accuracy = count_correct(outputs, validation.targets) / len(validation.images)
-            yield EpochReport(
-                epoch=epoch,
-                learning_rate=optimizer.learning_rate,
-                train_loss=loss_sum / examples,
-                train_accuracy=correct / examples,
-                validation_loss=validation_loss,
-                validation_accuracy=accuracy,
-            )
-        if accuracy > best:
-            best, best_epoch = accuracy, epoch
-        elif patience is not None and epoch - best_epoch >= patience:
-            return
+            if accuracy > best:
+                best, best_epoch = accuracy, epoch
+            elif patience is not None and epoch - best_epoch >= patience:
+                return
+
+
+def _check_finite(name: str, loss: float, when: str, learning_rate: float) -> None:
+    if not isfinite(loss):
+        raise NonFiniteLossError(
+            f"The {name} became {loss} {when}, with learning rate {learning_rate:g}. "
+            "A smaller one usually helps."
+        )
 
 
 def compute_gradients(
-    model: Sequential,
+    workers: Workers,
     loss: Loss,
-    batch: Examples,
+    examples: Examples,
+    batch: NDArray[np.integer[Any]],
     shard_size: int,
     *,
     seed: int = 0,
@@ -166,38 +165,57 @@ def compute_gradients(
 ) -> tuple[float, int]:
     """Assign every `grad` for the mean loss over `batch`; return that loss and how many are right.
 
-    The batch is cut into shards of `shard_size` examples, whose results are weighted and summed in order:
+    `batch` holds indices into `examples`. It is cut into shards of `shard_size` examples, whose results are
+    weighted and summed in order:
 
         L = Σ_s (N_s / N) · L_s,    so    dL/dθ = Σ_s (N_s / N) · dL_s/dθ
 
     In exact arithmetic this is the gradient of the whole batch, unless the model normalises over a shard
-    (BatchNorm). In floating point the order of a sum counts, and so the bits depend on the shard size;
-    besides, on NumPy, its BLAS and how many threads that uses: hold it to one (threadpoolctl) for bits that
-    are the same on any number of cores. Random numbers are derived from `seed`, the epoch and step in `at`,
-    and the shard's number.
+    (BatchNorm), whose running statistics are then averaged likewise. In floating point the order of a sum
+    counts, and so the bits depend on the shard size, but not on the number of workers. Random numbers are
+    derived from `seed`, the epoch and step in `at`, and the shard's number.
     """
-    parameters = model.parameters().values()
-    total_loss, correct = 0.0, 0
-    sums: list[NDArray[Any]] = []
-    for shard, start in enumerate(range(0, len(batch.images), shard_size)):
-        images, targets = (array[start : start + shard_size] for array in batch)
-        fraction = len(images) / len(batch.images)
+
+    def run(model: Sequential, shard: int) -> _Shard:
+        indices = batch[shard * shard_size : (shard + 1) * shard_size]
+        images, targets = examples.images[indices], examples.targets[indices]
+        fraction = len(indices) / len(batch)
         if augment is not None:
             images = augment(images, derive_rng(seed, Stream.AUGMENTATION, *at, shard))
         outputs = model.forward(images, training=True, rng=derive_rng(seed, Stream.DROPOUT, *at, shard))
         shard_loss, grad_outputs = loss(outputs, targets)
         model.backward(grad_outputs * fraction)
-        total_loss += shard_loss * fraction
-        correct += count_correct(outputs, targets)
-        gradients = [_gradient(parameter.grad) for parameter in parameters]
-        if not sums:
-            sums = gradients
-        else:
-            for total, gradient in zip(sums, gradients, strict=True):
-                total += gradient
-    for parameter, total in zip(parameters, sums, strict=True):
-        parameter.grad = total
+        return _Shard(
+            shard_loss * fraction,
+            count_correct(outputs, targets),
+            [_gradient(parameter.grad) for parameter in model.parameters().values()],
+            [buffer * fraction for buffer in model.buffers().values()],
+        )
+
+    shards = workers.map(run, range(-(-len(batch) // shard_size)))
+    first = next(shards)
+    total_loss, correct = first.loss, first.correct
+    for shard in shards:
+        total_loss += shard.loss
+        correct += shard.correct
+        for total, array in zip(
+            first.gradients + first.buffers, shard.gradients + shard.buffers, strict=True
+        ):
+            total += array
+    for parameter, gradient in zip(workers.model.parameters().values(), first.gradients, strict=True):
+        parameter.grad = gradient
+    for buffer, average in zip(workers.model.buffers().values(), first.buffers, strict=True):
+        buffer[...] = average
     return total_loss, correct
+
+
+class _Shard(NamedTuple):
+    """What a shard adds to its batch, weighted by its part of it."""
+
+    loss: float
+    correct: int
+    gradients: list[NDArray[Any]]
+    buffers: list[NDArray[Any]]
 
 
 def count_correct(outputs: NDArray[Any], targets: NDArray[Any]) -> int:

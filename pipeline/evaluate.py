@@ -10,6 +10,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from joblib import cpu_count
 from numpy.typing import NDArray
 from sklearn.metrics import classification_report, confusion_matrix
 from threadpoolctl import threadpool_limits
@@ -18,6 +19,7 @@ from cnn import EpochReport, Examples, Sequential, checkpoint, cross_entropy, so
 from cnn.atomic import write_text
 from cnn.layers.sequential import count_parameters
 from cnn.ops.softmax import softmax
+from cnn.parallel import Workers
 from cnn.training import Loss
 from pipeline.architectures import build_model, gives_probabilities
 from pipeline.errors import UserError
@@ -40,9 +42,9 @@ def evaluate() -> None:
     history = load_history()
     names = description["class_names"]
     validation, test = load_examples("validation", description), load_examples("test", description)
-    with threadpool_limits(1, user_api="blas"):
-        validation_outputs = model.predict(validation.images, params.batch_size)
-        test_outputs = model.predict(test.images, params.batch_size)
+    with threadpool_limits(1, user_api="blas"), Workers(model, cpu_count()) as workers:
+        validation_outputs = workers.predict(validation.images, params.batch_size)
+        test_outputs = workers.predict(test.images, params.batch_size)
 
     loss = cross_entropy if gives_probabilities(model) else softmax_cross_entropy
     test_metrics, per_class, text = measure(test_outputs, test, loss, names, params)

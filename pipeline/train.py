@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
+from joblib import cpu_count
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -122,6 +123,7 @@ def _fit_with_progress(
         clip_value=options.clip_value,
         moving_average=None if decay is None else MovingAverage(model.parameters(), decay),
         patience=options.patience,
+        workers=cpu_count(),
         on_batch=on_batch,
     )
     # One BLAS thread: with more, the order of sums would depend on how many cores there are.

@@ -353,6 +353,18 @@ def test_dropout_draws_anew_each_time_and_the_same_from_the_same_generator():
     np.testing.assert_array_equal(layer.forward(x, rng=np.random.default_rng(0)), first)
 
 
+def test_dropout_keeps_a_number_whose_draw_is_not_below_the_rate():
+    """Draws are uniform on [0, 1): below the rate with the probability rate, and never below 0."""
+
+    class Draws:
+        def random(self, shape, dtype):
+            return np.array([0.0, 0.25, 0.5, 0.75], dtype)
+
+    x = np.ones(4)
+    np.testing.assert_array_equal(Dropout(0.5).forward(x, rng=Draws()), [0, 0, 2, 2])
+    np.testing.assert_array_equal(Dropout(0).forward(x, rng=Draws()), [1, 1, 1, 1])
+
+
 def test_dropout_passes_its_generator_through_nested_layers():
     model = Sequential([Residual([Dropout(0.5)], [Dropout(0.5)]), Dropout(0.5)])
     x, rng = np.ones((20, 20)), np.random.default_rng(0)

@@ -305,6 +305,15 @@ def test_neither_pass_changes_its_argument(name):
 
 
 @each_layer
+def test_what_a_pass_returns_can_be_written_to(name):
+    layer, x = make(name)
+    y = forward(layer, x)
+    grad_x = layer.backward(gradient_for(y))
+    assert y.flags.writeable
+    assert grad_x.flags.writeable
+
+
+@each_layer
 def test_a_second_backward_is_refused(name):
     layer, x = make(name)
     grad_y = gradient_for(forward(layer, x))

@@ -10,6 +10,7 @@ from cnn.gradient_check import numeric_gradient, relative_error
 from cnn.ops.erf import erf
 from cnn.ops.normalization import normalize, normalize_adjoint
 from cnn.ops.pooling import avg_pool, avg_pool_adjoint
+from cnn.ops.reductions import dot_over_rows, sum_over_rows
 from cnn.ops.sigmoid import sigmoid
 from cnn.ops.softmax import log_softmax, softmax_adjoint
 from cnn.ops.softmax import softmax as fast_softmax
@@ -219,7 +220,8 @@ def test_the_adjoint_of_softmax_is_its_jacobian_transposed(rng):
 @pytest.mark.parametrize("axes", [(-1,), (0, 1, 2), (1, 2)])
 def test_normalized_numbers_have_mean_zero_and_variance_one(rng, axes):
     x = rng.standard_normal((3, 4, 2, 5)) * 7 + 3
-    normalized, inverse_deviation, mean, variance = normalize(x, axes, 1e-12)
+    centred, inverse_deviation, mean, variance = normalize(x, axes, 1e-12)
+    normalized = centred * inverse_deviation
     np.testing.assert_allclose(normalized.mean(axis=axes), 0, atol=1e-14)
     np.testing.assert_allclose(normalized.var(axis=axes), 1, rtol=1e-11)
     np.testing.assert_allclose(mean, x.mean(axis=axes, keepdims=True), rtol=1e-13)
@@ -229,17 +231,17 @@ def test_normalized_numbers_have_mean_zero_and_variance_one(rng, axes):
 
 def test_normalize_equals_the_definition(rng):
     x = rng.standard_normal((2, 3, 4))
-    np.testing.assert_allclose(
-        normalize(x, (-1,), 0.5)[0], layer_norm(x, np.ones(4), np.zeros(4), 0.5), rtol=1e-12
-    )
+    centred, inverse_deviation, _, _ = normalize(x, (-1,), 0.5)
+    expected = layer_norm(x, np.ones(4), np.zeros(4), 0.5)
+    np.testing.assert_allclose(centred * inverse_deviation, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("axes", [(-1,), (0, 1)])
+@pytest.mark.parametrize("axes", [(-1,), (0, 1), (1,)])
 def test_the_gradient_of_normalize_matches_finite_differences(rng, axes):
     x, v = rng.standard_normal((3, 2, 4)), rng.standard_normal((3, 2, 4))
-    normalized, inverse_deviation, _, _ = normalize(x, axes, 0.1)
-    analytic = normalize_adjoint(v, normalized, inverse_deviation, axes)
-    numeric = numeric_gradient(lambda: inner(normalize(x, axes, 0.1)[0], v), x)
+    centred, inverse_deviation, _, _ = normalize(x, axes, 0.1)
+    analytic = normalize_adjoint(v, centred, inverse_deviation, axes, inverse_deviation)
+    numeric = numeric_gradient(lambda: inner(np.multiply(*normalize(x, axes, 0.1)[:2]), v), x)
     assert relative_error(analytic, numeric) < 1e-7
 
 
@@ -247,3 +249,29 @@ def test_spread_values_stay_clear_of_ties_and_zero(rng):
     values = np.sort(spread(rng, (3, 5)).ravel())
     assert np.diff(values).min() > 0.0099
     assert np.abs(values).min() > 0.0099
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 4, 5, 3), (0, 3)])
+def test_sums_over_rows_equal_their_definitions(rng, shape):
+    x, y = rng.standard_normal(shape), rng.standard_normal(shape)
+    axes = tuple(range(x.ndim - 1))
+    np.testing.assert_allclose(sum_over_rows(x), x.sum(axis=axes), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(dot_over_rows(x, y), (x * y).sum(axis=axes), rtol=1e-12, atol=1e-15)
+    assert sum_over_rows(x.astype(np.float32)).dtype == np.float32
+    assert dot_over_rows(x.astype(np.float32), y.astype(np.float32)).dtype == np.float32
+
+
+def test_im2col_in_blocks_holds_the_same_rows_grouped_by_position(rng):
+    x, window, (block_h, block_w) = rng.standard_normal((2, 10, 9, 4)), Window.of((3, 2), (1, 2)), (2, 3)
+    rows = im2col(x, window, 2).reshape(2, 2, 8, 4, -1)  # (groups, n, out_h, out_w, patch)
+    blocks = im2col(x, window, 2, (block_h, block_w)).reshape(2, block_h, block_w, 2, 4, 1, -1)
+    for a, b, p, q in np.ndindex(block_h, block_w, 4, 1):
+        np.testing.assert_array_equal(blocks[:, a, b, :, p, q], rows[:, :, p * block_h + a, q * block_w + b])
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_col2im_in_blocks_is_the_adjoint_of_im2col(rng, channels):
+    x, window = rng.standard_normal((2, 10, 9, channels)), Window.of((3, 2), (1, 2), 0, (2, 1))
+    columns = im2col(x, window, 1, (2, 2))
+    v = rng.standard_normal(columns.shape)
+    assert inner(columns, v) == pytest.approx(inner(col2im(v, x.shape, window, (2, 2)), x), rel=1e-12)

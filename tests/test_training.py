@@ -17,6 +17,7 @@ from cnn import (
     softmax_cross_entropy,
 )
 from cnn.gradient_check import numeric_gradient, relative_error
+from cnn.parallel import Workers
 from cnn.random import Stream, derive_rng
 from cnn.schedules import constant
 from cnn.training import compute_gradients
@@ -60,7 +61,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
 @pytest.mark.parametrize("shard_size", [1, 3, 4, 10, 99])
 def test_shards_sum_to_the_gradient_of_the_whole_batch(shard_size):
     batch, model = random_examples(10, dtype=np.float64), small_network(dtype=np.float64)
-    loss, correct = compute_gradients(model, softmax_cross_entropy, batch, shard_size)
+    with Workers(model) as workers:
+        loss, correct = compute_gradients(workers, softmax_cross_entropy, batch, np.arange(10), shard_size)
     outputs = model.forward(batch.images, training=False)
     assert loss == pytest.approx(softmax_cross_entropy(outputs, batch.targets)[0], rel=1e-12)
     assert correct == sum(y.argmax() == t.argmax() for y, t in zip(outputs, batch.targets, strict=True))
@@ -184,7 +186,8 @@ def compute_dropped(step):
     """Which of 64 inputs dropout lets through in a step."""
     model = Sequential([Flatten(), Dropout(0.5), Dense(64, 10, rng=np.random.default_rng(0))])
     batch = Examples(np.ones((1, 8, 8, 1), np.float32), np.eye(10, dtype=np.float32)[:1])
-    compute_gradients(model, softmax_cross_entropy, batch, 1, seed=0, at=(1, step))
+    with Workers(model) as workers:
+        compute_gradients(workers, softmax_cross_entropy, batch, np.arange(1), 1, seed=0, at=(1, step))
     return model.layers[2].weight.grad.any(axis=1)
 
 

@@ -10,6 +10,7 @@ from cnn.checks import check_count, check_range
 from cnn.layers.checks import check_channels
 from cnn.layers.layer import Layer, Shape
 from cnn.ops.normalization import normalize, normalize_adjoint
+from cnn.ops.reductions import dot_over_rows, sum_over_rows
 from cnn.parameter import Parameter
 
 
@@ -61,14 +62,17 @@ class BatchNorm(Layer):
         self.output_shape(x.shape[1:])
         if not training:
             scale = self.gamma.value / np.sqrt(self.running_var + self.epsilon)
-            return x * scale + (self.beta.value - self.running_mean * scale)
+            y = x * scale
+            y += self.beta.value - self.running_mean * scale
+            return y
         axes = tuple(range(x.ndim - 1))
-        normalized, inverse_deviation, mean, variance = normalize(x, axes, self.epsilon)
+        centred, inverse_deviation, mean, variance = normalize(x, axes, self.epsilon)
         for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
             running *= self.momentum
             running += (1 - self.momentum) * batch.reshape(-1)
-        y = normalized * self.gamma.value + self.beta.value
-        self._save(y, normalized, inverse_deviation, axes)
+        y = centred * (inverse_deviation * self.gamma.value)
+        y += self.beta.value
+        self._save(y, centred, inverse_deviation, axes)
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n *shape c"]) -> Float[np.ndarray, "n *shape c"]:
@@ -76,10 +80,11 @@ class BatchNorm(Layer):
 
         dL/dx̂ = dL/dy·gamma, and from there to x through μ and σ², too: see `normalize_adjoint`.
         """
-        normalized, inverse_deviation, axes = self._take(grad_y)
-        self.gamma.grad = (grad_y * normalized).sum(axis=axes)
-        self.beta.grad = grad_y.sum(axis=axes)
-        return normalize_adjoint(grad_y * self.gamma.value, normalized, inverse_deviation, axes)
+        centred, inverse_deviation, axes = self._take(grad_y)
+        self.gamma.grad = dot_over_rows(grad_y, centred) * inverse_deviation.reshape(-1)
+        self.beta.grad = sum_over_rows(grad_y)
+        scale = inverse_deviation * self.gamma.value
+        return normalize_adjoint(grad_y, centred, inverse_deviation, axes, scale)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The same as the input's."""

@@ -1,5 +1,7 @@
 """Two-dimensional convolution."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
@@ -8,6 +10,7 @@ from cnn.checks import check_count, check_flag
 from cnn.initializers import Initializer, glorot_uniform, zeros
 from cnn.layers.checks import check_image_shape
 from cnn.layers.layer import Layer, Shape
+from cnn.ops.reductions import sum_over_rows
 from cnn.ops.windows import Padding, Pair, Window, col2im, crop, im2col, pad
 from cnn.parameter import Parameter
 
@@ -41,6 +44,8 @@ class Conv2D(Layer):
     Parameters: kernel (kernel_h, kernel_w, in / groups, out) and bias (out,).
     Raises: ValueError where an argument has no meaning, or where x does not fit.
     """
+
+    needs_grad_x = True  # False in front of everything: dL/dx is not computed, and NaN stands for it
 
     def __init__(
         self,
@@ -78,36 +83,50 @@ class Conv2D(Layer):
         self, x: Float[np.ndarray, "n h w c"], training: bool = True
     ) -> Float[np.ndarray, "n out_h out_w o"]:
         """The sum above, for all places at once: a matrix of patches times a matrix of kernels."""
-        out_h, out_w, _ = self.output_shape(x.shape[1:])
-        padded = pad(x, self.window.pads(*x.shape[1:3]))
-        columns = im2col(padded, self.window, self.groups)  # (groups, n·out_h·out_w, kernel_h·kernel_w·c)
-        y = columns @ self._kernels()  # (groups, n·out_h·out_w, o / groups)
-        y = y.swapaxes(0, 1).reshape(len(x), out_h, out_w, self.out_channels)
+        rows, saved = self.forward_rows(x)
+        y = rows.swapaxes(0, 1).reshape(len(x), *self.output_shape(x.shape[1:]))
         if self.bias is not None:
             y += self.bias.value
         if training:
-            self._save(y, columns, x.shape, padded.shape)
+            self._save(y, saved)
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n out_h out_w o"]) -> Float[np.ndarray, "n h w c"]:
-        """Gradients of kernel, bias and x.
+        """dL/dbias = Σ dL/dy over images and pixels; dL/dkernel and dL/dx: see `backward_rows`."""
+        (saved,) = self._take(grad_y)
+        if self.bias is not None:
+            self.bias.grad = sum_over_rows(grad_y)
+        grad_rows = grad_y.reshape(-1, self.groups, self.out_channels // self.groups).swapaxes(0, 1)
+        return self.backward_rows(grad_rows, saved)
 
-        As matrices, one for each group, y = columns · kernels + bias. For L that depends on y:
+    def forward_rows(
+        self, x: Float[np.ndarray, "n h w c"], block: Pair = (1, 1)
+    ) -> tuple[Float[np.ndarray, "groups rows o"], tuple[Any, ...]]:
+        """(y without bias as matrices, what `backward_rows` needs); `block` as for `im2col`."""
+        self.output_shape(x.shape[1:])
+        padded = pad(x, self.window.pads(*x.shape[1:3]))
+        columns = im2col(padded, self.window, self.groups, block)  # (groups, rows, kernel_h·kernel_w·c)
+        return columns @ self._kernels(), (columns, x.shape, padded.shape, block)
+
+    def backward_rows(
+        self, grad_rows: Float[np.ndarray, "groups rows o"], saved: tuple[Any, ...]
+    ) -> Float[np.ndarray, "n h w c"]:
+        """dL/dkernel and dL/dx from dL/d(y as a matrix).
+
+        As matrices, one for each group, y = columns · kernels. For L that depends on y:
             dL/dkernels = columnsᵀ · dL/dy         each weight met every patch once
-            dL/dbias    = Σ_rows dL/dy
             dL/dcolumns = dL/dy · kernelsᵀ
         columns is a copy of pixels of x, one for every window they lie in, so dL/dx adds those copies up:
         col2im, the adjoint of im2col, and then crop, the adjoint of pad.
         """
-        columns, x_shape, padded_shape = self._take(grad_y)
-        # (groups, n·out_h·out_w, o / groups)
-        grad_rows = grad_y.reshape(columns.shape[1], self.groups, -1).swapaxes(0, 1)
+        columns, x_shape, padded_shape, block = saved
         grad_kernels = columns.swapaxes(1, 2) @ grad_rows  # (groups, kernel_h·kernel_w·c, o / groups)
         self.kernel.grad = grad_kernels.swapaxes(0, 1).reshape(self.kernel.value.shape)
-        if self.bias is not None:
-            self.bias.grad = grad_y.sum(axis=(0, 1, 2))
+        if not self.needs_grad_x:
+            return np.broadcast_to(grad_rows.dtype.type(np.nan), x_shape)
         grad_columns = grad_rows @ self._kernels().swapaxes(1, 2)
-        return crop(col2im(grad_columns, padded_shape, self.window), self.window.pads(*x_shape[1:3]))
+        grad_padded = col2im(grad_columns, padded_shape, self.window, block)
+        return crop(grad_padded, self.window.pads(*x_shape[1:3]))
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """(out_h, out_w, out_channels)."""

@@ -8,6 +8,7 @@ from cnn.checks import check_count, check_range
 from cnn.layers.checks import check_channels
 from cnn.layers.layer import Layer, Shape
 from cnn.ops.normalization import normalize, normalize_adjoint
+from cnn.ops.reductions import dot_over_rows, sum_over_rows
 from cnn.parameter import Parameter
 
 
@@ -40,10 +41,10 @@ class LayerNorm(Layer):
     ) -> Float[np.ndarray, "n *shape c"]:
         """The equation above."""
         self.output_shape(x.shape[1:])
-        normalized, inverse_deviation, _, _ = normalize(x, (-1,), self.epsilon)
-        y = normalized * self.gamma.value + self.beta.value
+        centred, inverse_deviation, _, _ = normalize(x, (-1,), self.epsilon)
+        y = centred * inverse_deviation * self.gamma.value + self.beta.value
         if training:
-            self._save(y, normalized, inverse_deviation)
+            self._save(y, centred, inverse_deviation)
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n *shape c"]) -> Float[np.ndarray, "n *shape c"]:
@@ -51,11 +52,11 @@ class LayerNorm(Layer):
 
         dL/dx̂ = dL/dy·gamma, and from there to x through μ and σ², too: see `normalize_adjoint`.
         """
-        normalized, inverse_deviation = self._take(grad_y)
-        axes = tuple(range(grad_y.ndim - 1))
-        self.gamma.grad = (grad_y * normalized).sum(axis=axes)
-        self.beta.grad = grad_y.sum(axis=axes)
-        return normalize_adjoint(grad_y * self.gamma.value, normalized, inverse_deviation, (-1,))
+        centred, inverse_deviation = self._take(grad_y)
+        self.gamma.grad = dot_over_rows(grad_y, centred * inverse_deviation)
+        self.beta.grad = sum_over_rows(grad_y)
+        grad = grad_y * self.gamma.value
+        return normalize_adjoint(grad, centred, inverse_deviation, (-1,), inverse_deviation)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The same as the input's."""

@@ -3,6 +3,7 @@
 The loops run over the positions (i, j) inside a window, never over images, pixels or channels.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,19 @@ def max_pool(
     """
     height, width = x.shape[1:3]
     x = pad(x, window.cover(height, width), -np.inf)
-    first, *others = window.positions(*window.output_size(height, width))
-    y = x[first].copy()
+    return first_maximum(x[position] for position in window.positions(*window.output_size(height, width)))
+
+
+def first_maximum(
+    candidates: Iterable[Float[np.ndarray, "*shape"]],
+) -> tuple[Float[np.ndarray, "*shape"], Int[np.ndarray, "*shape"]]:
+    """(y, winner): the greatest of several arrays, element by element, and the number of the first such."""
+    first, *others = candidates
+    y = first.copy()
     winner = np.zeros(y.shape, np.min_scalar_type(-len(others) - 1))
-    for index, position in enumerate(others, start=1):
-        candidate = x[position]
-        np.copyto(winner, index, where=candidate > y)  # not >=: a tie stays with the earlier pixel
+    for index, candidate in enumerate(others, start=1):
+        greater = candidate > y  # not >=: a tie stays with the earlier one
+        np.maximum(winner, greater * winner.dtype.type(index), out=winner)  # numbers only grow
         np.maximum(y, candidate, out=y)
     return y, winner
 

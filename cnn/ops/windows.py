@@ -163,37 +163,53 @@ class Window:
 
 
 def im2col(
-    x: Float[np.ndarray, "n h w c"], window: Window, groups: int = 1
+    x: Float[np.ndarray, "n h w c"], window: Window, groups: int = 1, block: Pair = (1, 1)
 ) -> Float[np.ndarray, "groups rows patch"]:
     """The windows of padded images as the rows of a matrix, one matrix for each group of channels.
 
-    columns[g, (n, p, q), (i, j, c)] = x[n, p·stride_h + i·dilation_h, q·stride_w + j·dilation_w, (g, c)]
+    columns[g, (a, b, n, p, q), (i, j, c)] = x[n, row·stride_h + i·dilation_h, …, (g, c)]
+
+    with row = p·block_h + a, and likewise for the column. With a block of pixels, say a pooling window, rows
+    are grouped by their position (a, b) in it, and windows beyond the last whole block are left out.
     """
-    (stride_h, stride_w), (dilation_h, dilation_w) = window.stride, window.dilation
-    windows = sliding_window_view(x, window.extent, axis=(1, 2))  # (n, rows, columns, c, extent_h, extent_w)
-    windows = windows[:, ::stride_h, ::stride_w, :, ::dilation_h, ::dilation_w]
-    n, out_h, out_w, channels, kernel_h, kernel_w = windows.shape
-    windows = windows.reshape(n, out_h, out_w, groups, channels // groups, kernel_h, kernel_w)
-    windows = windows.transpose(3, 0, 1, 2, 5, 6, 4)  # (groups, n, out_h, out_w, kernel_h, kernel_w, c)
-    return windows.reshape(groups, n * out_h * out_w, kernel_h * kernel_w * (channels // groups))
+    (stride_h, stride_w), (dilation_h, dilation_w), (block_h, block_w) = window.stride, window.dilation, block
+    views = sliding_window_view(x, window.extent, axis=(1, 2))  # (n, rows, columns, c, extent_h, extent_w)
+    views = views[:, ::stride_h, ::stride_w, :, ::dilation_h, ::dilation_w]
+    n, out_h, out_w, channels, kernel_h, kernel_w = views.shape
+    p, q, c = out_h // block_h, out_w // block_w, channels // groups
+    views = views[:, : p * block_h, : q * block_w]
+    views = views.reshape(n, p, block_h, q, block_w, groups, c, kernel_h, kernel_w)
+    if channels == 1:  # one pixel of all windows at a time: longer runs than the pixels of one window
+        columns = views.transpose(7, 8, 6, 5, 2, 4, 0, 1, 3).reshape(kernel_h * kernel_w, 1, -1)
+        return columns.transpose(1, 2, 0)
+    views = views.transpose(
+        5, 2, 4, 0, 1, 3, 7, 8, 6
+    )  # (groups, block_h, block_w, n, p, q, kernel_h, kernel_w, c)
+    return views.reshape(groups, block_h * block_w * n * p * q, kernel_h * kernel_w * c)
 
 
 def col2im(
-    columns: Float[np.ndarray, "groups rows patch"], shape: tuple[int, ...], window: Window
+    columns: Float[np.ndarray, "groups rows patch"],
+    shape: tuple[int, ...],
+    window: Window,
+    block: Pair = (1, 1),
 ) -> Float[np.ndarray, "n h w c"]:
     """The adjoint of im2col: every entry goes back to its pixel; where windows overlap, entries add up.
 
     `shape` is that of the padded images.
     """
     n, h, w, channels = shape
-    (extent_h, extent_w), (stride_h, stride_w) = window.extent, window.stride
-    out_h, out_w = (h - extent_h) // stride_h + 1, (w - extent_w) // stride_w + 1
+    (extent_h, extent_w), (stride_h, stride_w), (block_h, block_w) = window.extent, window.stride, block
+    p, q = ((h - extent_h) // stride_h + 1) // block_h, ((w - extent_w) // stride_w + 1) // block_w
     groups = len(columns)
-    patches = columns.reshape(groups, n, out_h, out_w, -1, channels // groups)
-    patches = patches.transpose(4, 1, 2, 3, 0, 5)  # (kernel_h·kernel_w, n, out_h, out_w, groups, c)
+    patches = columns.reshape(groups, block_h, block_w, n, p, q, -1, channels // groups)
+    patches = patches.transpose(1, 2, 6, 3, 4, 5, 0, 7)  # (block_h, block_w, kernel, n, p, q, groups, c)
     x = np.zeros((n, h, w, groups, channels // groups), columns.dtype)
-    for position, patch in zip(window.positions(out_h, out_w), patches, strict=True):
-        x[position] += patch
+    step_h, step_w = block_h * stride_h, block_w * stride_w
+    for a, b in np.ndindex(block):
+        for (i, j), patch in zip(window.offsets, patches[a, b], strict=True):
+            top, left = a * stride_h + i, b * stride_w + j
+            x[:, top : top + p * step_h : step_h, left : left + q * step_w : step_w] += patch
     return x.reshape(shape)
 
 

@@ -1,0 +1,112 @@
+"""How a network is computed fast: an equivalent network of fewer steps, with the same parameters.
+
+`plan` rewrites lists of layers. Each rewrite rests on an identity of real numbers, so that results differ
+in roundings only:
+
+1. ReLU, then max pooling: the other way round.
+       max(relu(a), relu(b)) = relu(max(a, b)), so that ReLU works on a part of the values.
+2. Conv2D, then max pooling: one step, `ConvMaxPool`.
+       max(a + bias, b + bias) = max(a, b) + bias. Rows of the matrix of patches are grouped by their position
+       in the pooling window, so that the maximum runs over whole blocks, and convolutions that the pool would
+       drop are not computed.
+3. In front of everything: no dL/dx, since nobody needs it.
+
+To compare with the layers as they are: `Workers(model, planned=False)`.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from cnn.layers import Conv2D, Layer, MaxPool2D, ReLU, Residual, Sequential
+from cnn.layers.layer import Shape
+from cnn.ops.pooling import first_maximum
+from cnn.ops.reductions import sum_over_rows
+from cnn.parameter import Parameter
+
+
+def plan(model: Sequential) -> Sequential:
+    """A network that computes the same as `model`, faster, with the same parameters and buffers."""
+    planned = _plan_layers(model.layers)
+    if planned and isinstance(planned[0], Conv2D | ConvMaxPool):
+        planned[0] = copy.copy(planned[0])
+        planned[0].needs_grad_x = False
+    return Sequential(planned)
+
+
+def _plan_layers(layers: Sequence[Layer]) -> list[Layer]:
+    planned: list[Layer] = []
+    for layer in layers:
+        if isinstance(layer, Sequential):
+            planned.append(Sequential(_plan_layers(layer.layers)))
+        elif isinstance(layer, Residual):
+            shortcut = None if layer.shortcut is None else _plan_layers(layer.shortcut)
+            planned.append(Residual(_plan_layers(layer.layers), shortcut))
+        elif isinstance(layer, MaxPool2D):
+            relu = [planned.pop()] if planned and isinstance(planned[-1], ReLU) else []
+            before = planned[-1] if planned else None
+            if isinstance(before, Conv2D) and _can_merge(before, layer):
+                planned[-1] = ConvMaxPool(before, layer)
+            else:
+                planned.append(layer)
+            planned += relu
+        else:
+            planned.append(layer)
+    return planned
+
+
+def _can_merge(conv: Conv2D, pool: MaxPool2D) -> bool:
+    """Whether pooling windows lie side by side, without gaps or padding, so that each is a block of rows."""
+    window = pool.window
+    tiles = window.stride == window.kernel_size and window.dilation == (1, 1) and not window.ceil_mode
+    return conv.groups == 1 and tiles and window.padding == ((0, 0), (0, 0))
+
+
+class ConvMaxPool(Layer):
+    """A convolution and the max pooling behind it: y = max over blocks of (columns · kernels) + bias."""
+
+    needs_grad_x = True
+
+    def __init__(self, conv: Conv2D, pool: MaxPool2D) -> None:
+        self.conv, self.pool = conv, pool
+
+    def forward(
+        self, x: Float[np.ndarray, "n h w c"], training: bool = True
+    ) -> Float[np.ndarray, "n out_h out_w o"]:
+        """Convolutions in groups of equal position in the pooling window, and the maximum over the groups."""
+        block = self.pool.window.kernel_size
+        rows, saved = self.conv.forward_rows(x, block)
+        blocks = rows.reshape(block[0] * block[1], -1, self.conv.out_channels)
+        y, winner = first_maximum(iter(blocks)) if training else (blocks.max(axis=0), None)
+        if self.conv.bias is not None:
+            y += self.conv.bias.value
+        y = y.reshape(len(x), *self.output_shape(x.shape[1:]))
+        if training:
+            self._save(y, winner, saved)
+        return y
+
+    def backward(self, grad_y: Float[np.ndarray, "n out_h out_w o"]) -> Float[np.ndarray, "n h w c"]:
+        """dL/dy to the block that won; from there as in Conv2D."""
+        winner, saved = self._take(grad_y)
+        grad = grad_y.reshape(winner.shape)
+        if self.conv.bias is not None:
+            self.conv.bias.grad = sum_over_rows(grad)
+        blocks = np.prod(self.pool.window.kernel_size)
+        grad_blocks = np.empty((blocks, *grad.shape), grad.dtype)
+        for index, block in enumerate(grad_blocks):
+            np.multiply(grad, winner == index, out=block)
+        self.conv.needs_grad_x = self.needs_grad_x
+        return self.conv.backward_rows(grad_blocks.reshape(1, -1, self.conv.out_channels), saved)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """That of the pooling."""
+        return self.pool.output_shape(self.conv.output_shape(input_shape))
+
+    def __repr__(self) -> str:
+        return f"ConvMaxPool({self.conv!r}, {self.pool!r})"
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Those of the convolution."""
+        return self.conv.parameters()

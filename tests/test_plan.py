@@ -1,0 +1,150 @@
+"""Planned networks compute what the layers as they are compute."""
+
+import copy
+
+import numpy as np
+import pytest
+from conftest import spread
+
+from cnn import (
+    AvgPool2D,
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Flatten,
+    LeakyReLU,
+    MaxPool2D,
+    ReLU,
+    Residual,
+    Sequential,
+    gradient_check,
+)
+from cnn.plan import ConvMaxPool, plan
+
+
+def conv(inputs, outputs, size=3, **options):
+    return Conv2D(inputs, outputs, size, rng=np.random.default_rng(inputs), dtype=np.float64, **options)
+
+
+NETWORKS = {
+    "conv, relu, pool": ([conv(2, 3), ReLU(), MaxPool2D(2)], [ConvMaxPool, ReLU]),
+    "conv, pool": ([conv(2, 3), MaxPool2D((2, 3))], [ConvMaxPool]),
+    "one channel": ([conv(1, 3), ReLU(), MaxPool2D(2)], [ConvMaxPool, ReLU]),
+    "no bias, strides, padding": (
+        [conv(2, 3, bias=False, stride=(2, 1), padding=((1, 2), (0, 1))), ReLU(), MaxPool2D((3, 2))],
+        [ConvMaxPool, ReLU],
+    ),
+    "dilation": ([conv(2, 3, dilation=2), MaxPool2D(2)], [ConvMaxPool]),
+    "groups stay": ([conv(2, 4, groups=2), ReLU(), MaxPool2D(2)], [Conv2D, MaxPool2D, ReLU]),
+    "overlapping pool": ([conv(2, 3), ReLU(), MaxPool2D(3, stride=2)], [Conv2D, MaxPool2D, ReLU]),
+    "padded pool": ([conv(2, 3), ReLU(), MaxPool2D(2, padding=1)], [Conv2D, MaxPool2D, ReLU]),
+    "ceil mode": ([conv(2, 3), MaxPool2D(2, ceil_mode=True)], [Conv2D, MaxPool2D]),
+    "dilated pool": ([conv(2, 3), MaxPool2D(2, dilation=2)], [Conv2D, MaxPool2D]),
+    "batch norm": (
+        [conv(2, 3, bias=False), BatchNorm(3, dtype=np.float64), ReLU(), MaxPool2D(2)],
+        [Conv2D, BatchNorm, MaxPool2D, ReLU],
+    ),
+    "pool first": ([MaxPool2D(2), conv(2, 3), ReLU()], [MaxPool2D, Conv2D, ReLU]),
+    "relu first": ([ReLU(), MaxPool2D(2), conv(2, 3)], [MaxPool2D, ReLU, Conv2D]),
+    "other layers": ([conv(2, 3), LeakyReLU(), AvgPool2D(2)], [Conv2D, LeakyReLU, AvgPool2D]),
+    "two in a row": (
+        [conv(2, 3), ReLU(), MaxPool2D(2), conv(3, 4, 2), ReLU(), MaxPool2D(2)],
+        [ConvMaxPool, ReLU, ConvMaxPool, ReLU],
+    ),
+    "nested": ([Sequential([conv(2, 3), ReLU(), MaxPool2D(2)])], [Sequential]),
+    "residual": (
+        [Residual([conv(2, 3), ReLU(), MaxPool2D(2)], [conv(2, 3), MaxPool2D(2)]), ReLU()],
+        [Residual, ReLU],
+    ),
+    "dense": ([Flatten(), Dense(198, 3, rng=np.random.default_rng(0), dtype=np.float64)], [Flatten, Dense]),
+}
+each_network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def make(name):
+    layers, planned = copy.deepcopy(NETWORKS[name])
+    channels = 1 if name == "one channel" else 2
+    return Sequential(layers), spread(np.random.default_rng(3), (2, 11, 9, channels)), planned
+
+
+@each_network
+def test_the_rewrites_are_these(name):
+    model, _, planned = make(name)
+    assert [type(layer) for layer in plan(model).layers] == planned
+    inner = {"nested": 1, "residual": 2}.get(name, 0)
+    assert str(plan(model)).count("ConvMaxPool") - planned.count(ConvMaxPool) == inner
+
+
+@each_network
+def test_outputs_are_the_same(name):
+    model, x, _ = make(name)
+    for training in (False, True):
+        expected = model.forward(x, training=training)
+        np.testing.assert_allclose(
+            plan(model).forward(x, training=training), expected, rtol=1e-12, atol=1e-14
+        )
+    assert plan(model).output_shape(x.shape[1:]) == model.output_shape(x.shape[1:])
+
+
+@each_network
+def test_gradients_are_the_same(name):
+    model, x, _ = make(name)
+    grad_y = np.random.default_rng(0).standard_normal(model.forward(x).shape)
+    expected_x = model.backward(grad_y)
+    expected = [parameter.grad for parameter in model.parameters().values()]
+    planned = plan(model)
+    planned.forward(x)
+    grad_x = planned.backward(grad_y)
+    for parameter, gradient in zip(planned.parameters().values(), expected, strict=True):
+        np.testing.assert_allclose(parameter.grad, gradient, rtol=1e-11, atol=1e-13)
+    if isinstance(model.layers[0], Conv2D):
+        assert np.isnan(grad_x).all()
+        assert grad_x.shape == x.shape
+    else:
+        np.testing.assert_allclose(grad_x, expected_x, rtol=1e-11, atol=1e-13)
+
+
+@each_network
+def test_gradients_match_finite_differences(name):
+    model, x, _ = make(name)
+    planned = plan(
+        Sequential([LeakyReLU(0.5), *model.layers])
+    )  # so that dL/dx is wanted from all that follows
+    errors = gradient_check(planned, x, rng=np.random.default_rng(4))
+    assert max(errors.values()) < 1e-7, errors
+
+
+@each_network
+def test_parameters_are_shared_and_in_the_same_order(name):
+    model, _, _ = make(name)
+    pairs = zip(plan(model).parameters().values(), model.parameters().values(), strict=True)
+    assert all(one is other for one, other in pairs)
+    pairs = zip(plan(model).buffers().values(), model.buffers().values(), strict=True)
+    assert all(one is other for one, other in pairs)
+
+
+def test_planning_changes_nothing_of_the_model():
+    model, x, _ = make("two in a row")
+    before = repr(model)
+    plan(model)
+    assert repr(model) == before
+    model.forward(x)
+    assert np.isfinite(
+        model.backward(np.ones(model.output_shape(x.shape[1:]), x.dtype)[None].repeat(2, 0))
+    ).all()
+
+
+def test_in_a_tie_the_first_maximum_gets_the_whole_gradient():
+    model = Sequential([conv(1, 1, 1), MaxPool2D(2)])
+    planned = plan(Sequential([LeakyReLU(1.0), *model.layers]))
+    planned.forward(np.ones((1, 2, 2, 1)))
+    kernel = model.layers[0].kernel.value.item()
+    np.testing.assert_array_equal(planned.backward(np.ones((1, 1, 1, 1)))[0, :, :, 0], [[kernel, 0], [0, 0]])
+
+
+def test_float32_stays_float32():
+    rng = np.random.default_rng(0)
+    planned = plan(Sequential([ReLU(), Conv2D(1, 2, 3, rng=rng), ReLU(), MaxPool2D(2)]))
+    y = planned.forward(np.ones((2, 8, 8, 1), np.float32))
+    arrays = [y, planned.backward(np.ones_like(y)), *(p.grad for p in planned.parameters().values())]
+    assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
