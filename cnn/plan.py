@@ -9,7 +9,9 @@ in roundings only:
        max(a + bias, b + bias) = max(a, b) + bias. Rows of the matrix of patches are grouped by their position
        in the pooling window, so that the maximum runs over whole blocks, and convolutions that the pool would
        drop are not computed.
-3. In front of everything: no dL/dx, since nobody needs it.
+3. Conv2D with 3x3 kernels, stride 1 and enough channels: the same sums with fewer products, `WinogradConv2D`.
+       y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for tiles of the image, see `cnn.ops.winograd`. Goes before 2.
+4. In front of everything: no dL/dx, since nobody needs it.
 
 To compare with the layers as they are: `Workers(model, planned=False)`.
 """
@@ -24,13 +26,15 @@ from cnn.layers import Conv2D, Layer, MaxPool2D, ReLU, Residual, Sequential
 from cnn.layers.layer import Shape
 from cnn.ops.pooling import first_maximum
 from cnn.ops.reductions import sum_over_rows
+from cnn.ops.windows import crop, pad
+from cnn.ops.winograd import best_tile, winograd_backward, winograd_forward
 from cnn.parameter import Parameter
 
 
 def plan(model: Sequential) -> Sequential:
     """A network that computes the same as `model`, faster, with the same parameters and buffers."""
     planned = _plan_layers(model.layers)
-    if planned and isinstance(planned[0], Conv2D | ConvMaxPool):
+    if planned and isinstance(planned[0], Conv2D | ConvMaxPool | WinogradConv2D):
         planned[0] = copy.copy(planned[0])
         planned[0].needs_grad_x = False
     return Sequential(planned)
@@ -44,6 +48,8 @@ def _plan_layers(layers: Sequence[Layer]) -> list[Layer]:
         elif isinstance(layer, Residual):
             shortcut = None if layer.shortcut is None else _plan_layers(layer.shortcut)
             planned.append(Residual(_plan_layers(layer.layers), shortcut))
+        elif isinstance(layer, Conv2D) and _is_for_winograd(layer):
+            planned.append(WinogradConv2D(layer))
         elif isinstance(layer, MaxPool2D):
             relu = [planned.pop()] if planned and isinstance(planned[-1], ReLU) else []
             before = planned[-1] if planned else None
@@ -57,11 +63,68 @@ def _plan_layers(layers: Sequence[Layer]) -> list[Layer]:
     return planned
 
 
+def _is_for_winograd(conv: Conv2D) -> bool:
+    """Whether minimal filtering can compute it, and on large images would gain."""
+    window = conv.window
+    plain = window.kernel_size == (3, 3) and window.stride == window.dilation == (1, 1) and conv.groups == 1
+    return plain and best_tile(64, 64, conv.in_channels, conv.out_channels, 64) != 0
+
+
 def _can_merge(conv: Conv2D, pool: MaxPool2D) -> bool:
     """Whether pooling windows lie side by side, without gaps or padding, so that each is a block of rows."""
     window = pool.window
     tiles = window.stride == window.kernel_size and window.dilation == (1, 1) and not window.ceil_mode
     return conv.groups == 1 and tiles and window.padding == ((0, 0), (0, 0))
+
+
+class WinogradConv2D(Layer):
+    """A 3x3 convolution by minimal filtering where that is faster, else as a product of matrices."""
+
+    needs_grad_x = True
+
+    def __init__(self, conv: Conv2D) -> None:
+        self.conv = copy.copy(conv)
+
+    def forward(
+        self, x: Float[np.ndarray, "n h w c"], training: bool = True
+    ) -> Float[np.ndarray, "n out_h out_w o"]:
+        """The sum of `Conv2D`; the tile depends on the shapes alone."""
+        out_h, out_w, out_channels = self.output_shape(x.shape[1:])
+        tile = best_tile(out_h, out_w, self.conv.in_channels, out_channels, len(x))
+        if not tile:
+            y = self.conv.forward(x, training)
+            if training:
+                self._save(y, tile, None, x.shape)
+            return y
+        padded = pad(x, self.conv.window.pads(*x.shape[1:3]))
+        y, transformed = winograd_forward(padded, self.conv.kernel.value, tile)
+        if self.conv.bias is not None:
+            y += self.conv.bias.value
+        if training:
+            self._save(y, tile, transformed, x.shape)
+        return y
+
+    def backward(self, grad_y: Float[np.ndarray, "n out_h out_w o"]) -> Float[np.ndarray, "n h w c"]:
+        """Gradients of kernel, bias and x, by the adjoint of the forward steps."""
+        tile, transformed, x_shape = self._take(grad_y)
+        if not tile:
+            self.conv.needs_grad_x = self.needs_grad_x
+            return self.conv.backward(grad_y)
+        if self.conv.bias is not None:
+            self.conv.bias.grad = sum_over_rows(grad_y)
+        grad_kernel, grad_padded = winograd_backward(grad_y, transformed, tile, self.needs_grad_x)
+        self.conv.kernel.grad = grad_kernel
+        if grad_padded is None:
+            return np.broadcast_to(grad_y.dtype.type(np.nan), x_shape)
+        return crop(grad_padded, self.conv.window.pads(*x_shape[1:3]))
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """That of the convolution."""
+        return self.conv.output_shape(input_shape)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Those of the convolution."""
+        return self.conv.parameters()
 
 
 class ConvMaxPool(Layer):
@@ -70,7 +133,7 @@ class ConvMaxPool(Layer):
     needs_grad_x = True
 
     def __init__(self, conv: Conv2D, pool: MaxPool2D) -> None:
-        self.conv, self.pool = conv, pool
+        self.conv, self.pool = copy.copy(conv), pool
 
     def forward(
         self, x: Float[np.ndarray, "n h w c"], training: bool = True
@@ -103,9 +166,6 @@ class ConvMaxPool(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         """That of the pooling."""
         return self.pool.output_shape(self.conv.output_shape(input_shape))
-
-    def __repr__(self) -> str:
-        return f"ConvMaxPool({self.conv!r}, {self.pool!r})"
 
     def parameters(self) -> dict[str, Parameter]:
         """Those of the convolution."""

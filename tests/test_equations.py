@@ -162,7 +162,9 @@ def test_layer_norm(rng):
     expected = reference.layer_norm(x, layer.gamma.value, layer.beta.value, 0.02)
     np.testing.assert_allclose(layer.forward(x), expected, rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(layer.forward(x, training=False), expected, rtol=1e-12, atol=1e-13)
-    assert LayerNorm(4).epsilon == 1e-5
+    fresh = LayerNorm(4)
+    assert fresh.epsilon == 1e-5
+    np.testing.assert_array_equal([fresh.gamma.value, fresh.beta.value], [[1] * 4, [0] * 4])
 
 
 def test_softmax(rng):

@@ -156,6 +156,17 @@ def test_padding_has_several_spellings(padding, sides, text):
     assert window.describe_padding() == text
 
 
+def test_a_window_has_no_padding_no_dilation_and_no_ceil_mode_unless_told():
+    assert Window.of(2, 3) == Window((2, 2), (3, 3), ((0, 0), (0, 0)), (1, 1))
+    assert not Window.of(2, 3).ceil_mode
+
+
+def test_padding_counts_in_a_mean_unless_told_otherwise():
+    window, x = Window.of(2, 2, 1), np.full((1, 2, 2, 1), 8.0)
+    np.testing.assert_array_equal(avg_pool(x, window), np.full((1, 2, 2, 1), 2))
+    np.testing.assert_array_equal(avg_pool_adjoint(x, x.shape, window), np.full((1, 2, 2, 1), 2))
+
+
 def test_a_pair_is_one_number_or_two():
     assert as_pair("stride", 2) == as_pair("stride", (2, 2)) == as_pair("stride", [2, np.int64(2)]) == (2, 2)
     assert as_pair("stride", (1, 3)) == (1, 3)

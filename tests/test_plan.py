@@ -19,14 +19,28 @@ from cnn import (
     Sequential,
     gradient_check,
 )
-from cnn.plan import ConvMaxPool, plan
+from cnn.plan import ConvMaxPool, WinogradConv2D, plan
 
 
 def conv(inputs, outputs, size=3, **options):
     return Conv2D(inputs, outputs, size, rng=np.random.default_rng(inputs), dtype=np.float64, **options)
 
 
+def wide(inputs, outputs, **options):
+    return conv(inputs, outputs, 3, padding="same", **options)
+
+
 NETWORKS = {
+    "enough channels": (
+        [conv(2, 16), wide(16, 16), ReLU(), wide(16, 16, bias=False)],
+        [Conv2D, WinogradConv2D, ReLU, WinogradConv2D],
+    ),
+    "enough channels, pool": (
+        [conv(2, 16), wide(16, 12), ReLU(), MaxPool2D(2)],
+        [Conv2D, WinogradConv2D, MaxPool2D, ReLU],
+    ),
+    "too few pixels": ([MaxPool2D(4), conv(2, 16, 1), wide(16, 8)], [MaxPool2D, Conv2D, WinogradConv2D]),
+    "stride 2": ([conv(2, 16), conv(16, 16, 3, stride=2)], [Conv2D, Conv2D]),
     "conv, relu, pool": ([conv(2, 3), ReLU(), MaxPool2D(2)], [ConvMaxPool, ReLU]),
     "conv, pool": ([conv(2, 3), MaxPool2D((2, 3))], [ConvMaxPool]),
     "one channel": ([conv(1, 3), ReLU(), MaxPool2D(2)], [ConvMaxPool, ReLU]),
