@@ -4,10 +4,10 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint clean
+.PHONY: help run test lint benchmark clean
 
 help: ## list these commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 run: .venv/installed ## set everything up, train the network, evaluate it, print its test accuracy
 	@$(BIN)/python -m pipeline run
@@ -17,6 +17,9 @@ test: .venv/installed ## set everything up and run the tests
 
 lint: .venv/installed ## check style (ruff) and types (mypy)
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+benchmark: .venv/torch ## measure speed against PyTorch, which this installs: ARGS=--help shows what else
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## delete .venv and tool caches; data, models, reports and DVC's cache stay
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
@@ -29,4 +32,11 @@ clean: ## delete .venv and tool caches; data, models, reports and DVC's cache st
 	@$(PYTHON) -m venv .venv || { echo "error: no virtual environment could be made." \
 	  "On Debian and Ubuntu the package python3-venv is needed."; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+.venv/torch: .venv/installed pyproject.toml # its version is that of the extra "bench"
+	@echo "Installing PyTorch into .venv (once, some minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock $$( \
+	  $(BIN)/python -c 'import tomllib; \
+	    print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"])')
 	@touch $@

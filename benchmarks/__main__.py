@@ -1,0 +1,90 @@
+"""`python -m benchmarks`: measure, print tables, write results.json and results.md."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from threadpoolctl import threadpool_limits
+
+NARROWEST = 120  # columns in which the tables fit, for output that goes to no terminal
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def benchmark(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Batch 64 only and few rounds: a look in two minutes.")
+    ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Also whole programs on MNIST; needs data/processed. Minutes.")
+    ] = False,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="Rounds of the alternation: 11, or 3 with --quick.")
+    ] = None,
+    only: Annotated[
+        str, typer.Option(help="Only cases that contain all these words, as in 'training sample'.")
+    ] = "",
+    output: Annotated[Path, typer.Option(help="The folder for results.json and results.md.")] = Path(
+        "benchmarks"
+    ),
+) -> None:
+    """Measure the library against PyTorch, the machine and plain Python loops."""
+    if find_spec("torch") is None:
+        sys.exit("error: PyTorch is not installed. `make benchmark` installs it and runs this.")
+    # Imported here: they need a second, which --help and the message above do not.
+    from benchmarks import cases, machine, parts, report, suite
+    from benchmarks.processes import torch_process
+    from benchmarks.timing import Pace
+
+    console = Console() if sys.stdout.isatty() else Console(width=NARROWEST)
+    pace = Pace(repeats or (3 if quick else 11), 0.03 if quick else 0.2)
+    words = only.lower().split()
+    with threadpool_limits(1, user_api="blas"), console.status("...") as status:
+        about = machine.describe()
+        console.print(", ".join(f"{key} {value}" for key, value in about.items()), highlight=False)
+        if report.is_busy(about):
+            console.print(report.BUSY_NOTE, style="bold")
+        run = suite.Suite(
+            pace,
+            cases.BATCH_SIZES[:1] if quick else cases.BATCH_SIZES,
+            lambda case: all(word in case.lower() for word in words),
+            lambda case: (
+                status.update(f"{case} ...") if console.is_terminal else print(case, file=sys.stderr)
+            ),
+        )
+        sections: list[report.Section] = []
+
+        def finish(section: report.Section) -> None:
+            if section.rows:
+                sections.append(section)
+                report.print_section(section, console)
+
+        with torch_process() as torch:
+            for measure in (suite.training, suite.inference, suite.layers):
+                finish(measure(run, torch))
+        for measure in (suite.against_peak, suite.against_loops, parts.ideas, parts.torch_keeping_memory):
+            finish(measure(run))
+        if whole:
+            from benchmarks import whole as programs
+
+            for measure in (programs.training, programs.time_to_accuracy, programs.stages):
+                finish(measure(run, quick))
+        about[machine.LOAD] = max(about[machine.LOAD], machine.other_load())
+    if not sections:
+        sys.exit(f"error: No case contains all of the words {only!r}.")
+    settings = {
+        "rounds": pace.rounds,
+        "seconds in a block": pace.seconds,
+        "quick": quick,
+        "only": only or "all",
+    }
+    for path in report.write(output, about, settings, sections):
+        console.print(f"Written: {path}", highlight=False)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m benchmarks")

@@ -1,0 +1,98 @@
+"""The machine, what it can do at most, and how much of that a network asks for."""
+
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import cpu_count
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from cnn import Conv2D, Dense, Sequential
+from cnn.layers.layer import Shape
+
+LOAD = "cores at work for other programs"
+
+PEAK_SIZES = (512, 1024, 1536, 2048)  # rows and columns of the square matrices that are multiplied
+PEAK_TRIES = 8
+
+
+def describe() -> dict[str, Any]:
+    """Processor, cores, versions, and how busy the machine is while nothing is measured."""
+    (blas,) = [
+        f"{library['internal_api']} {library['version']} ({library['architecture']})"
+        for library in threadpool_info()
+        if library["user_api"] == "blas" and "numpy" in library["filepath"]
+    ] or ["unknown"]
+    return {
+        "processor": _processor(),
+        "cores": cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": blas,
+        "torch": version("torch"),
+        LOAD: other_load(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def other_load(seconds: float = 2.0) -> float:
+    """How many cores are at work while this program sleeps for `seconds`; 0 on systems that do not tell."""
+    before = _core_seconds()
+    time.sleep(seconds)
+    return round((_core_seconds() - before) / seconds, 1)
+
+
+def _core_seconds() -> float:
+    """The time that all cores have worked since the system's start; 0 where it is not told."""
+    try:
+        line = Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _waiting, *rest = map(int, line.split()[1:9])  # see proc(5)
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
+def sgemm_peak(threads: int) -> float:
+    """The most that BLAS reaches on so many threads, in 10⁹ operations a second: float32 square products."""
+    rng = np.random.default_rng(0)
+    best = 0.0
+    with threadpool_limits(threads, user_api="blas"):
+        for size in PEAK_SIZES:
+            a = rng.random((size, size), dtype=np.float32)
+            y = a @ a
+            for _ in range(PEAK_TRIES):
+                start = time.perf_counter()
+                np.matmul(a, a, out=y)
+                best = max(best, 2 * size**3 / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def multiply_adds(model: Sequential, shape: Shape, *, training: bool) -> int:
+    """Multiply-adds of convolutions and dense layers for one example, counted from their definitions.
+
+    In training there are three products of the same size: y, dL/dθ and dL/dx; the last is not needed of the
+    first layer.
+    """
+    total = 0
+    for index, layer in enumerate(model.layers):
+        output = layer.output_shape(shape)
+        count = 0
+        if isinstance(layer, Conv2D):
+            count = output[0] * output[1] * layer.kernel.value.size
+        elif isinstance(layer, Dense):
+            count = layer.weight.value.size
+        total += count * ((2 if index == 0 else 3) if training else 1)
+        shape = output
+    return total

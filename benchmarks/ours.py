@@ -1,0 +1,83 @@
+"""Our side: steps of the library on batches in memory."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.timing import Step
+from cnn import SGD, Examples, Layer, Sequential, softmax_cross_entropy
+from cnn.layers.layer import Shape
+from cnn.parallel import Workers
+from cnn.training import compute_gradients
+
+SHARD_SIZE = 32  # images, of a training batch; the default of params.yaml
+PREDICTION_SHARD_SIZE = 32  # images that a worker takes at a time in inference
+LEARNING_RATE = 0.01  # of both sides
+
+
+@contextmanager
+def training_step(
+    model: Sequential, examples: Examples, workers: int, *, planned: bool = True
+) -> Iterator[Step]:
+    """Forward, loss, backward and SGD's step on all of `examples`; changes a copy of the model."""
+    model = deepcopy(model)
+    optimizer = SGD(model.parameters(), LEARNING_RATE)
+    batch = np.arange(len(examples.images))
+    with Workers(model, workers, planned=planned) as pool:
+
+        def step() -> None:
+            compute_gradients(pool, softmax_cross_entropy, examples, batch, SHARD_SIZE)
+            optimizer.step()
+
+        yield step
+
+
+@contextmanager
+def prediction(model: Sequential, images: NDArray[np.float32], workers: int) -> Iterator[Step]:
+    """The logits of `images`."""
+    with Workers(model, workers) as pool:
+        yield lambda: pool.predict(images, PREDICTION_SHARD_SIZE)
+
+
+class Identity(Layer):
+    """y = x. In front of a layer, it makes that layer compute dL/dx, which a first layer leaves out."""
+
+    def forward(self, x: NDArray[Any], training: bool = True) -> NDArray[Any]:
+        """x."""
+        return x
+
+    def backward(self, grad_y: NDArray[Any]) -> NDArray[Any]:
+        """dL/dy."""
+        return grad_y
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The same as the input's."""
+        return input_shape
+
+
+@contextmanager
+def layer_step(
+    layer: Layer, x: NDArray[np.float32], grad_y: NDArray[np.float32], workers: int, shard_size: int
+) -> Iterator[Step]:
+    """Forward and backward of one layer on shards of x: (dL/dx of each shard, dL/dθ of each parameter)."""
+    shards = [slice(start, start + shard_size) for start in range(0, len(x), shard_size)]
+
+    def run(model: Sequential, shard: slice) -> tuple[NDArray[Any], list[NDArray[Any]]]:
+        model.forward(x[shard], training=True)
+        grad_x = model.backward(grad_y[shard])
+        return grad_x, [parameter.grad for parameter in model.parameters().values()]  # type: ignore[misc]
+
+    with Workers(Sequential([Identity(), layer]), workers) as pool:
+
+        def step() -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+            (first, totals), *others = pool.map(run, shards)
+            for _, gradients in others:
+                for total, gradient in zip(totals, gradients, strict=True):
+                    total += gradient
+            return [first, *(grad_x for grad_x, _ in others)], totals
+
+        yield step

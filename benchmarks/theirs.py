@@ -1,0 +1,220 @@
+"""PyTorch's side: the same networks and layers with the same weights. The only file that imports torch.
+
+It runs in a process of its own (`benchmarks.processes`), so that neither side's threads and memory settings
+touch the other's. What was prepared last stays in this module, once for each memory layout.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks.ours import LEARNING_RATE
+from benchmarks.timing import block
+from cnn import (
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Examples,
+    Flatten,
+    GlobalAvgPool2D,
+    Layer,
+    MaxPool2D,
+    ReLU,
+    Sequential,
+)
+from cnn.layers.layer import Shape
+from cnn.parallel import keep_freed_memory
+from pipeline.processed import load_description, load_examples
+
+LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+
+_steps: dict[str, Callable[[], Any]] = {}
+_epochs: dict[str, Callable[[NDArray[np.integer[Any]]], float]] = {}
+
+
+def run(layout: str, steps: int) -> float:
+    """Seconds for so many steps of what was prepared last, in one of LAYOUTS."""
+    return block(_steps[layout])(steps)
+
+
+def prepare_training(
+    model: Sequential, shape: Shape, examples: Examples, threads: int, keep_memory: bool = False
+) -> None:
+    """Forward, loss, backward and SGD's step on all of `examples`.
+
+    With `keep_memory`, freed memory is kept for the next step, as our side does; for the rest of the process.
+    """
+    if keep_memory:
+        keep_freed_memory()
+    torch.set_num_threads(threads)
+    labels = torch.from_numpy(examples.targets.argmax(axis=1))
+    for layout in LAYOUTS:
+        network = twin(model, shape).to(memory_format=LAYOUTS[layout])
+        optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE)
+        images = to_tensor(examples.images, layout)
+        _steps[layout] = partial(training_step, network, optimizer, images, labels)
+
+
+def training_step(
+    network: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+) -> None:
+    """One step of gradient descent."""
+    optimizer.zero_grad(set_to_none=True)
+    cross_entropy(network(images), labels).backward()
+    optimizer.step()
+
+
+def prepare_epochs(model: Sequential, batch_size: int, learning_rate: float, threads: int) -> None:
+    """Whole epochs of SGD on data/processed, which is held in memory as tensors."""
+    torch.set_num_threads(threads)
+    description = load_description()
+    for layout in LAYOUTS:
+        network = twin(model, description["image_shape"]).to(memory_format=LAYOUTS[layout])
+        optimizer = torch.optim.SGD(network.parameters(), learning_rate)
+        train, validation = (
+            (
+                to_tensor(np.array(examples.images), layout),
+                torch.from_numpy(examples.targets.argmax(axis=1)),
+            )
+            for examples in (load_examples(part, description) for part in ("train", "validation"))
+        )
+        _epochs[layout] = partial(_epoch, network, optimizer, train, validation, batch_size)
+
+
+def run_epoch(layout: str, order: NDArray[np.integer[Any]]) -> tuple[float, float]:
+    """Seconds for one epoch through the images in `order`, and the validation accuracy after it."""
+    start = time.perf_counter()
+    accuracy = _epochs[layout](order)
+    return time.perf_counter() - start, accuracy
+
+
+def _epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor],
+    batch_size: int,
+    order: NDArray[np.integer[Any]],
+) -> float:
+    """What `cnn.fit` does in an epoch, sums for the report included; the validation accuracy."""
+    images, labels = train
+    loss_sum, correct = 0.0, 0
+    network.train()
+    for batch in torch.from_numpy(order).split(batch_size):
+        optimizer.zero_grad(set_to_none=True)
+        outputs = network(images[batch])
+        loss = cross_entropy(outputs, labels[batch])
+        loss.backward()
+        optimizer.step()
+        loss_sum += loss.item() * len(batch)
+        correct += int((outputs.argmax(dim=1) == labels[batch]).sum())
+    network.eval()
+    with torch.inference_mode():
+        outputs = torch.cat([network(part) for part in validation[0].split(256)])
+        cross_entropy(outputs, validation[1])
+    return float((outputs.argmax(dim=1) == validation[1]).double().mean())
+
+
+def prepare_prediction(model: Sequential, shape: Shape, images: NDArray[np.float32], threads: int) -> None:
+    """The logits of `images`."""
+    torch.set_num_threads(threads)
+    for layout in LAYOUTS:
+        network = twin(model, shape).to(memory_format=LAYOUTS[layout]).eval()
+        _steps[layout] = torch.inference_mode()(partial(network, to_tensor(images, layout)))
+
+
+def prepare_layer(
+    layer: Layer, shape: Shape, x: NDArray[np.float32], grad_y: NDArray[np.float32], threads: int
+) -> None:
+    """Forward and backward of one layer, dL/dx included."""
+    torch.set_num_threads(threads)
+    for layout in LAYOUTS:
+        module = twin(Sequential([layer]), shape).to(memory_format=LAYOUTS[layout])
+        tensors = to_tensor(x, layout).requires_grad_(), to_tensor(grad_y, layout)
+        _steps[layout] = partial(_layer_step, module, *tensors)
+
+
+def _layer_step(module: nn.Module, x: Tensor, grad_y: Tensor) -> tuple[Tensor, ...]:
+    """dL/dx and the gradients of the parameters."""
+    return torch.autograd.grad(module(x), [x, *module.parameters()], grad_y)
+
+
+def layer_gradient(layout: str) -> NDArray[np.float32]:
+    """dL/dx of what `prepare_layer` prepared, as our side lays it out."""
+    grad_x = _steps[layout]()[0]
+    return grad_x.permute(0, 2, 3, 1).numpy() if grad_x.ndim == 4 else grad_x.numpy()
+
+
+def logits(model: Sequential, shape: Shape, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+    """What the twin says of `images`, and how many parameters it has."""
+    network = twin(model, shape).eval()
+    with torch.inference_mode():
+        y = network(to_tensor(images, "NCHW")).numpy()
+    return y, sum(parameter.numel() for parameter in network.parameters())
+
+
+def twin(model: Sequential, shape: Shape) -> nn.Sequential:
+    """`model` in PyTorch, for inputs of `shape` (h, w, c), with copies of its weights."""
+    modules: list[nn.Module] = []
+    flattened: Shape | None = None  # the shape before Flatten, where a dense layer follows
+    for layer in model.layers:
+        modules.append(_convert(layer, shape, flattened))
+        flattened = shape if isinstance(layer, Flatten) else None
+        shape = layer.output_shape(shape)
+    return nn.Sequential(*modules)
+
+
+def to_tensor(x: NDArray[np.float32], layout: str) -> Tensor:
+    """Images (n, h, w, c) as PyTorch's (n, c, h, w), in a memory layout of LAYOUTS; vectors as they are."""
+    tensor = torch.from_numpy(x)
+    return tensor.permute(0, 3, 1, 2).contiguous(memory_format=LAYOUTS[layout]) if x.ndim == 4 else tensor
+
+
+def _convert(layer: Layer, shape: Shape, flattened: Shape | None) -> nn.Module:
+    match layer:
+        case Conv2D():
+            (top, bottom), (left, right) = layer.window.pads(*shape[:2])
+            if (top, left) != (bottom, right):
+                raise ValueError(f"PyTorch pads both sides alike, and {layer!r} does not.")
+            module: nn.Module = nn.Conv2d(
+                layer.in_channels,
+                layer.out_channels,
+                layer.window.kernel_size,
+                stride=layer.window.stride,
+                padding=(top, left),
+                dilation=layer.window.dilation,
+                groups=layer.groups,
+                bias=layer.bias is not None,
+            )
+            values = [layer.kernel.value.transpose(3, 2, 0, 1)]  # (h, w, in, out) to (out, in, h, w)
+            values += [] if layer.bias is None else [layer.bias.value]
+        case Dense():
+            module = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+            weight = layer.weight.value
+            if flattened is not None:  # rows from the order (h, w, c) to (c, h, w)
+                weight = weight.reshape(*flattened, -1).transpose(2, 0, 1, 3).reshape(weight.shape)
+            values = [weight.T, *([] if layer.bias is None else [layer.bias.value])]
+        case BatchNorm():
+            module = nn.BatchNorm2d(layer.channels, eps=layer.epsilon, momentum=1 - layer.momentum)
+            values = [layer.gamma.value, layer.beta.value]
+            module.running_mean.copy_(torch.from_numpy(layer.running_mean))
+            module.running_var.copy_(torch.from_numpy(layer.running_var))
+        case MaxPool2D():
+            return nn.MaxPool2d(layer.window.kernel_size, layer.window.stride)
+        case GlobalAvgPool2D():
+            return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        case ReLU() | Flatten():
+            return nn.ReLU() if isinstance(layer, ReLU) else nn.Flatten()
+        case _:
+            raise ValueError(f"There is no twin of {layer!r} yet.")
+    with torch.no_grad():
+        for parameter, value in zip(module.parameters(), values, strict=True):
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))
+    return module

@@ -1,0 +1,78 @@
+"""Timing in alternation: what is compared takes turns, so that a busy machine slows all of it alike."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Step = Callable[[], object]
+Block = Callable[[int], float]  # does so many steps, and returns the seconds that all of them took
+
+WARM_UP_STEPS = 2
+MOST_STEPS = 1000  # to a block
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long to measure: `rounds` blocks for each contender, each as many steps as fit into `seconds`."""
+
+    rounds: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long one contender took as another: median and quartiles over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+def block(step: Step, clock: Callable[[], float] = time.perf_counter) -> Block:
+    """`step`, several times over, under a clock."""
+
+    def run(steps: int) -> float:
+        start = clock()
+        for _ in range(steps):
+            step()
+        return clock() - start
+
+    return run
+
+
+def alternate(contenders: Mapping[str, Block], pace: Pace) -> dict[str, list[float]]:
+    """The seconds that a step of each contender took, round by round.
+
+    In each round every contender has one block, in turn. How many steps a block has is settled before the
+    first round. A block of several steps begins with one that does not count: what the contender needs may
+    have left the processor's caches while the others had their turn.
+    """
+    steps = {}
+    for name, run in contenders.items():
+        run(WARM_UP_STEPS)
+        steps[name] = min(MOST_STEPS, max(1, round(pace.seconds / max(run(1), 1e-9))))
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(pace.rounds):
+        for name, run in contenders.items():
+            if steps[name] > 1:
+                run(1)
+            times[name].append(run(steps[name]) / steps[name])
+    return times
+
+
+def paired_ratio(base: Sequence[float], other: Sequence[float]) -> Ratio:
+    """other / base, formed within each round before anything is averaged: above 1, `base` is faster."""
+    low, median, high = np.quantile(np.array(other) / np.array(base), [0.25, 0.5, 0.75])
+    return Ratio(float(median), float(low), float(high))
+
+
+def fastest(times: Mapping[str, Sequence[float]]) -> str:
+    """The name with the smallest median."""
+    return min(times, key=lambda name: float(np.median(times[name])))
+
+
+def milliseconds(times: Sequence[float]) -> float:
+    """The median of `times`, which are in seconds."""
+    return float(np.median(times)) * 1000

@@ -1,0 +1,238 @@
+"""The benchmarks' own arithmetic, and that both sides of them compute the same."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import __main__ as program
+from benchmarks import cases, loops, machine, ours, report, whole
+from benchmarks.machine import multiply_adds
+from benchmarks.parts import rewrite_one_by_one
+from benchmarks.processes import torch_process
+from benchmarks.timing import Pace, Ratio, alternate, block, fastest, milliseconds, paired_ratio
+from cnn import BatchNorm, Conv2D, softmax_cross_entropy
+from cnn.parallel import Workers
+from cnn.training import compute_gradients
+
+each_network = pytest.mark.parametrize("name", cases.INPUT_SHAPES)
+
+
+def own_gradients(model, examples):
+    """Loss and gradients of one shard, by the library."""
+    count = len(examples.images)
+    with Workers(model) as workers:
+        loss, _ = compute_gradients(workers, softmax_cross_entropy, examples, np.arange(count), count)
+    return loss, {name: parameter.grad for name, parameter in model.parameters().items()}
+
+
+def assert_close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+# Timing
+
+
+def test_a_block_is_the_time_of_its_steps_alone():
+    now = [5.0]
+
+    def step():
+        now[0] += 0.25
+
+    assert block(step, lambda: now[0])(3) == 0.75
+
+
+def test_contenders_take_turns_with_as_many_steps_as_fit():
+    log = []
+
+    def contender(name, seconds):
+        def run(steps):
+            log.append((name, steps))
+            return steps * seconds
+
+        return run
+
+    times = alternate({"a": contender("a", 0.1), "b": contender("b", 3.0)}, Pace(rounds=2, seconds=0.5))
+    warm_up = [("a", 2), ("a", 1), ("b", 2), ("b", 1)]
+    assert log == warm_up + 2 * [("a", 1), ("a", 5), ("b", 1)]  # long steps need no warming up
+    assert times == {"a": [0.1, 0.1], "b": [3.0, 3.0]}
+
+
+def test_ratios_are_formed_within_rounds():
+    ours, theirs = [1.0, 10.0, 2.0], [3.0, 30.0, 2.0]
+    assert paired_ratio(ours, theirs) == Ratio(median=3.0, low=2.0, high=3.0)
+    assert milliseconds(theirs) / milliseconds(ours) == 1.5
+
+
+def test_the_fastest_has_the_smallest_median():
+    assert fastest({"a": [1.0, 5.0, 5.0], "b": [4.0, 4.0, 90.0]}) == "b"
+
+
+# Counting
+
+
+@pytest.mark.parametrize(
+    ("name", "inference", "training"),
+    [
+        ("baseline", 26 * 26 * 72 + 13520, 2 * 26 * 26 * 72 + 3 * 13520),
+        (
+            "sample",
+            26 * 26 * 288 + 11 * 11 * 18432 + 204800 + 1280,
+            2 * 26 * 26 * 288 + 3 * (11 * 11 * 18432 + 204800 + 1280),
+        ),
+    ],
+)
+def test_multiply_adds_are_those_counted_by_hand(name, inference, training):
+    model, shape = cases.make_network(name)
+    assert multiply_adds(model, shape, training=False) == inference
+    assert multiply_adds(model, shape, training=True) == training
+
+
+def test_the_vgg_like_network_is_the_one_described():
+    model, shape = cases.make_network("VGG-like")
+    convolutions = [layer for layer in model.layers if isinstance(layer, Conv2D)]
+    assert [layer.out_channels for layer in convolutions] == [64, 64, 128, 128, 256, 256]
+    assert all(layer.padding == "same" and layer.kernel_size == 3 for layer in convolutions)
+    assert sum(isinstance(layer, BatchNorm) for layer in model.layers) == 6
+    assert multiply_adds(model, shape, training=False) == (
+        1024 * 9 * (3 * 64 + 64 * 64) + 256 * 9 * (64 + 128) * 128 + 64 * 9 * (128 + 256) * 256 + 2560
+    )
+
+
+# What is compared computes the same
+
+
+def test_loops_give_the_gradients_of_the_library():
+    model, shape = cases.make_network("baseline")
+    examples = cases.make_examples(2, shape)
+    loss, gradients = loops.gradients(model, examples)
+    own_loss, own = own_gradients(model, examples)
+    assert own_loss == pytest.approx(loss, rel=1e-5)
+    for actual, expected in zip(own.values(), gradients, strict=True):
+        assert_close(actual, expected)
+
+
+def test_rewrites_by_hand_change_no_gradient():
+    model, shape = cases.make_network("sample")
+    examples = cases.make_examples(4, shape)
+    _, expected = own_gradients(model, examples)
+    for network in rewrite_one_by_one(model).values():
+        with Workers(network, planned=False) as workers:
+            compute_gradients(workers, softmax_cross_entropy, examples, np.arange(4), 4)
+        for parameter, gradient in zip(network.parameters().values(), expected.values(), strict=True):
+            assert_close(parameter.grad, gradient)
+
+
+def test_a_layer_in_shards_gives_the_gradients_of_the_whole(rng):
+    layer = Conv2D(2, 3, 3, padding="same", rng=rng)
+    x = rng.standard_normal((5, 6, 6, 2), dtype=np.float32)
+    grad_y = rng.standard_normal((5, 6, 6, 3), dtype=np.float32)
+    layer.forward(x)
+    grad_x = layer.backward(grad_y)
+    with ours.layer_step(layer, x, grad_y, workers=2, shard_size=2) as step:
+        parts, gradients = step()
+    assert_close(np.concatenate(parts), grad_x)
+    for actual, parameter in zip(gradients, layer.parameters().values(), strict=True):
+        assert_close(actual, parameter.grad)
+
+
+@each_network
+def test_pytorch_gives_the_same_logits_and_gradients(name):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: make benchmark")
+    from benchmarks import theirs
+
+    model, shape = cases.make_network(name)
+    images, targets = (array.astype(np.float64) for array in cases.make_examples(4, shape))
+    for parameter in model.parameters().values():  # in float64, where no rounding decides a maximum
+        parameter.value = parameter.value.astype(np.float64)
+    outputs = model.forward(images)
+    model.backward(softmax_cross_entropy(outputs, targets)[1])
+    # The gradients as weights of another network, whose twin lays them out as PyTorch's.
+    gradients, _ = cases.make_network(name)
+    for parameter, own in zip(gradients.parameters().values(), model.parameters().values(), strict=True):
+        parameter.value = own.grad
+    for layout, memory_format in theirs.LAYOUTS.items():
+        network = theirs.twin(model, shape).double().to(memory_format=memory_format)
+        other_outputs = network(theirs.to_tensor(images, layout))
+        torch.nn.functional.cross_entropy(other_outputs, torch.from_numpy(targets.argmax(axis=1))).backward()
+        np.testing.assert_allclose(outputs, other_outputs.detach().numpy(), rtol=0, atol=1e-10)
+        twins = zip(network.parameters(), theirs.twin(gradients, shape).parameters(), strict=True)
+        for parameter, own in twins:  # a twin's weights are float32
+            np.testing.assert_allclose(parameter.grad.numpy(), own.detach().numpy(), rtol=1e-6, atol=1e-10)
+
+
+def test_pytorch_runs_in_its_own_process_in_both_layouts():
+    pytest.importorskip("torch", reason="PyTorch is not installed: make benchmark")
+    model, shape = cases.make_network("baseline")
+    with torch_process() as torch:
+        torch.prepare_training(model, shape, cases.make_examples(4, shape), 1)
+        assert all(run(2) > 0 for run in torch.blocks().values())
+        with pytest.raises(KeyError):
+            torch.run("NHWC", 1)
+
+
+# Reports
+
+SECTION = report.Section(
+    "Training step", "One note.", [{"what": "sample", "threads": 2, "ours, ms": 9.876, "ratio": 1.25}]
+)
+
+
+def test_results_are_written_as_json_and_as_a_page(tmp_path):
+    paths = report.write(tmp_path / "new", {"cores": 2}, {"quick": True}, [SECTION])
+    assert json.loads(paths[0].read_text()) == {
+        "machine": {"cores": 2},
+        "settings": {"quick": True},
+        "sections": [{"title": SECTION.title, "note": SECTION.note, "rows": SECTION.rows}],
+    }
+    page = paths[1].read_text()
+    assert page.endswith(
+        "- cores: 2\n- quick: True\n\n## Training step\n\nOne note.\n\n"
+        "| what | threads | ours, ms | ratio |\n| --- | ---: | ---: | ---: |\n| sample | 2 | 9.88 | 1.25 |\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1234.5, "1,234"), (99.96, "100.0"), (12.34, "12.3"), (0.987, "0.99"), (64, "64")]
+)
+def test_numbers_are_written_with_what_counts(value, text):
+    assert report.format_value(value) == text
+
+
+def test_without_pytorch_it_says_what_installs_it(monkeypatch):
+    monkeypatch.setattr(program, "find_spec", lambda name: None)
+    result = CliRunner().invoke(program.app, ["--quick"])
+    assert result.exit_code == 1
+    assert result.output == "error: PyTorch is not installed. `make benchmark` installs it and runs this.\n"
+
+
+@pytest.mark.parametrize(("cores", "busy"), [(0.0, False), (0.1, False), (1.0, True)])
+def test_a_busy_machine_is_pointed_out(cores, busy):
+    page = report.to_markdown({machine.LOAD: cores}, {}, [])
+    assert (report.BUSY_NOTE in page) == busy
+
+
+# Whole programs
+
+
+def test_time_and_memory_of_a_command_are_its_own(tmp_path):
+    ballast = np.ones(40_000_000, np.float32)  # 160 MB here must not count there
+    used = whole.measure([sys.executable, "-c", "b'x' * 50_000_000"], tmp_path)
+    assert 0 < used["seconds"] < 60
+    assert 50 < used["megabytes"] < 120
+    assert ballast.all()
+
+
+def test_a_command_that_fails_is_told(tmp_path):
+    with pytest.raises(RuntimeError, match=r"-c 1/0 failed:\n(.|\n)*ZeroDivisionError"):
+        whole.measure([sys.executable, "-c", "1/0"], tmp_path)
+
+
+def test_the_copy_of_the_project_leaves_out_what_git_ignores(tmp_path):
+    whole.copy_project(tmp_path)
+    assert (tmp_path / "params.yaml").exists()
+    assert (tmp_path / "cnn/layers/conv2d.py").exists()
+    assert not (tmp_path / "data/processed").exists()
+    assert not (tmp_path / ".venv").exists()
