@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.timing import Step
 from cnn import SGD, Examples, Layer, Sequential, softmax_cross_entropy
 from cnn.layers.layer import Shape
-from cnn.parallel import Workers
+from cnn.parallel import Replica, Workers
 from cnn.training import compute_gradients
 
 SHARD_SIZE = 32  # images, of a training batch; the default of params.yaml
@@ -66,10 +66,10 @@ def layer_step(
     """Forward and backward of one layer on shards of x: (dL/dx of each shard, dL/dθ of each parameter)."""
     shards = [slice(start, start + shard_size) for start in range(0, len(x), shard_size)]
 
-    def run(model: Sequential, shard: slice) -> tuple[NDArray[Any], list[NDArray[Any]]]:
-        model.forward(x[shard], training=True)
-        grad_x = model.backward(grad_y[shard])
-        return grad_x, [parameter.grad for parameter in model.parameters().values()]  # type: ignore[misc]
+    def run(replica: Replica, shard: slice) -> tuple[NDArray[Any], list[NDArray[Any]]]:
+        replica.model.forward(x[shard], training=True)
+        grad_x = replica.model.backward(grad_y[shard])
+        return grad_x, [parameter.grad for parameter in replica.parameters]  # type: ignore[misc]
 
     with Workers(Sequential([Identity(), layer]), workers) as pool:
 

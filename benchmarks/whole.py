@@ -105,8 +105,9 @@ def time_to_accuracy(suite: Suite, quick: bool) -> Section:
     section = Section(
         "Time to an accuracy on MNIST",
         f"`{GOOD_NETWORK}`, {epochs} epochs of Adam, one cycle with its peak at {PEAK_RATE:g}, shifts up to "
-        f"{SHIFT:g} pixel, seed {SEED}; {WORKERS} threads. The test images are looked at after every epoch for this table alone, off the clock. The first epoch "
-        "that reaches a mark counts; the last row is what a run would report.",
+        f"{SHIFT:g} pixel, seed {SEED}; {WORKERS} threads. The test images are looked at after every epoch "
+        "for this table alone, off the clock. The first epoch that reaches a mark counts; the last row is "
+        "what a run would report.",
     )
     if not suite.starts(section.title, GOOD_NETWORK):
         return section

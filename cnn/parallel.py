@@ -15,20 +15,37 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import cache
 from queue import SimpleQueue
+from time import perf_counter
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import NDArray
 
 from cnn.checks import check_count
 from cnn.layers import Sequential
+from cnn.parameter import Parameter
 from cnn.plan import plan
 
+SHORT, TRIALS = 0.0015, 8  # seconds, tasks
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # names and numbers of glibc's malloc.h
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+class Replica(NamedTuple):
+    """A copy of the model: the same arrays as parameters, all else its own."""
+
+    model: Sequential
+    parameters: list[Parameter]
+    buffers: list[NDArray[Any]]
+
+    @classmethod
+    def of(cls, model: Sequential) -> "Replica":
+        """`model` itself, with its parameters and buffers at hand."""
+        return cls(model, list(model.parameters().values()), list(model.buffers().values()))
 
 
 class Workers:
@@ -41,13 +58,14 @@ class Workers:
     def __init__(self, model: Sequential, workers: int = 1, *, planned: bool = True) -> None:
         self.workers = check_count("workers", workers)
         keep_freed_memory()
-        self.model = model
-        self._replicas: SimpleQueue[Sequential] = SimpleQueue()
+        self.original = Replica.of(model)
+        self._replicas: SimpleQueue[Replica] = SimpleQueue()
         for _ in range(workers):
-            values = {id(parameter.value): parameter.value for parameter in model.parameters().values()}
+            values = {id(parameter.value): parameter.value for parameter in self.original.parameters}
             replica = copy.deepcopy(model, dict(values))  # `values` keeps those arrays from being copied
-            self._replicas.put(plan(replica) if planned else replica)
+            self._replicas.put(Replica.of(plan(replica) if planned else replica))
         self._threads = ThreadPoolExecutor(workers)
+        self._seconds: dict[str, list[float]] = {}
 
     def __enter__(self) -> "Workers":
         return self
@@ -57,10 +75,12 @@ class Workers:
     ) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def map(self, function: Callable[[Sequential, Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    def map(self, function: Callable[[Replica, Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """function(replica, task) for each task, in order; each replica starts from the model's state.
 
         No more than two tasks for each worker wait for their results to be taken, so that memory stays small.
+        Tasks that take less than SHORT seconds are computed one after the other in the calling thread, where
+        they are done sooner than threads could pass them on: the first calls of a function tell.
         """
 
         def run(task: Task) -> Result:
@@ -71,6 +91,15 @@ class Workers:
             finally:
                 self._replicas.put(replica)
 
+        seconds = self._seconds.setdefault(function.__qualname__, [])
+        if self.workers == 1 or len(seconds) < TRIALS or min(seconds) < SHORT:
+            for task in tasks:
+                start = perf_counter()
+                result = run(task)
+                seconds.append(perf_counter() - start)
+                del seconds[:-TRIALS]
+                yield result
+            return
         waiting: deque[Future[Result]] = deque()
         for task in tasks:
             context = copy_context()  # so that np.errstate, say, holds in the threads, too
@@ -84,18 +113,16 @@ class Workers:
         """`Sequential.predict` on all workers."""
         check_count("batch_size", batch_size)
 
-        def forward(replica: Sequential, start: int) -> Float[np.ndarray, "batch *out"]:
-            return replica.forward(np.asarray(x[start : start + batch_size]), training=False)
+        def forward(replica: Replica, start: int) -> Float[np.ndarray, "batch *out"]:
+            return replica.model.forward(np.asarray(x[start : start + batch_size]), training=False)
 
         return np.concatenate(list(self.map(forward, range(0, max(len(x), 1), batch_size))))
 
-    def _refresh(self, replica: Sequential) -> None:
+    def _refresh(self, replica: Replica) -> None:
         """The model's parameters, whose arrays may have been exchanged, and copies of its buffers."""
-        for own, parameter in zip(
-            replica.parameters().values(), self.model.parameters().values(), strict=True
-        ):
+        for own, parameter in zip(replica.parameters, self.original.parameters, strict=True):
             own.value = parameter.value
-        for own_buffer, buffer in zip(replica.buffers().values(), self.model.buffers().values(), strict=True):
+        for own_buffer, buffer in zip(replica.buffers, self.original.buffers, strict=True):
             own_buffer[...] = buffer
 
 

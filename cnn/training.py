@@ -14,7 +14,7 @@ from cnn.clipping import clip_by_norm, clip_by_value
 from cnn.layers import Sequential
 from cnn.moving_average import MovingAverage
 from cnn.optimizers import Optimizer
-from cnn.parallel import Workers
+from cnn.parallel import Replica, Workers
 from cnn.random import Stream, derive_rng
 from cnn.schedules import Schedule
 
@@ -176,20 +176,22 @@ def compute_gradients(
     derived from `seed`, the epoch and step in `at`, and the shard's number.
     """
 
-    def run(model: Sequential, shard: int) -> _Shard:
+    def run(replica: Replica, shard: int) -> _Shard:
+        model = replica.model
         indices = batch[shard * shard_size : (shard + 1) * shard_size]
         images, targets = examples.images[indices], examples.targets[indices]
         fraction = len(indices) / len(batch)
         if augment is not None:
             images = augment(images, derive_rng(seed, Stream.AUGMENTATION, *at, shard))
-        outputs = model.forward(images, training=True, rng=derive_rng(seed, Stream.DROPOUT, *at, shard))
+        rng = derive_rng(seed, Stream.DROPOUT, *at, shard) if model.takes_rng else None
+        outputs = model.forward(images, training=True, rng=rng)
         shard_loss, grad_outputs = loss(outputs, targets)
         model.backward(grad_outputs * fraction)
         return _Shard(
             shard_loss * fraction,
             count_correct(outputs, targets),
-            [_gradient(parameter.grad) for parameter in model.parameters().values()],
-            [buffer * fraction for buffer in model.buffers().values()],
+            [_gradient(parameter.grad) for parameter in replica.parameters],
+            [buffer * fraction for buffer in replica.buffers],
         )
 
     shards = workers.map(run, range(-(-len(batch) // shard_size)))
@@ -202,9 +204,9 @@ def compute_gradients(
             first.gradients + first.buffers, shard.gradients + shard.buffers, strict=True
         ):
             total += array
-    for parameter, gradient in zip(workers.model.parameters().values(), first.gradients, strict=True):
+    for parameter, gradient in zip(workers.original.parameters, first.gradients, strict=True):
         parameter.grad = gradient
-    for buffer, average in zip(workers.model.buffers().values(), first.buffers, strict=True):
+    for buffer, average in zip(workers.original.buffers, first.buffers, strict=True):
         buffer[...] = average
     return total_loss, correct
 

@@ -1,6 +1,7 @@
 """Worker threads: the same bits for any number of them, and nothing lost on the way."""
 
 import threading
+from time import sleep
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_a_task_changes_no_state_of_the_model():
     before = model.state_dict()
 
     def train(replica, task):
-        return replica.forward(examples(5).images, training=True, rng=np.random.default_rng(0))
+        return replica.model.forward(examples(5).images, training=True, rng=np.random.default_rng(0))
 
     with Workers(model, 2) as workers:
         one, other = workers.map(train, range(2))
@@ -140,3 +141,18 @@ def test_numpys_error_state_holds_in_the_threads():
 def test_the_number_of_workers_is_a_whole_number():
     with pytest.raises(ValueError, match=r"^workers must be a whole number >= 1; received 0\.$"):
         Workers(network(), 0)
+
+
+def test_short_tasks_are_computed_in_the_calling_thread_and_long_ones_in_others():
+    def short(replica, task):
+        return threading.get_ident()
+
+    def long(replica, task):
+        sleep(0.01)
+        return threading.get_ident()
+
+    with Workers(network(), 2) as workers:
+        for _ in range(3):
+            assert set(workers.map(short, range(8))) == {threading.get_ident()}
+        list(workers.map(long, range(8)))  # the trials
+        assert threading.get_ident() not in set(workers.map(long, range(8)))

@@ -22,10 +22,9 @@ class Residual(Layer):
     Raises: ValueError where the branches' shapes differ.
     """
 
-    takes_rng = True
-
     def __init__(self, layers: Sequence[Layer], shortcut: Sequence[Layer] | None = None) -> None:
         self.layers, self.shortcut = list(layers), None if shortcut is None else list(shortcut)
+        self.takes_rng = any(layer.takes_rng for layer in [*self.layers, *(self.shortcut or [])])
         self._branches = {"layers": Sequential(self.layers), "shortcut": Sequential(self.shortcut or [])}
 
     def forward(

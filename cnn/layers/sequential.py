@@ -17,10 +17,9 @@ class Sequential(Layer):
     A layer's name is its index, so that parameters are named as in "0.kernel".
     """
 
-    takes_rng = True
-
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)
+        self.takes_rng = any(layer.takes_rng for layer in self.layers)
 
     def forward(
         self,
