@@ -4,8 +4,10 @@ The 1/N of the mean appears here, once, and nowhere else in a gradient.
 """
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
+from numpy.typing import ArrayLike
 
+from cnn.checks import check_range
 from cnn.ops.softmax import log_softmax
 
 
@@ -14,7 +16,7 @@ def softmax_cross_entropy(
     targets: Float[np.ndarray, "n k"],
     *,
     label_smoothing: float = 0.0,
-    class_weights: Float[np.ndarray, " k"] | None = None,
+    class_weights: ArrayLike | None = None,
 ) -> tuple[float, Float[np.ndarray, "n k"]]:
     """How surprised the prediction softmax(logits) is by the targets.
 
@@ -30,19 +32,18 @@ def softmax_cross_entropy(
 
     Args:
         logits: any real numbers; one row for each example, one column for each class.
-        targets: one-hot rows, or any rows of probabilities that sum to 1.
+        targets: one-hot rows, or any rows of probabilities that sum to 1, of any dtype.
         label_smoothing: the part of each target that goes to all K classes alike, in [0, 1].
         class_weights: how much each class counts, >= 0; None is 1 for all.
 
     Raises: ValueError where shapes differ, there is no example, or an option is out of its range.
     """
-    _check_shapes("Logits", logits, targets)
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be in [0, 1]; received {label_smoothing!r}.")
+    targets = _checked_targets("Logits", logits, targets)
+    label_smoothing = check_range("label_smoothing", label_smoothing, 0, 1)
     if label_smoothing:
         targets = (1 - label_smoothing) * targets + label_smoothing / targets.shape[1]
     if class_weights is not None:
-        targets = targets * _check_weights(class_weights, targets.shape[1]).astype(targets.dtype)
+        targets = targets * _checked_weights(class_weights, targets)
     log_p = log_softmax(logits)
     loss = -float((targets * log_p).sum()) / len(logits)
     return loss, (np.exp(log_p) * targets.sum(axis=1, keepdims=True) - targets) / len(logits)
@@ -62,7 +63,7 @@ def cross_entropy(
 
     Raises: ValueError where the two shapes differ, there is no example, or a probability is negative.
     """
-    _check_shapes("Probabilities", probabilities, targets)
+    targets = _checked_targets("Probabilities", probabilities, targets)
     if probabilities.min() < 0:
         raise ValueError(
             f"Probabilities must be >= 0; received {probabilities.min():g}. Does the network end in Softmax?"
@@ -83,23 +84,29 @@ def mean_squared_error(
     Source: Bishop, "Pattern Recognition and Machine Learning" (2006), equation 5.14, as a mean.
     Raises: ValueError where the two shapes differ or there is no example.
     """
-    _check_shapes("Outputs", outputs, targets)
+    targets = _checked_targets("Outputs", outputs, targets)
     difference = outputs - targets
     return float(np.square(difference).mean()), difference * (2 / difference.size)
 
 
-def _check_shapes(name: str, outputs: Float[np.ndarray, "*a"], targets: Float[np.ndarray, "*b"]) -> None:
+def _checked_targets(
+    name: str, outputs: Float[np.ndarray, "*a"], targets: Shaped[np.ndarray, "*b"]
+) -> Float[np.ndarray, "n k"]:
+    """`targets` in the dtype of `outputs`, so that the gradient has it, too."""
     if outputs.ndim != 2 or outputs.shape != targets.shape or not len(outputs):
         raise ValueError(
             f"{name} and one-hot targets must both have shape (examples, classes), with at least one "
             f"example; received {name.lower()} {outputs.shape} and targets {targets.shape}."
         )
+    return targets.astype(outputs.dtype, copy=False)
 
 
-def _check_weights(weights: Float[np.ndarray, " k"], classes: int) -> Float[np.ndarray, " k"]:
-    if weights.shape != (classes,) or not np.isfinite(weights).all() or weights.min() < 0:
+def _checked_weights(weights: ArrayLike, targets: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
+    array = np.asarray(weights, targets.dtype)
+    classes = targets.shape[1]
+    if array.shape != (classes,) or not np.isfinite(array).all() or array.min() < 0 or not array.any():
         raise ValueError(
-            f"class_weights must be {classes} finite numbers >= 0, one for each class; "
-            f"received {weights.tolist()}."
+            f"class_weights must be {classes} finite numbers >= 0, one for each class and not all 0; "
+            f"received {np.asarray(weights).tolist()}."
         )
-    return weights
+    return array

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.checks import check_range
+from cnn.checks import check_flag, check_range
 from cnn.parameter import Parameter
 from cnn.state import Stateful
 
@@ -42,6 +42,11 @@ class Optimizer(Stateful):
         memory: Sequence[str] = (),
     ) -> None:
         self.parameters = dict(parameters)
+        if len({id(parameter) for parameter in self.parameters.values()}) < len(self.parameters):
+            raise ValueError(
+                "A parameter stands under two names, and each layer's backward assigns its gradient anew: "
+                "layers cannot share parameters."
+            )
         self.learning_rate = check_range("learning_rate", learning_rate, 0, low_included=False)
         self.weight_decay = check_range("weight_decay", weight_decay, 0)
         self._step = np.zeros((), np.int64)
@@ -102,7 +107,7 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         self.momentum = check_range("momentum", momentum, 0, 1, high_included=False)
-        self.nesterov = nesterov
+        self.nesterov = check_flag("nesterov", nesterov)
         if nesterov and momentum == 0:
             raise ValueError("nesterov looks ahead along the momentum, so it needs momentum > 0; received 0.")
         memory = ["velocity"] if momentum else []

@@ -51,6 +51,9 @@ class Replica(NamedTuple):
 class Workers:
     """Threads that each have a replica of the model: the same parameters, all else its own.
 
+    For the whole process, memory that is freed is kept from then on, see `keep_freed_memory`. Functions given
+    to `map` must not use the same Workers: all its replicas may be busy waiting.
+
     Replicas are planned for speed (`cnn.plan`), which changes roundings; `planned=False` keeps the layers as
     they are, to compare. Use it in a `with` block, at whose end the threads stop.
     """
@@ -110,7 +113,7 @@ class Workers:
             yield waiting.popleft().result()
 
     def predict(self, x: Float[np.ndarray, "n *shape"], batch_size: int = 256) -> Float[np.ndarray, "n *out"]:
-        """`Sequential.predict` on all workers."""
+        """`Sequential.predict` on all workers; planned, so that roundings may differ."""
         check_count("batch_size", batch_size)
 
         def forward(replica: Replica, start: int) -> Float[np.ndarray, "batch *out"]:

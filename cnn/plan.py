@@ -11,7 +11,7 @@ in roundings only:
        drop are not computed.
 3. Conv2D with 3x3 kernels, stride 1 and enough channels: the same sums with fewer products, `WinogradConv2D`.
        y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for tiles of the image, see `cnn.ops.winograd`. Goes before 2.
-4. In front of everything: no dL/dx, since nobody needs it.
+4. A convolution in front of everything: no dL/dx, since nobody needs it.
 
 To compare with the layers as they are: `Workers(model, planned=False)`.
 """
@@ -32,7 +32,12 @@ from cnn.parameter import Parameter
 
 
 def plan(model: Sequential) -> Sequential:
-    """A network that computes the same as `model`, faster, with the same parameters and buffers."""
+    """A network that computes the same as `model`, faster, with the same parameters and buffers.
+
+    Subclasses stay as they are: nobody knows here what they compute.
+    """
+    if type(model) is not Sequential:
+        return model
     planned = _plan_layers(model.layers)
     if planned and isinstance(planned[0], Conv2D | ConvMaxPool | WinogradConv2D):
         planned[0] = copy.copy(planned[0])
@@ -43,17 +48,17 @@ def plan(model: Sequential) -> Sequential:
 def _plan_layers(layers: Sequence[Layer]) -> list[Layer]:
     planned: list[Layer] = []
     for layer in layers:
-        if isinstance(layer, Sequential):
+        if type(layer) is Sequential:
             planned.append(Sequential(_plan_layers(layer.layers)))
-        elif isinstance(layer, Residual):
+        elif type(layer) is Residual:
             shortcut = None if layer.shortcut is None else _plan_layers(layer.shortcut)
             planned.append(Residual(_plan_layers(layer.layers), shortcut))
-        elif isinstance(layer, Conv2D) and _is_for_winograd(layer):
+        elif type(layer) is Conv2D and _is_for_winograd(layer):
             planned.append(WinogradConv2D(layer))
-        elif isinstance(layer, MaxPool2D):
-            relu = [planned.pop()] if planned and isinstance(planned[-1], ReLU) else []
+        elif type(layer) is MaxPool2D:
+            relu = [planned.pop()] if planned and type(planned[-1]) is ReLU else []
             before = planned[-1] if planned else None
-            if isinstance(before, Conv2D) and _can_merge(before, layer):
+            if type(before) is Conv2D and _can_merge(before, layer):
                 planned[-1] = ConvMaxPool(before, layer)
             else:
                 planned.append(layer)

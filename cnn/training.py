@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +33,9 @@ class Examples(NamedTuple):
 class EpochReport:
     """How one pass over the training set went.
 
-    The training figures are means over the epoch's batches, taken while the weights were changing; the
-    validation figures are those of the weights at the epoch's end. Accuracies are fractions.
+    The learning rate is that of the last step. The training figures are means over the epoch's batches,
+    taken while the weights were changing; the validation figures are those of the weights at its end.
+    Accuracies are fractions.
     """
 
     epoch: int
@@ -87,19 +88,26 @@ def fit(
 
     Args:
         augment: changes the training images of each shard at random, (images, rng) -> images.
-        clip_norm, clip_value: limits of the gradients, see `cnn.clipping`; None sets none.
+        clip_value, clip_norm: limits of the gradients, see `cnn.clipping`, in this order; None sets none.
         moving_average: of the weights; where there is one, its averages are validated, and they are the
             model's weights while a report is out.
         patience: stop after so many epochs without a higher validation accuracy; None never does.
-        workers: threads that compute shards; the result is the same for any number of them.
+        workers: threads that compute shards; the result is the same for any number of them. See
+            `cnn.parallel`, which also changes how this process keeps memory.
         on_batch: called after every step.
 
     Raises NonFiniteLossError as soon as the loss of a batch, or of the validation examples, is not finite;
-    ValueError for a count that is no whole number >= 1.
+    ValueError, at the first report, for a count that is no whole number >= 1 or examples without targets.
     """
     counts = {"epochs": epochs, "batch_size": batch_size, "shard_size": shard_size}
     for name, count in (counts if patience is None else counts | {"patience": patience}).items():
         check_count(name, count)
+    for part, (images, targets) in {"training": train, "validation": validation}.items():
+        if not len(images) == len(targets) >= 1:
+            raise ValueError(
+                f"There must be as many {part} images as targets, and at least one; received {len(images)} "
+                f"and {len(targets)}."
+            )
     steps_per_epoch = -(-len(train.images) // batch_size)
     step, best, best_epoch = 0, -1.0, 0
     with Workers(model, workers) as pool:
@@ -108,7 +116,7 @@ def fit(
             examples, loss_sum, correct = 0, 0.0, 0
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
-                optimizer.learning_rate = rate = schedule(step / steps_per_epoch)
+                optimizer.learning_rate = rate = _learning_rate(schedule, step / steps_per_epoch)
                 batch_loss, batch_correct = compute_gradients(
                     pool, loss, train, batch, shard_size, seed=seed, at=(epoch, step), augment=augment
                 )
@@ -142,6 +150,19 @@ def fit(
                 best, best_epoch = accuracy, epoch
             elif patience is not None and epoch - best_epoch >= patience:
                 return
+
+
+def _learning_rate(schedule: Schedule, t: float) -> float:
+    try:
+        rate = schedule(t)
+    except OverflowError:
+        rate = inf
+    if not isfinite(rate):
+        raise NonFiniteLossError(
+            f"The schedule's learning rate became infinite {t:.3g} epochs after the start. "
+            "A smaller factor, or a longer time between steps, helps."
+        )
+    return rate
 
 
 def _check_finite(name: str, loss: float, when: str, learning_rate: float) -> None:

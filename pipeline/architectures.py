@@ -38,7 +38,7 @@ from cnn import (
 from cnn.initializers import Initializer
 from cnn.layers.layer import Shape
 from cnn.random import Stream, derive_rng
-from pipeline.errors import UserError, unknown
+from pipeline.errors import UserError, shown, unknown
 from pipeline.params import Params, load_layers
 from pipeline.paths import ARCHITECTURES
 
@@ -98,6 +98,8 @@ def build_chosen(params: Params, input_shape: Shape, classes: int) -> tuple[Sequ
     layers, source = load_layers(name), f"{ARCHITECTURES}: {name}"
     rng = derive_rng(params.seed, Stream.INITIALIZATION)
     model = build_model(layers, source, input_shape, classes, rng)
+    if not model.parameters():
+        raise UserError(f"A network without any parameter cannot learn.\nIn {source}.")
     _check_ending(model, params.train.loss.name, source)
     return model, layers
 
@@ -134,15 +136,24 @@ def _check_ending(model: Sequential, loss: str, source: str) -> None:
             "The loss cross_entropy needs probabilities: let the network end with {type: softmax}, or take "
             f"the loss softmax_cross_entropy.\nIn {source}, and in params.yaml: train.loss.name."
         )
-    for index in reversed(range(len(model.layers) if loss == "softmax_cross_entropy" else 0)):
-        if gives_probabilities(model.layers[index]):
-            raise UserError(
-                "The loss softmax_cross_entropy needs logits, since it applies softmax itself, and twice "
-                "would be wrong. Remove this softmax, or set train.loss.name to cross_entropy.\n"
-                f"In {source}[{index}]."
-            )
-        if model.layers[index].parameters():
-            break
+    after_parameters: list[Layer] = []
+    for layer in _flat(model):
+        after_parameters = [] if layer.parameters() else [*after_parameters, layer]
+    if loss == "softmax_cross_entropy" and any(isinstance(layer, Softmax) for layer in after_parameters):
+        raise UserError(
+            "The loss softmax_cross_entropy needs logits, since it applies softmax itself, and twice would "
+            "be wrong. Remove the softmax after the last layer with parameters, or set train.loss.name to "
+            f"cross_entropy.\nIn {source}."
+        )
+
+
+def _flat(model: Sequential) -> list[Layer]:
+    """The layers of `model`, with those of a Sequential in its place."""
+    return [
+        inner
+        for layer in model.layers
+        for inner in (_flat(layer) if isinstance(layer, Sequential) else [layer])
+    ]
 
 
 def _build_layers(
@@ -167,8 +178,8 @@ def _build_layers(
             options = _check_options(kind, {k: v for k, v in spec.items() if k != "type"})
         except UserError as error:
             raise UserError(f"{error}\nIn {place} ({kind}), whose input has shape {shape}.") from None
-        for name in _nested(LAYERS[kind]) & options.keys():
-            if options[name] is not None:
+        for name in _nested(LAYERS[kind]):
+            if options.get(name) is not None:
                 options[name], _ = _build_layers(options[name], f"{place}.{name}", shape, rng)
         try:
             layer = _build_layer(LAYERS[kind], options, shape, rng)
@@ -194,10 +205,14 @@ def _check_options(kind: str, options: dict[str, Any]) -> dict[str, Any]:
     try:
         # Through JSON, since a pair is a list in YAML, and strict pydantic takes lists for tuples only there.
         parsed = schema.model_validate_json(json.dumps(options, default=str))
-    except ValidationError as error:
+    except (RecursionError, ValueError) as error:
+        if not isinstance(error, ValidationError) or not error.errors()[0]["loc"]:
+            raise UserError(f"The options of {kind} are nested too deeply.") from None
         # A name that is not known comes first: it may be the one that is missing, misspelt.
         details = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         name = str(details["loc"][0])
+        if name in INFERRED:
+            raise UserError(f"{name} follows from the layer's place: leave it out.") from None
         if details["type"] == "missing":
             raise UserError(f"{kind} needs {name}.") from None
         if details["type"] == "extra_forbidden":
@@ -210,7 +225,7 @@ def _check_options(kind: str, options: dict[str, Any]) -> dict[str, Any]:
         kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
         expected = " or ".join(inspect.formatannotation(kind).replace("typing.", "") for kind in kinds)
         expected = expected.replace("list[Any]", "list of layers").replace("NoneType", "null")
-        raise UserError(f"{name} must be of type {expected}; received {options[name]!r}.") from None
+        raise UserError(f"{name} must be of type {expected}; received {shown(options[name])}.") from None
     checked = {name: getattr(parsed, name) for name in parsed.model_fields_set}
     return checked | {k: INITIALIZERS[v] for k, v in checked.items() if k == "initializer"}
 
@@ -219,9 +234,9 @@ def _is_text(key: object) -> bool:
     return isinstance(key, str)
 
 
-def _nested(layer_type: type[Layer]) -> set[str]:
-    """The names of the constructor's arguments that are layers."""
-    return {name for name, hint in _hints(layer_type).items() if hint in NESTED}
+def _nested(layer_type: type[Layer]) -> list[str]:
+    """The names of the constructor's arguments that are layers, in their order: that of the initial draws."""
+    return [name for name, hint in _hints(layer_type).items() if hint in NESTED]
 
 
 def _hints(layer_type: type[Layer]) -> dict[str, Any]:

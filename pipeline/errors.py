@@ -14,3 +14,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     nearest = get_close_matches(name, names, n=1)
     hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
     return f"Unknown {kind} '{name}'.{hint} Known: {', '.join(names)}."
+
+
+def shown(value: object) -> str:
+    """`value` as a person would write it in YAML, or nearly so."""
+    return "null" if value is None else repr(value)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from pipeline.datasets import DATASETS
-from pipeline.errors import UserError, unknown
+from pipeline.errors import UserError, shown, unknown
 from pipeline.paths import ARCHITECTURES, PARAMS
 from pipeline.yaml_files import read_mapping
 
@@ -44,6 +44,7 @@ def _fraction_or_count(value: float) -> float:
 Count = Annotated[int, Field(ge=1)]
 Kept = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
+Pixels = Annotated[float, Field(ge=0, le=1000)]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -199,23 +200,23 @@ class Schedule(Choice):
 class Elastic(Section):
     """See `cnn.augmentation.elastic_distortion`."""
 
-    strength: NotNegative = Field(description="the root-mean-square displacement in pixels: a number >= 0")
-    smoothness: Positive = Field(
-        description="how far neighbours move together, in pixels: a number > 0",
+    strength: Pixels = Field(description="the root-mean-square displacement in pixels: in [0, 1000]")
+    smoothness: Annotated[float, Field(gt=0, le=1000)] = Field(
+        description="how far neighbours move together, in pixels: in (0, 1000]"
     )
 
 
 class Augmentation(Section):
     """How training images are changed at random; see `cnn.augmentation`."""
 
-    random_shift: NotNegative = Field(description="the largest shift in pixels: a number >= 0")
+    random_shift: Pixels = Field(description="the largest shift in pixels: in [0, 1000]")
     random_rotation: float = Field(ge=0, le=180, description="the largest angle in degrees: in [0, 180]")
     random_zoom: Kept = Field(description="the largest change of size, a fraction: in [0, 1)")
     random_shear: float = Field(ge=0, lt=90, description="the largest angle in degrees: in [0, 90)")
     elastic_distortion: Elastic = Field(description="the keys of this augmentation")
     horizontal_flip: float = Field(ge=0, le=1, description="the probability of a flip: in [0, 1]")
-    cutout: Annotated[int, Field(ge=0)] = Field(
-        description="the side of the square that is blanked, in pixels: a whole number >= 0"
+    cutout: Annotated[int, Field(ge=0, le=1000)] = Field(
+        description="the side of the square that is blanked, in pixels: a whole number in [0, 1000]"
     )
 
 
@@ -324,4 +325,4 @@ def _describe(details: ErrorDetails) -> str:
         case "value_error" if (text := str(details["ctx"]["error"])) != "out of range":
             return f"- {key}: {text}"
         case _:
-            return f"- {key} must be {description}; received {details['input']!r}."
+            return f"- {key} must be {description}; received {shown(details['input'])}."

@@ -5,6 +5,7 @@ import io
 import json
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -34,6 +35,11 @@ def train() -> None:
     params = load_params()
     architecture = params.model.architecture
     description = load_description()
+    if description["dataset"] != params.data.dataset:
+        raise UserError(
+            f"data/processed holds {description['dataset']}, but params.yaml says {params.data.dataset}. "
+            "Bring them together with: dvc repro"
+        )
     image_shape = tuple(description["image_shape"])
     model, layers = build_chosen(params, image_shape, len(description["class_names"]))
     console = Console(markup=False)
@@ -76,7 +82,7 @@ def environment() -> dict[str, Any]:
 
 def _fit_with_progress(
     model: Sequential, params: Params, description: dict[str, Any], console: Console
-) -> Any:
+) -> Iterator[EpochReport]:
     """`fit`, with a moving bar on a terminal, and a line for each epoch anywhere."""
     options = params.train
     images = description["examples"]["train"]
@@ -159,5 +165,5 @@ def _to_csv(history: list[EpochReport]) -> str:
     writer = csv.DictWriter(stream, [field.name for field in fields(EpochReport)], lineterminator="\n")
     writer.writeheader()
     for report in history:
-        writer.writerow({k: round(v, 6) for k, v in asdict(report).items()})
+        writer.writerow({k: float(f"{v:.6g}") if k != "epoch" else v for k, v in asdict(report).items()})
     return stream.getvalue()

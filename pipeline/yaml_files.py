@@ -28,6 +28,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid YAML: {error.problem}{place}.") from None
     except YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+    except ValueError as error:  # a date or a number that looks like one and is none
+        raise UserError(f"{path} holds a value that cannot be read: {error}.") from None
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise UserError(f"{path} must hold keys with values, `key: value`; it holds {found}.")

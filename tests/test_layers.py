@@ -564,7 +564,7 @@ def test_a_nested_state_that_does_not_fit_is_refused_with_full_names():
 def test_a_backward_out_of_turn_says_what_is_missing(rng):
     assert refusal(MaxPool2D(2).backward, np.ones((1, 2, 2, 1)), error=RuntimeError) == (
         "MaxPool2D(2).backward() was called without a forward(x, training=True) before it. "
-        "Each backward uses up one training forward."
+        "Each backward uses up one training forward; a layer can stand in a network once."
     )
 
 

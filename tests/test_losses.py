@@ -101,11 +101,11 @@ def test_an_option_out_of_its_range_is_refused():
     logits, targets = np.zeros((2, 3)), np.eye(3)[:2]
     with pytest.raises(ValueError, match=r"^label_smoothing must be in \[0, 1\]; received 1.5.$"):
         softmax_cross_entropy(logits, targets, label_smoothing=1.5)
-    for weights in ([1.0, 2.0], [1.0, -1.0, 0.0], [1.0, float("nan"), 0.0]):
+    for weights in ([1.0, 2.0], [1.0, -1.0, 0.0], [1.0, float("nan"), 0.0], [0.0, 0.0, 0.0]):
         with pytest.raises(ValueError) as error:
             softmax_cross_entropy(logits, targets, class_weights=np.array(weights))
         assert str(error.value) == (
-            f"class_weights must be 3 finite numbers >= 0, one for each class; received {weights}."
+            f"class_weights must be 3 finite numbers >= 0, one for each class and not all 0; received {weights}."
         )
 
 
@@ -159,3 +159,21 @@ def test_mean_squared_error_equals_its_definition(rng):
 def test_other_losses_refuse_shapes_that_do_not_match(loss, name):
     with pytest.raises(ValueError, match=f"^{name} and one-hot targets must both have shape"):
         loss(np.ones((2, 3)), np.ones((3, 2)))
+
+
+@pytest.mark.parametrize("loss", [softmax_cross_entropy, cross_entropy, mean_squared_error])
+@pytest.mark.parametrize("dtype", [int, np.float64])
+def test_the_targets_dtype_does_not_matter(loss, dtype):
+    outputs = np.full((2, 3), 0.25, np.float32)
+    targets = np.eye(3, dtype=np.float32)[:2]
+    expected = loss(outputs, targets)
+    value, gradient = loss(outputs, targets.astype(dtype))
+    assert value == expected[0]
+    assert gradient.dtype == np.float32
+    np.testing.assert_array_equal(gradient, expected[1])
+
+
+def test_weights_may_be_a_list_and_targets_whole_numbers():
+    logits = np.zeros((2, 2), np.float32)
+    loss, _ = softmax_cross_entropy(logits, np.eye(2, dtype=int), class_weights=[0.5, 0.5])
+    assert loss == pytest.approx(log(2) / 2)

@@ -1,15 +1,20 @@
 import inspect
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from ruamel.yaml import YAML
 
 import cnn
 import cnn.augmentation
 import cnn.schedules
 from pipeline import architectures, methods, params
+from pipeline import train as train_stage
 from pipeline.architectures import INITIALIZERS, LAYERS, build_chosen, build_model
 from pipeline.datasets import DATASETS
 from pipeline.errors import UserError
@@ -77,7 +82,7 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         ("train.epochs", "ten", "a whole number >= 1; received 'ten'."),
         ("train.epochs", 2.0, "a whole number >= 1; received 2.0."),
         ("train.epochs", True, "a whole number >= 1; received True."),
-        ("train.epochs", None, "a whole number >= 1; received None."),
+        ("train.epochs", None, "a whole number >= 1; received null."),
         ("train", [1], "train must be the keys of training; received [1]."),
         (
             "train.optimizer.learning_rate",
@@ -122,8 +127,8 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         ("train.moving_average", 1, "in [0, 1), or null; received 1."),
         ("train.schedule.one_cycle.rise", 1, "in (0, 1); received 1."),
         ("train.augmentation.random_zoom", 1, "in [0, 1); received 1."),
-        ("train.augmentation.cutout", 2.5, "a whole number >= 0; received 2.5."),
-        ("train.augmentation.elastic_distortion.smoothness", 0, "a number > 0; received 0."),
+        ("train.augmentation.cutout", 2.5, "a whole number in [0, 1000]; received 2.5."),
+        ("train.augmentation.elastic_distortion.smoothness", 0, "in (0, 1000]; received 0."),
         ("train.optimizer.adam.beta3", 1, "Did you mean 'train.optimizer.adam.beta2'?"),
         ("evaluate.confidence_level", 1.0, "a fraction between 0 and 1; received 1.0."),
         (3, 4, "3 is no known key: keys are words."),
@@ -316,7 +321,7 @@ def test_an_unknown_architecture_gets_the_nearest_name():
 LOGITS = [*FLAT, {"type": "dense", "out_features": 10}]
 TWICE = (
     "The loss softmax_cross_entropy needs logits, since it applies softmax itself, and twice would be wrong. "
-    "Remove this softmax, or set train.loss.name to cross_entropy.\nIn {path}: mine[2]."
+    "Remove the softmax after the last layer with parameters, or set train.loss.name to cross_entropy.\nIn {path}: mine."
 )
 WITHOUT = (
     "The loss cross_entropy needs probabilities: let the network end with {{type: softmax}}, or take the loss "
@@ -329,7 +334,11 @@ WITHOUT = (
     [
         ("softmax_cross_entropy", [{"type": "softmax"}], TWICE),
         ("softmax_cross_entropy", [{"type": "softmax"}, {"type": "relu"}], TWICE),
-        ("softmax_cross_entropy", [{"type": "sequential", "layers": [{"type": "softmax"}]}], TWICE),
+        (
+            "softmax_cross_entropy",
+            [{"type": "sequential", "layers": [{"type": "softmax"}, {"type": "relu"}]}],
+            TWICE,
+        ),
         ("softmax_cross_entropy", [{"type": "softmax"}, {"type": "dense", "out_features": 10}], None),
         ("softmax_cross_entropy", [{"type": "log_softmax"}], None),
         ("cross_entropy", [], WITHOUT),
@@ -463,3 +472,89 @@ def public_functions(module):
 
 def returning(module, result):
     return [f for f in public_functions(module) if inspect.get_annotations(f)["return"] == result]
+
+
+def test_initial_values_do_not_depend_on_pythons_hash_seed():
+    code = (
+        "import numpy as np, hashlib; from pipeline.architectures import build_model; "
+        "from pipeline.params import load_layers; "
+        "model = build_model(load_layers('residual'), 'x', (28, 28, 1), 10, np.random.default_rng(0)); "
+        "print(hashlib.md5(b''.join(a.tobytes() for a in model.state_dict().values())).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in range(4)
+    }
+    assert len(digests) == 1
+
+
+def test_what_follows_from_the_layers_place_must_be_left_out(build):
+    with pytest.raises(UserError, match=r"^in_channels follows from the layer's place: leave it out."):
+        build([{"type": "conv2d", "in_channels": 1, "out_channels": 2, "kernel_size": 3}])
+
+
+def test_a_network_that_cannot_learn_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "architectures.yaml"
+    path.write_text("mine:\n- {type: avg_pool2d, kernel_size: [5, 14]}\n- {type: flatten}\n")
+    monkeypatch.setattr(architectures, "ARCHITECTURES", path)
+    monkeypatch.setattr(architectures, "load_layers", lambda name: load_layers(name, path))
+    chosen = load_params(write(tmp_path, {"model.architecture": "mine"}))
+    with pytest.raises(UserError, match=r"^A network without any parameter cannot learn."):
+        build_chosen(chosen, (28, 28, 1), 10)
+
+
+@pytest.mark.parametrize("text", ["seed: 2024-13-45\n", "seed: !!int abc\n"])
+def test_a_value_that_yaml_cannot_read_is_told(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"holds a value that cannot be read|is not valid YAML"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
+    keys = {
+        "train.epochs": 7,
+        "train.batch_size": 11,
+        "train.shard_size": 3,
+        "train.patience": 5,
+        "train.clip_norm": 1.5,
+        "train.clip_value": 2.5,
+        "train.moving_average": 0.75,
+        "train.augmentation.random_shift": 2,
+        "train.optimizer.name": "adam",
+        "seed": 3,
+    }
+    received = {}
+
+    def record(model, loss, optimizer, schedule, train, validation, **options):
+        received.update(options, optimizer=optimizer, rate=schedule(0.0))
+        return iter(())
+
+    monkeypatch.setattr(train_stage, "fit", record)
+    monkeypatch.setattr(train_stage, "load_examples", lambda part, description: None)
+    description = {"class_names": ["0"] * 10, "examples": {"train": 5}, "mean": 0.5, "deviation": 0.25}
+    chosen = load_params(write(tmp_path, keys))
+    model, _ = build_chosen(chosen, (28, 28, 1), 10)
+    list(train_stage._fit_with_progress(model, chosen, description, Console()))
+    wanted = {
+        "epochs": 7,
+        "batch_size": 11,
+        "shard_size": 3,
+        "patience": 5,
+        "clip_norm": 1.5,
+        "clip_value": 2.5,
+        "seed": 3,
+    }
+    assert {key: received[key] for key in wanted} == wanted
+    assert received["moving_average"].decay == 0.75
+    assert isinstance(received["optimizer"], cnn.Adam)
+    assert received["rate"] == 0.001
+    images = np.zeros((1, 4, 4, 1), np.float32)
+    shifted = received["augment"](images, np.random.default_rng(0))
+    assert -2.0 <= shifted.min() < -1.0  # black, (0 − 0.5) / 0.25, came in

@@ -40,6 +40,10 @@ NETWORKS = {
         [Conv2D, WinogradConv2D, MaxPool2D, ReLU],
     ),
     "too few pixels": ([MaxPool2D(4), conv(2, 16, 1), wide(16, 8)], [MaxPool2D, Conv2D, WinogradConv2D]),
+    "wide, dilated": ([conv(2, 16), wide(16, 16, dilation=2)], [Conv2D, Conv2D]),
+    "wide, groups": ([conv(2, 16), wide(16, 16, groups=2)], [Conv2D, Conv2D]),
+    "wide, 3x1": ([conv(2, 16), conv(16, 16, (3, 1))], [Conv2D, Conv2D]),
+    "wide, 1x3": ([conv(2, 16), conv(16, 16, (1, 3))], [Conv2D, Conv2D]),
     "stride 2": ([conv(2, 16), conv(16, 16, 3, stride=2)], [Conv2D, Conv2D]),
     "conv, relu, pool": ([conv(2, 3), ReLU(), MaxPool2D(2)], [ConvMaxPool, ReLU]),
     "conv, pool": ([conv(2, 3), MaxPool2D((2, 3))], [ConvMaxPool]),
@@ -162,3 +166,45 @@ def test_float32_stays_float32():
     y = planned.forward(np.ones((2, 8, 8, 1), np.float32))
     arrays = [y, planned.backward(np.ones_like(y)), *(p.grad for p in planned.parameters().values())]
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+
+
+def test_subclasses_are_left_as_they_are():
+    class Mine(Sequential):
+        pass
+
+    class Loud(Conv2D):
+        pass
+
+    class Leaky(ReLU):
+        pass
+
+    rng = np.random.default_rng(0)
+    loud = Loud(1, 2, 3, rng=rng)
+    model = Sequential([loud, Leaky(), MaxPool2D(2)])
+    assert [type(layer) for layer in plan(model).layers] == [Loud, Leaky, MaxPool2D]
+    assert plan(Mine([loud])).layers == [loud]
+    assert type(plan(Mine([loud]))) is Mine
+
+
+@pytest.mark.parametrize("name", ["conv, relu, pool", "stride 2", "enough channels"])
+def test_the_models_own_layers_still_give_their_gradient_after_planning(name):
+    model, x, _ = make(name)
+    planned = plan(model)
+    y = planned.forward(x)
+    planned.backward(np.ones_like(y))
+    model.forward(x)
+    assert np.isfinite(model.backward(np.ones_like(y))).all()
+
+
+def test_a_first_convolution_that_falls_back_gives_no_gradient_either():
+    model = Sequential([conv(16, 16)])  # 2 images of 3x3 pixels: too few for minimal filtering
+    planned = plan(model)
+    assert isinstance(planned.layers[0], WinogradConv2D)
+    x = np.ones((2, 3, 3, 16))
+    assert np.isnan(planned.backward(np.ones_like(planned.forward(x)))).all()
+
+
+def test_float32_images_in_a_float64_network_give_float64():
+    x = np.random.default_rng(0).standard_normal((64, 16, 16, 16)).astype(np.float32)
+    model = Sequential([ReLU(), wide(16, 16)])
+    np.testing.assert_allclose(plan(model).forward(x), model.forward(x), rtol=1e-9, atol=1e-12)

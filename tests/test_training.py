@@ -6,6 +6,7 @@ from test_model import small_network
 
 from cnn import (
     SGD,
+    BatchNorm,
     Dense,
     Dropout,
     Examples,
@@ -19,7 +20,7 @@ from cnn import (
 from cnn.gradient_check import numeric_gradient, relative_error
 from cnn.parallel import Workers
 from cnn.random import Stream, derive_rng
-from cnn.schedules import constant
+from cnn.schedules import constant, step
 from cnn.training import compute_gradients
 
 
@@ -236,3 +237,80 @@ def test_training_stops_when_patience_is_over():
     assert len(train(small_network(), random_examples(20), losing, epochs=3, patience=3)) == 3
     with pytest.raises(ValueError, match="patience must be a whole number >= 1"):
         train(small_network(), random_examples(20), patience=0)
+
+
+def test_figures_of_an_epoch_are_means_over_examples_with_an_uneven_last_batch_and_shard():
+    examples, seen = random_examples(21), []
+    model = Sequential([Flatten(), BatchNorm(64), Dense(64, 10, rng=np.random.default_rng(0))])
+
+    def loss(outputs, targets):
+        value, gradient = softmax_cross_entropy(outputs, targets)
+        seen.append((len(outputs), value, (outputs.argmax(1) == targets.argmax(1)).sum()))
+        return value, gradient
+
+    optimizer = SGD(model.parameters(), 1e-9)
+    options = {"epochs": 1, "batch_size": 8, "shard_size": 3, "seed": 0}
+    (report,) = fit(model, loss, optimizer, constant(1e-9), examples, examples, **options)
+    shards = seen[:-1]  # the last one is the validation
+    assert [count for count, _, _ in shards] == [3, 3, 2, 3, 3, 2, 3, 2]
+    assert report.train_loss == pytest.approx(sum(n * value for n, value, _ in shards) / 21)
+    assert report.train_accuracy == sum(right for _, _, right in shards) / 21
+
+
+def test_running_statistics_are_averaged_over_shards_by_their_size():
+    x = np.arange(5, dtype=np.float32)[:, None]
+    model = Sequential([BatchNorm(1, momentum=0.5), Dense(1, 2, rng=np.random.default_rng(0))])
+    with Workers(model) as workers:
+        batch = Examples(x, np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0]])
+        compute_gradients(workers, softmax_cross_entropy, batch, np.arange(5), 3)
+    means, variances = (1.0, 3.5), (2 / 3, 0.25)  # of 0, 1, 2 and of 3, 4
+    norm = model.layers[0]
+    assert norm.running_mean[0] == pytest.approx(0.5 * (0.6 * means[0] + 0.4 * means[1]))
+    assert norm.running_var[0] == pytest.approx(0.5 + 0.5 * (0.6 * variances[0] + 0.4 * variances[1]))
+
+
+def test_a_validation_loss_that_is_not_finite_stops_training():
+    examples = random_examples(20)
+    broken = Examples(np.full_like(examples.images, np.inf), examples.targets)
+    model = small_network()
+    options = {"epochs": 1, "batch_size": 8, "shard_size": 4, "seed": 0}
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(NonFiniteLossError, match=r"^The validation loss became nan"),
+    ):
+        list(
+            fit(
+                model,
+                softmax_cross_entropy,
+                SGD(model.parameters(), 0.1),
+                constant(0.1),
+                examples,
+                broken,
+                **options,
+            )
+        )
+
+
+def test_a_schedule_that_overflows_stops_training():
+    with pytest.raises(NonFiniteLossError, match=r"^The schedule's learning rate became infinite 0"):
+        train(small_network(), random_examples(20), step(0.1, every=1e-5, factor=10.0))
+
+
+@pytest.mark.parametrize(("images", "targets"), [(0, 0), (20, 19), (19, 20)])
+def test_examples_without_targets_are_refused(images, targets):
+    examples = random_examples(20)
+    with pytest.raises(ValueError, match="There must be as many training images as targets"):
+        train(small_network(), Examples(examples.images[:images], examples.targets[:targets]))
+
+
+def test_layers_cannot_share_parameters():
+    one, other = (Dense(64, 64, rng=np.random.default_rng(0)) for _ in range(2))
+    other.weight = one.weight
+    with pytest.raises(ValueError, match=r"^A parameter stands under two names"):
+        SGD(Sequential([one, other]).parameters(), 0.1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16])
+def test_networks_refuse_images_that_are_no_floats(dtype):
+    with pytest.raises(ValueError, match=r"^Networks compute in float32 or float64; received"):
+        small_network().forward(np.ones((1, 8, 8, 1), dtype))

@@ -25,6 +25,7 @@ class BatchNorm(Layer):
 
         running = momentum · running + (1 − momentum) · batch
 
+    With one number to a channel, one vector to a shard, x − μ is 0 and nothing can be learnt.
     Source: Ioffe & Szegedy, "Batch normalization" (2015), algorithm 1; for shards, Hoffer, Hubara & Soudry,
     "Train longer, generalize better" (2017).
 

@@ -22,10 +22,13 @@ class Dropout(Layer):
     Raises: ValueError for another rate, and for a training forward without `rng`.
     """
 
-    takes_rng = True
-
     def __init__(self, rate: float) -> None:
         self.rate = check_range("rate", rate, 0, 1, high_included=False)
+
+    @property
+    def takes_rng(self) -> bool:
+        """Yes."""
+        return True
 
     def forward(
         self,

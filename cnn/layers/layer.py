@@ -30,7 +30,6 @@ class Layer(Stateful):
     arguments of its constructor as attributes of the same names.
     """
 
-    takes_rng = False
     _saved: tuple[Any, ...] | None = None
 
     @abstractmethod
@@ -44,6 +43,11 @@ class Layer(Stateful):
     @abstractmethod
     def output_shape(self, input_shape: Shape) -> Shape:
         """The shape of y for x of `input_shape`, without the batch axis; ValueError if x does not fit."""
+
+    @property
+    def takes_rng(self) -> bool:
+        """Whether `forward` takes `rng=`; so it does where a layer inside does."""
+        return any(layer.takes_rng for layer in self.children().values())
 
     def children(self) -> dict[str, "Layer"]:
         """The layers inside this one by name. Their parameters and buffers are this layer's, too."""
@@ -95,7 +99,7 @@ class Layer(Stateful):
         if self._saved is None:
             raise RuntimeError(
                 f"{self!r}.backward() was called without a forward(x, training=True) before it. "
-                "Each backward uses up one training forward."
+                "Each backward uses up one training forward; a layer can stand in a network once."
             )
         shape, *values = self._saved
         if grad_y.shape != shape:

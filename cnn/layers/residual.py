@@ -23,9 +23,17 @@ class Residual(Layer):
     """
 
     def __init__(self, layers: Sequence[Layer], shortcut: Sequence[Layer] | None = None) -> None:
-        self.layers, self.shortcut = list(layers), None if shortcut is None else list(shortcut)
-        self.takes_rng = any(layer.takes_rng for layer in [*self.layers, *(self.shortcut or [])])
-        self._branches = {"layers": Sequential(self.layers), "shortcut": Sequential(self.shortcut or [])}
+        self._branches = {"layers": Sequential(layers), "shortcut": Sequential(shortcut or [])}
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers of the residual branch."""
+        return self._branches["layers"].layers
+
+    @property
+    def shortcut(self) -> list[Layer] | None:
+        """The layers of the shortcut; None for the identity."""
+        return self._branches["shortcut"].layers or None
 
     def forward(
         self,

@@ -19,7 +19,6 @@ class Sequential(Layer):
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)
-        self.takes_rng = any(layer.takes_rng for layer in self.layers)
 
     def forward(
         self,
@@ -28,6 +27,11 @@ class Sequential(Layer):
         rng: np.random.Generator | None = None,
     ) -> Float[np.ndarray, "n *out"]:
         """Each layer's output is the next one's input; those that need random numbers draw from `rng`."""
+        if x.dtype not in (np.float32, np.float64):
+            raise ValueError(
+                f"Networks compute in float32 or float64; received {x.dtype}. "
+                "Convert it with x.astype(np.float32)."
+            )
         for layer in self.layers:
             random: dict[str, Any] = {"rng": rng} if layer.takes_rng else {}
             x = layer.forward(x, training, **random)

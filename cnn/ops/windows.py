@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.lib.stride_tricks import sliding_window_view
 
+LARGEST = 2**16  # pixels
 Pair = tuple[int, int]
 FourSides = tuple[Pair, Pair]
 Padding = int | Pair | FourSides | Literal["same", "valid"]
@@ -106,6 +107,11 @@ class Window:
         for size, (before, after), extent, stride in zip(
             (height, width), self.pads(height, width), self.extent, self.stride, strict=True
         ):
+            if before + size + after > LARGEST:
+                raise ValueError(
+                    f"Padding {self.describe_padding()} makes {before + size + after:,} pixels of {size}; "
+                    f"images may have up to {LARGEST:,} to a side."
+                )
             free = before + size + after - extent
             if free < 0:
                 dilated = "" if self.dilation == (1, 1) else f", dilation {self.dilation}"
