@@ -13,7 +13,7 @@ from cnn.ops.softmax import log_softmax
 
 def softmax_cross_entropy(
     logits: Float[np.ndarray, "n k"],
-    targets: Float[np.ndarray, "n k"],
+    targets: Shaped[np.ndarray, "n k"],
     *,
     label_smoothing: float = 0.0,
     class_weights: ArrayLike | None = None,
@@ -50,7 +50,7 @@ def softmax_cross_entropy(
 
 
 def cross_entropy(
-    probabilities: Float[np.ndarray, "n k"], targets: Float[np.ndarray, "n k"]
+    probabilities: Float[np.ndarray, "n k"], targets: Shaped[np.ndarray, "n k"]
 ) -> tuple[float, Float[np.ndarray, "n k"]]:
     """How surprised the predicted probabilities are by the targets: for networks that end in Softmax.
 
@@ -74,7 +74,7 @@ def cross_entropy(
 
 
 def mean_squared_error(
-    outputs: Float[np.ndarray, "n k"], targets: Float[np.ndarray, "n k"]
+    outputs: Float[np.ndarray, "n k"], targets: Shaped[np.ndarray, "n k"]
 ) -> tuple[float, Float[np.ndarray, "n k"]]:
     """The mean squared distance of each output from its target.
 
