@@ -36,6 +36,14 @@ def he_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLik
     return _uniform(2.0 / fans(shape)[0], shape, rng, dtype)
 
 
+def fan_in_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+    """Uniform on ±1 / sqrt(fan_in): smaller than the others, so that outputs start near 0.
+
+    Source: Glorot & Bengio (2010), equation 1, there called the commonly used heuristic.
+    """
+    return _uniform(1.0 / (3.0 * fans(shape)[0]), shape, rng, dtype)
+
+
 def glorot_normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
     """Normal with the variance of `glorot_uniform`: 2 / (fan_in + fan_out)."""
     return _normal(2.0 / sum(fans(shape)), shape, rng, dtype)

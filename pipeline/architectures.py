@@ -69,6 +69,7 @@ LAYERS: dict[str, type[Layer]] = {
 INITIALIZERS: dict[str, Initializer] = {
     name: getattr(initializers, name)
     for name in (
+        "fan_in_uniform",
         "glorot_normal",
         "glorot_uniform",
         "he_normal",

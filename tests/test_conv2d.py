@@ -108,9 +108,9 @@ def test_without_bias_there_is_none(rng):
 
 
 @pytest.mark.parametrize("groups", [1, 4])
-def test_the_kernel_starts_glorot_uniform_and_the_bias_at_zero(groups):
+def test_the_kernel_starts_fan_in_uniform_and_the_bias_at_zero(groups):
     layer = Conv2D(16, 64, 5, groups=groups, rng=np.random.default_rng(0))
-    limit = sqrt(6 / (5 * 5 * 16 / groups + 5 * 5 * 64))
+    limit = 1 / sqrt(5 * 5 * 16 / groups)
     kernel = layer.kernel.value
     assert limit * 0.999 < np.abs(kernel).max() <= np.float32(limit)
     assert kernel.std() == pytest.approx(limit / sqrt(3), rel=0.02)

@@ -486,6 +486,7 @@ def test_zeros_draws_nothing():
 @pytest.mark.parametrize(
     "name",
     [
+        "fan_in_uniform",
         "he_normal",
         "he_uniform",
         "glorot_normal",
@@ -507,8 +508,8 @@ def test_initial_values_are_deterministic_and_the_same_in_both_dtypes(name):
 @pytest.mark.parametrize("layer_type", [Conv2D, Dense])
 def test_layers_start_from_the_generator_and_the_initializer_they_are_given(layer_type):
     arguments = (3, 4, 2) if layer_type is Conv2D else (3, 4)
-    for name in ("glorot_uniform", "orthogonal"):
-        options = {} if name == "glorot_uniform" else {"initializer": getattr(initializers, name)}
+    for name in ("fan_in_uniform", "orthogonal"):
+        options = {} if name == "fan_in_uniform" else {"initializer": getattr(initializers, name)}
         layer = layer_type(*arguments, **options, rng=np.random.default_rng(3), dtype=np.float64)
         value, bias = (parameter.value for parameter in layer.parameters().values())
         np.testing.assert_array_equal(value, draw(name, value.shape, seed=3))

@@ -280,7 +280,7 @@ PLACE = "In architectures.yaml: mine[0]"
         ),
         (
             [*FLAT, {"type": "dense", "out_features": 10, "initializer": "he_norm"}],
-            "Unknown initializer 'he_norm'. Did you mean 'he_normal'? Known: glorot_normal, glorot_uniform, "
+            "Unknown initializer 'he_norm'. Did you mean 'he_normal'? Known: fan_in_uniform, glorot_normal, glorot_uniform, "
             "he_normal, he_uniform, lecun_normal, lecun_uniform, orthogonal, zeros.\n"
             "In architectures.yaml: mine[1] (dense), whose input has shape (64,).",
         ),

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from numpy.typing import DTypeLike
 
 from cnn.checks import check_count, check_flag
-from cnn.initializers import Initializer, glorot_uniform, zeros
+from cnn.initializers import Initializer, fan_in_uniform, zeros
 from cnn.layers.checks import check_image_shape
 from cnn.layers.layer import Layer, Shape
 from cnn.ops.reductions import sum_over_rows
@@ -58,7 +58,7 @@ class Conv2D(Layer):
         dilation: int | Pair = 1,
         groups: int = 1,
         bias: bool = True,
-        initializer: Initializer = glorot_uniform,
+        initializer: Initializer = fan_in_uniform,
         rng: np.random.Generator,
         dtype: DTypeLike = np.float32,
     ) -> None:

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from numpy.typing import DTypeLike
 
 from cnn.checks import check_count, check_flag
-from cnn.initializers import Initializer, glorot_uniform, zeros
+from cnn.initializers import Initializer, fan_in_uniform, zeros
 from cnn.layers.layer import Layer, Shape
 from cnn.parameter import Parameter
 
@@ -32,7 +32,7 @@ class Dense(Layer):
         out_features: int,
         *,
         bias: bool = True,
-        initializer: Initializer = glorot_uniform,
+        initializer: Initializer = fan_in_uniform,
         rng: np.random.Generator,
         dtype: DTypeLike = np.float32,
     ) -> None:
