@@ -12,7 +12,7 @@ from benchmarks.timing import Step
 from cnn import SGD, Examples, Layer, Sequential, softmax_cross_entropy
 from cnn.layers.layer import Shape
 from cnn.parallel import Replica, Workers
-from cnn.training import compute_gradients
+from cnn.training import Gradients
 
 SHARD_SIZE = 32  # images, of a training batch; the default of params.yaml
 PREDICTION_SHARD_SIZE = 32  # images that a worker takes at a time in inference
@@ -28,9 +28,10 @@ def training_step(
     optimizer = SGD(model.parameters(), LEARNING_RATE)
     batch = np.arange(len(examples.images))
     with Workers(model, workers, planned=planned) as pool:
+        gradients = Gradients(pool, softmax_cross_entropy, examples, SHARD_SIZE)
 
         def step() -> None:
-            compute_gradients(pool, softmax_cross_entropy, examples, batch, SHARD_SIZE)
+            gradients(batch)
             optimizer.step()
 
         yield step
@@ -61,23 +62,35 @@ class Identity(Layer):
 
 @contextmanager
 def layer_step(
-    layer: Layer, x: NDArray[np.float32], grad_y: NDArray[np.float32], workers: int, shard_size: int
+    layer: Layer, x: NDArray[np.float32], grad_y: NDArray[np.float32], workers: int
 ) -> Iterator[Step]:
-    """Forward and backward of one layer on shards of x: (dL/dx of each shard, dL/dθ of each parameter)."""
-    shards = [slice(start, start + shard_size) for start in range(0, len(x), shard_size)]
+    """Forward and backward of one layer on shards of x: gives each dL/dθ; dL/dx stays where it is."""
+    shards = [slice(start, start + SHARD_SIZE) for start in range(0, len(x), SHARD_SIZE)]
 
-    def run(replica: Replica, shard: slice) -> tuple[NDArray[Any], list[NDArray[Any]]]:
+    def run(replica: Replica, shard: slice) -> list[NDArray[Any]]:
         replica.model.forward(x[shard], training=True)
-        grad_x = replica.model.backward(grad_y[shard])
-        return grad_x, [parameter.grad for parameter in replica.parameters]  # type: ignore[misc]
+        replica.model.backward(grad_y[shard])
+        return [parameter.grad for parameter in replica.parameters]  # type: ignore[misc]
 
     with Workers(Sequential([Identity(), layer]), workers) as pool:
 
-        def step() -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-            (first, totals), *others = pool.map(run, shards)
-            for _, gradients in others:
+        def step() -> list[NDArray[Any]]:
+            totals, *others = pool.map(run, shards)
+            for gradients in others:
                 for total, gradient in zip(totals, gradients, strict=True):
                     total += gradient
-            return [first, *(grad_x for grad_x, _ in others)], totals
+            return totals
 
         yield step
+
+
+def layer_gradient(layer: Layer, x: NDArray[np.float32], grad_y: NDArray[np.float32]) -> NDArray[np.float32]:
+    """dL/dx of one layer, computed as in `layer_step`."""
+
+    def run(replica: Replica, task: None) -> NDArray[Any]:
+        replica.model.forward(x, training=True)
+        return replica.model.backward(grad_y)
+
+    with Workers(Sequential([Identity(), layer])) as pool:
+        (grad_x,) = pool.map(run, [None])
+    return grad_x

@@ -13,7 +13,7 @@ from benchmarks.report import Row, Section, ratio_columns
 from benchmarks.timing import Pace, alternate, block, fastest, milliseconds, paired_ratio
 from cnn import Examples, Sequential, softmax_cross_entropy
 from cnn.parallel import Workers
-from cnn.training import compute_gradients
+from cnn.training import Gradients
 
 TOLERANCE = 1e-4  # of what both sides compute from the same weights
 LOOP_IMAGES = 2
@@ -96,17 +96,16 @@ def layers(suite: Suite, torch: Torch) -> Section:
     section = Section(
         "One layer, forward and backward",
         f"Batch {cases.LAYER_BATCH_SIZE}, with dL/dx and the gradients of the parameters. Ours in shards of "
-        f"{ours.SHARD_SIZE} images; dL/dx of both sides was compared first.",
+        f"{ours.SHARD_SIZE} images, each on one worker, where its dL/dx stays, as it does in a network. "
+        "dL/dx of both sides was compared first.",
     )
     for case, threads in product(cases.LAYERS, cases.THREADS):
         if suite.starts(section.title, f"{case.name}, threads {threads}"):
             layer = case.make(np.random.default_rng(0))
             x, grad_y = case.arrays(layer)
             torch.prepare_layer(layer, case.shape, x, grad_y, threads)
-            with ours.layer_step(layer, x, grad_y, 1, len(x)) as whole:
-                (grad_x,), _ = whole()
-            _check_close(case.name, grad_x, torch.layer_gradient("NCHW"))
-            with ours.layer_step(layer, x, grad_y, threads, ours.SHARD_SIZE) as step:
+            _check_close(case.name, ours.layer_gradient(layer, x, grad_y), torch.layer_gradient("NCHW"))
+            with ours.layer_step(layer, x, grad_y, threads) as step:
                 row = suite.against_torch(case.name, threads, step, torch)
             if len(case.shape) == 1:
                 row["its layout"] = "vectors"
@@ -174,7 +173,7 @@ def _check_loops(model: Sequential, examples: Examples) -> None:
     loss, gradients = loops.gradients(model, examples)
     count = len(examples.images)
     with Workers(model) as workers:
-        own_loss, _ = compute_gradients(workers, softmax_cross_entropy, examples, np.arange(count), count)
+        own_loss, _ = Gradients(workers, softmax_cross_entropy, examples, count)(np.arange(count))
     _check_close("the loss of the loops", np.array(own_loss), np.array(loss))
     for parameter, gradient in zip(model.parameters().values(), gradients, strict=True):
         _check_close(f"the loops' dL/d{parameter.name}", parameter.grad, gradient)

@@ -163,7 +163,8 @@ def stages(suite: Suite, quick: bool) -> Section:
         "`python -m pipeline STAGE` as params.yaml says"
         + (", but for 1 epoch" if quick else "")
         + ", in a copy of the project, with the start of Python; fetch takes its files from data/raw, not "
-        "from the network. Memory is the largest resident size of the process, memory-mapped data included.",
+        "from the network. Memory is the largest that the process and its workers had together, "
+        "memory-mapped data included; pages that they share count once.",
     )
     if not suite.wanted(section.title):
         return section

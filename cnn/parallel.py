@@ -1,21 +1,31 @@
-"""A batch in shards over worker threads, with the same bits for any number of workers.
+"""A batch in shards over worker processes, with the same bits for any number of workers.
 
-NumPy lets go of Python's lock while it computes, so threads run on several cores. What is computed never
-depends on which worker does it: each shard is a task of its own, on a replica of the model, and whoever asked
-receives the results in the order of the shards. For the same bits, BLAS must stay on one thread
-(threadpoolctl); then workers and not BLAS's threads fill the cores.
+What is computed never depends on which worker does it: each shard is a task of its own, on a replica of the
+model, and whoever asked receives the results in the order of the shards. For the same bits, BLAS must stay on
+one thread (threadpoolctl); then workers and not BLAS's threads fill the cores.
+
+Workers are processes, copies of this one (fork): threads of one process take turns with Python's lock, which
+on small networks takes longer than the arithmetic. Arrays pass through memory that both share. Where a
+process cannot safely be copied (macOS, Windows), workers are threads.
 """
 
 import copy
 import ctypes
+import os
+import pickle
+import select
+import signal
 import sys
+import time
+import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from functools import cache
-from queue import SimpleQueue
-from time import perf_counter
+from functools import cache, partial
+from itertools import islice
+from mmap import mmap
+from multiprocessing import Pipe
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,7 +38,11 @@ from cnn.layers import Sequential
 from cnn.parameter import Parameter
 from cnn.plan import plan
 
-SHORT, TRIALS = 0.0015, 8  # seconds, tasks
+FORK = sys.platform == "linux"
+TASKS_AT_ONCE = 4  # that a worker is given before results are taken
+ROOM = 2**24  # bytes of arrays on their way to or from a helper; what is beyond takes the slower pipe
+SPIN = 0.0003  # seconds of asking for a message before sleeping, from which it takes some 50 µs to wake
+_ALIGNMENT = 64  # bytes
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # names and numbers of glibc's malloc.h
 
 Task = TypeVar("Task")
@@ -36,7 +50,7 @@ Result = TypeVar("Result")
 
 
 class Replica(NamedTuple):
-    """A copy of the model: the same arrays as parameters, all else its own."""
+    """A copy of the model, with its parameters and buffers at hand."""
 
     model: Sequential
     parameters: list[Parameter]
@@ -44,31 +58,27 @@ class Replica(NamedTuple):
 
     @classmethod
     def of(cls, model: Sequential) -> "Replica":
-        """`model` itself, with its parameters and buffers at hand."""
+        """`model` itself."""
         return cls(model, list(model.parameters().values()), list(model.buffers().values()))
 
 
 class Workers:
-    """Threads that each have a replica of the model: the same parameters, all else its own.
+    """Several replicas of the model at work: one here, the others in helpers.
 
-    For the whole process, memory that is freed is kept from then on, see `keep_freed_memory`. Functions given
-    to `map` must not use the same Workers: all its replicas may be busy waiting.
-
-    Replicas are planned for speed (`cnn.plan`), which changes roundings; `planned=False` keeps the layers as
-    they are, to compare. Use it in a `with` block, at whose end the threads stop.
+    For the whole process, memory that is freed is kept from then on, see `keep_freed_memory`. Replicas are
+    planned for speed (`cnn.plan`), which changes roundings; `planned=False` keeps the layers as they are, to
+    compare. Use it in a `with` block, at whose end the helpers stop.
     """
 
     def __init__(self, model: Sequential, workers: int = 1, *, planned: bool = True) -> None:
         self.workers = check_count("workers", workers)
         keep_freed_memory()
         self.original = Replica.of(model)
-        self._replicas: SimpleQueue[Replica] = SimpleQueue()
-        for _ in range(workers):
-            values = {id(parameter.value): parameter.value for parameter in self.original.parameters}
-            replica = copy.deepcopy(model, dict(values))  # `values` keeps those arrays from being copied
-            self._replicas.put(Replica.of(plan(replica) if planned else replica))
-        self._threads = ThreadPoolExecutor(workers)
-        self._seconds: dict[str, list[float]] = {}
+        self._planned = planned
+        self._values = _shared_copies([parameter.value for parameter in self.original.parameters])
+        self._buffers = _shared_copies(self.original.buffers)
+        self._replica = self._make_replica()
+        self._helpers: dict[Callable[..., Any], Sequence[_Process | _Thread]] = {}
 
     def __enter__(self) -> "Workers":
         return self
@@ -76,57 +86,226 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._threads.shutdown(cancel_futures=True)
+        for helpers in self._helpers.values():
+            for helper in helpers:
+                helper.close()
+        self._helpers.clear()
 
     def map(self, function: Callable[[Replica, Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """function(replica, task) for each task, in order; each replica starts from the model's state.
 
-        No more than two tasks for each worker wait for their results to be taken, so that memory stays small.
-        Tasks that take less than SHORT seconds are computed one after the other in the calling thread, where
-        they are done sooner than threads could pass them on: the first calls of a function tell.
+        A function's helpers are made when it first comes, and stay, so give the same one each time. They
+        know what it refers to as it was then; tasks and results are passed by pickle. Each worker has up to
+        TASKS_AT_ONCE tasks at a time, so that memory stays small.
         """
-
-        def run(task: Task) -> Result:
-            replica = self._replicas.get()
+        for value, parameter in zip(self._values, self.original.parameters, strict=True):
+            value[...] = parameter.value
+        for copied, buffer in zip(self._buffers, self.original.buffers, strict=True):
+            copied[...] = buffer
+        if function not in self._helpers:
+            kind = _Process if FORK else _Thread
+            self._helpers[function] = [
+                kind(partial(self._run, function, self._make_replica())) for _ in range(1, self.workers)
+            ]
+        helpers = self._helpers[function]
+        remaining = iter(tasks)
+        while group := list(islice(remaining, self.workers * TASKS_AT_ONCE)):
             try:
-                self._refresh(replica)
-                return function(replica, task)
-            finally:
-                self._replicas.put(replica)
-
-        seconds = self._seconds.setdefault(function.__qualname__, [])
-        if self.workers == 1 or len(seconds) < TRIALS or min(seconds) < SHORT:
-            for task in tasks:
-                start = perf_counter()
-                result = run(task)
-                seconds.append(perf_counter() - start)
-                del seconds[:-TRIALS]
-                yield result
-            return
-        waiting: deque[Future[Result]] = deque()
-        for task in tasks:
-            context = copy_context()  # so that np.errstate, say, holds in the threads, too
-            waiting.append(self._threads.submit(context.run, run, task))
-            if len(waiting) > 2 * self.workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+                for number, helper in enumerate(helpers, 1):
+                    helper.send(group[number :: self.workers])
+                own = deque([self._run(function, self._replica, task) for task in group[:: self.workers]])
+                for index in range(len(group)):
+                    number = index % self.workers
+                    outcome = helpers[number - 1].receive() if number else own.popleft()
+                    yield outcome.result()
+            finally:  # whatever happened, the next group finds no outcome of this one
+                for helper in helpers:
+                    helper.drain()
 
     def predict(self, x: Float[np.ndarray, "n *shape"], batch_size: int = 256) -> Float[np.ndarray, "n *out"]:
         """`Sequential.predict` on all workers; planned, so that roundings may differ."""
         check_count("batch_size", batch_size)
+        starts = range(0, max(len(x), 1), batch_size)
+        batches = (np.asarray(x[start : start + batch_size]) for start in starts)
+        return np.concatenate(list(self.map(_forward, batches)))
 
-        def forward(replica: Replica, start: int) -> Float[np.ndarray, "batch *out"]:
-            return replica.model.forward(np.asarray(x[start : start + batch_size]), training=False)
+    def _make_replica(self) -> Replica:
+        values = zip(self.original.parameters, self._values, strict=True)
+        model = copy.deepcopy(  # to which these arrays pass for copied already
+            self.original.model, {id(parameter.value): value for parameter, value in values}
+        )
+        return Replica.of(plan(model) if self._planned else model)
 
-        return np.concatenate(list(self.map(forward, range(0, max(len(x), 1), batch_size))))
+    def _run(self, function: Callable[[Replica, Task], Result], replica: Replica, task: Task) -> "_Outcome":
+        for own, buffer in zip(replica.buffers, self._buffers, strict=True):
+            own[...] = buffer
+        try:
+            return _Outcome(function(replica, task), None)
+        except Exception as error:
+            return _Outcome(None, error)
 
-    def _refresh(self, replica: Replica) -> None:
-        """The model's parameters, whose arrays may have been exchanged, and copies of its buffers."""
-        for own, parameter in zip(replica.parameters, self.original.parameters, strict=True):
-            own.value = parameter.value
-        for own_buffer, buffer in zip(replica.buffers, self.original.buffers, strict=True):
-            own_buffer[...] = buffer
+
+class _Outcome(NamedTuple):
+    """What a task came to."""
+
+    value: Any
+    error: Exception | None
+
+    def result(self) -> Any:
+        """The value; the error is raised."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class _Process:
+    """A copy of this process that computes `run(task)` for tasks it is sent, until it is closed."""
+
+    def __init__(self, run: Callable[[Any], _Outcome]) -> None:
+        self._tasks, self._outcomes, self._waiting = _Channel(), _Channel(), 0
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                self._serve(run)
+            finally:
+                os._exit(0)  # nothing of what this process would do at its end is the copy's to do
+        self._tasks.receiver.close()
+        self._outcomes.sender.close()
+
+    def _serve(self, run: Callable[[Any], _Outcome]) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # that is for the process in front
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._tasks.sender.close()
+        self._outcomes.receiver.close()
+        while True:
+            try:
+                tasks = self._tasks.receive()
+            except EOFError:  # the process in front closed it, or is no more
+                return
+            self._outcomes.rewind()
+            for task in tasks:
+                outcome = run(task)
+                if outcome.error is not None:  # whose traceback cannot be sent
+                    outcome.error.add_note("".join(traceback.format_exception(outcome.error)))
+                self._outcomes.send(outcome)
+
+    def send(self, tasks: list[Any]) -> None:
+        """Begin with these."""
+        self._tasks.rewind()
+        try:
+            self._tasks.send(tasks)
+        except BrokenPipeError:
+            raise self._lost() from None
+        self._waiting += len(tasks)
+
+    def receive(self) -> _Outcome:
+        """The next outcome, in the order of the tasks."""
+        try:
+            outcome: _Outcome = self._outcomes.receive()
+        except EOFError:
+            self._waiting = 0
+            raise self._lost() from None
+        self._waiting -= 1
+        return outcome
+
+    def drain(self) -> None:
+        """Wait for the outcomes that nobody took."""
+        while self._waiting:
+            self.receive()
+
+    def close(self) -> None:
+        """End the process."""
+        self._tasks.sender.close()
+        self._outcomes.receiver.close()
+        os.kill(self._pid, signal.SIGKILL)  # it holds nothing that could be lost
+        os.waitpid(self._pid, 0)
+
+    def _lost(self) -> Exception:
+        return RuntimeError(
+            "A worker process ended before its task was done. Often the system has run out of memory: "
+            "fewer workers, or a smaller train.shard_size, need less."
+        )
+
+
+class _Thread:
+    """The same in a thread."""
+
+    def __init__(self, run: Callable[[Any], _Outcome]) -> None:
+        self._run = run
+        self._thread = ThreadPoolExecutor(1)
+        self._futures: deque[Future[_Outcome]] = deque()
+
+    def send(self, tasks: list[Any]) -> None:
+        """Begin with these."""
+        for task in tasks:
+            context = copy_context()  # so that np.errstate, say, holds in the thread, too
+            self._futures.append(self._thread.submit(context.run, self._run, task))
+
+    def receive(self) -> _Outcome:
+        """The next outcome, in the order of the tasks."""
+        return self._futures.popleft().result()
+
+    def drain(self) -> None:
+        """Wait for the outcomes that nobody took."""
+        while self._futures:
+            self.receive()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
+
+
+class _Channel:
+    """One way from a process to its copy or back: a pipe, and beside it memory of both for large arrays."""
+
+    def __init__(self) -> None:
+        self.receiver, self.sender = Pipe(duplex=False)
+        self._room = memoryview(mmap(-1, ROOM))  # the system gives pages as they are first written
+        self._end = 0
+        self._poll = select.poll()
+        self._poll.register(self.receiver)
+
+    def rewind(self) -> None:
+        """Use the memory anew; what was sent before must have been received."""
+        self._end = 0
+
+    def send(self, value: Any) -> None:
+        """Send what pickle can; arrays through the memory as long as there is room."""
+        slots: list[slice] = []
+
+        def takes_pipe(array: pickle.PickleBuffer) -> bool:
+            raw = array.raw()
+            slot = slice(self._end, self._end + raw.nbytes)
+            if slot.stop > len(self._room):
+                return True
+            self._room[slot] = raw
+            self._end = -(-slot.stop // _ALIGNMENT) * _ALIGNMENT
+            slots.append(slot)
+            return False
+
+        pickled = pickle.dumps(value, protocol=5, buffer_callback=takes_pipe)
+        self.sender.send((pickled, slots))
+
+    def receive(self) -> Any:
+        """Wait for what was sent; EOFError when the other side is no more."""
+        deadline = time.perf_counter() + SPIN
+        while not self._poll.poll(0) and time.perf_counter() < deadline:
+            pass
+        pickled, slots = self.receiver.recv()
+        return pickle.loads(pickled, buffers=[bytearray(self._room[slot]) for slot in slots])
+
+
+def _shared_copies(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Arrays like these, in memory that copies of this process share with it."""
+    shared = []
+    for array in arrays:
+        room = mmap(-1, max(array.nbytes, 1))
+        shared.append(np.frombuffer(room, array.dtype, array.size).reshape(array.shape))
+    return shared
+
+
+def _forward(replica: Replica, x: NDArray[Any]) -> NDArray[Any]:
+    return replica.model.forward(x, training=False)
 
 
 @cache

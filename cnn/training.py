@@ -1,6 +1,6 @@
 """The training loop: mini-batch gradient descent."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -92,7 +92,7 @@ def fit(
         moving_average: of the weights; where there is one, its averages are validated, and they are the
             model's weights while a report is out.
         patience: stop after so many epochs without a higher validation accuracy; None never does.
-        workers: threads that compute shards; the result is the same for any number of them. See
+        workers: processes that compute shards; the result is the same for any number of them. See
             `cnn.parallel`, which also changes how this process keeps memory.
         on_batch: called after every step.
 
@@ -111,15 +111,14 @@ def fit(
     steps_per_epoch = -(-len(train.images) // batch_size)
     step, best, best_epoch = 0, -1.0, 0
     with Workers(model, workers) as pool:
+        gradients = Gradients(pool, loss, train, shard_size, seed, augment)
         for epoch in range(1, epochs + 1):
             order = derive_rng(seed, Stream.SHUFFLE, epoch).permutation(len(train.images))
             examples, loss_sum, correct = 0, 0.0, 0
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
                 optimizer.learning_rate = rate = _learning_rate(schedule, step / steps_per_epoch)
-                batch_loss, batch_correct = compute_gradients(
-                    pool, loss, train, batch, shard_size, seed=seed, at=(epoch, step), augment=augment
-                )
+                batch_loss, batch_correct = gradients(batch, at=(epoch, step))
                 _check_finite("loss", batch_loss, f"in epoch {epoch}, at step {step} of the run", rate)
                 if clip_value is not None:
                     clip_by_value(optimizer.parameters, clip_value)
@@ -173,63 +172,76 @@ def _check_finite(name: str, loss: float, when: str, learning_rate: float) -> No
         )
 
 
-def compute_gradients(
-    workers: Workers,
-    loss: Loss,
-    examples: Examples,
-    batch: NDArray[np.integer[Any]],
-    shard_size: int,
-    *,
-    seed: int = 0,
-    at: tuple[int, int] = (0, 0),
-    augment: Augmentation | None = None,
-) -> tuple[float, int]:
-    """Assign every `grad` for the mean loss over `batch`; return that loss and how many are right.
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Computes gradients of `loss` over batches of `examples`, in shards of `shard_size` of them.
 
-    `batch` holds indices into `examples`. It is cut into shards of `shard_size` examples, whose results are
-    weighted and summed in order:
+    A batch's shards are weighted by their part of it and summed in order:
 
         L = Σ_s (N_s / N) · L_s,    so    dL/dθ = Σ_s (N_s / N) · dL_s/dθ
 
     In exact arithmetic this is the gradient of the whole batch, unless the model normalises over a shard
     (BatchNorm), whose running statistics are then averaged likewise. In floating point the order of a sum
-    counts, and so the bits depend on the shard size, but not on the number of workers. Random numbers are
-    derived from `seed`, the epoch and step in `at`, and the shard's number.
+    counts, and so the bits depend on the shard size, but not on the number of workers.
     """
 
-    def run(replica: Replica, shard: int) -> _Shard:
+    workers: Workers
+    loss: Loss
+    examples: Examples
+    shard_size: int
+    seed: int = 0
+    augment: Augmentation | None = None
+
+    def __call__(self, batch: NDArray[np.integer[Any]], at: tuple[int, int] = (0, 0)) -> tuple[float, int]:
+        """Assign every `grad` for the mean loss over a batch; return that loss and how many are right.
+
+        `batch` holds indices into `examples`. Random numbers are derived from `seed`, the epoch and step in
+        `at`, and the shard's number.
+        """
+        starts = range(0, len(batch), self.shard_size)
+        tasks = (
+            _Task(batch[start : start + self.shard_size], len(batch), (*at, shard))
+            for shard, start in enumerate(starts)
+        )
+        shards = self.workers.map(self._compute_shard, tasks)
+        loss, correct, gradients, buffers = next(shards)
+        for shard in shards:
+            loss += shard.loss
+            correct += shard.correct
+            gradients += shard.gradients
+            buffers += shard.buffers
+        original = self.workers.original
+        values = [parameter.value for parameter in original.parameters]
+        for parameter, gradient in zip(original.parameters, _split(gradients, values), strict=True):
+            parameter.grad = gradient
+        for buffer, average in zip(original.buffers, _split(buffers, original.buffers), strict=True):
+            buffer[...] = average
+        return loss, correct
+
+    def _compute_shard(self, replica: Replica, task: "_Task") -> "_Shard":
         model = replica.model
-        indices = batch[shard * shard_size : (shard + 1) * shard_size]
-        images, targets = examples.images[indices], examples.targets[indices]
-        fraction = len(indices) / len(batch)
-        if augment is not None:
-            images = augment(images, derive_rng(seed, Stream.AUGMENTATION, *at, shard))
-        rng = derive_rng(seed, Stream.DROPOUT, *at, shard) if model.takes_rng else None
+        images, targets = self.examples.images[task.indices], self.examples.targets[task.indices]
+        fraction = len(task.indices) / task.batch_size
+        if self.augment is not None:
+            images = self.augment(images, derive_rng(self.seed, Stream.AUGMENTATION, *task.at))
+        rng = derive_rng(self.seed, Stream.DROPOUT, *task.at) if model.takes_rng else None
         outputs = model.forward(images, training=True, rng=rng)
-        shard_loss, grad_outputs = loss(outputs, targets)
+        loss, grad_outputs = self.loss(outputs, targets)
         model.backward(grad_outputs * fraction)
         return _Shard(
-            shard_loss * fraction,
+            loss * fraction,
             count_correct(outputs, targets),
-            [_gradient(parameter.grad) for parameter in replica.parameters],
-            [buffer * fraction for buffer in replica.buffers],
+            _join([_gradient(parameter.grad) for parameter in replica.parameters]),
+            _join(replica.buffers) * fraction,
         )
 
-    shards = workers.map(run, range(-(-len(batch) // shard_size)))
-    first = next(shards)
-    total_loss, correct = first.loss, first.correct
-    for shard in shards:
-        total_loss += shard.loss
-        correct += shard.correct
-        for total, array in zip(
-            first.gradients + first.buffers, shard.gradients + shard.buffers, strict=True
-        ):
-            total += array
-    for parameter, gradient in zip(workers.original.parameters, first.gradients, strict=True):
-        parameter.grad = gradient
-    for buffer, average in zip(workers.original.buffers, first.buffers, strict=True):
-        buffer[...] = average
-    return total_loss, correct
+
+class _Task(NamedTuple):
+    """A shard to compute: which examples, of a batch of how many, and (epoch, step, number of the shard)."""
+
+    indices: NDArray[np.integer[Any]]
+    batch_size: int
+    at: tuple[int, int, int]
 
 
 class _Shard(NamedTuple):
@@ -237,8 +249,21 @@ class _Shard(NamedTuple):
 
     loss: float
     correct: int
-    gradients: list[NDArray[Any]]
-    buffers: list[NDArray[Any]]
+    gradients: NDArray[Any]  # of all parameters, in one row
+    buffers: NDArray[Any]
+
+
+def _join(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The numbers of all arrays in one row."""
+    return np.concatenate([array.ravel() for array in arrays] or [np.empty(0)])
+
+
+def _split(row: NDArray[Any], like: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """`_join` undone: arrays of the shapes of `like`."""
+    end = 0
+    for array in like:
+        start, end = end, end + array.size
+        yield row[start:end].reshape(array.shape)
 
 
 def count_correct(outputs: NDArray[Any], targets: NDArray[Any]) -> int:

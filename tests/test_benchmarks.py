@@ -15,7 +15,7 @@ from benchmarks.processes import torch_process
 from benchmarks.timing import Pace, Ratio, alternate, block, fastest, milliseconds, paired_ratio
 from cnn import BatchNorm, Conv2D, softmax_cross_entropy
 from cnn.parallel import Workers
-from cnn.training import compute_gradients
+from cnn.training import Gradients
 
 each_network = pytest.mark.parametrize("name", cases.INPUT_SHAPES)
 
@@ -24,7 +24,7 @@ def own_gradients(model, examples):
     """Loss and gradients of one shard, by the library."""
     count = len(examples.images)
     with Workers(model) as workers:
-        loss, _ = compute_gradients(workers, softmax_cross_entropy, examples, np.arange(count), count)
+        loss, _ = Gradients(workers, softmax_cross_entropy, examples, count)(np.arange(count))
     return loss, {name: parameter.grad for name, parameter in model.parameters().items()}
 
 
@@ -120,20 +120,20 @@ def test_rewrites_by_hand_change_no_gradient():
     _, expected = own_gradients(model, examples)
     for network in rewrite_one_by_one(model).values():
         with Workers(network, planned=False) as workers:
-            compute_gradients(workers, softmax_cross_entropy, examples, np.arange(4), 4)
+            Gradients(workers, softmax_cross_entropy, examples, 4)(np.arange(4))
         for parameter, gradient in zip(network.parameters().values(), expected.values(), strict=True):
             assert_close(parameter.grad, gradient)
 
 
 def test_a_layer_in_shards_gives_the_gradients_of_the_whole(rng):
     layer = Conv2D(2, 3, 3, padding="same", rng=rng)
-    x = rng.standard_normal((5, 6, 6, 2), dtype=np.float32)
-    grad_y = rng.standard_normal((5, 6, 6, 3), dtype=np.float32)
+    x = rng.standard_normal((70, 6, 6, 2), dtype=np.float32)  # two shards and a part of one
+    grad_y = rng.standard_normal((70, 6, 6, 3), dtype=np.float32)
     layer.forward(x)
     grad_x = layer.backward(grad_y)
-    with ours.layer_step(layer, x, grad_y, workers=2, shard_size=2) as step:
-        parts, gradients = step()
-    assert_close(np.concatenate(parts), grad_x)
+    assert_close(ours.layer_gradient(layer, x, grad_y), grad_x)
+    with ours.layer_step(layer, x, grad_y, workers=2) as step:
+        gradients = step()
     for actual, parameter in zip(gradients, layer.parameters().values(), strict=True):
         assert_close(actual, parameter.grad)
 

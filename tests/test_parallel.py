@@ -1,7 +1,12 @@
-"""Worker threads: the same bits for any number of them, and nothing lost on the way."""
+"""Workers: the same bits for any number of them, be they processes or threads, and nothing lost on the way."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
-from time import sleep
+from pathlib import Path
+from time import sleep, time
 
 import numpy as np
 import pytest
@@ -19,6 +24,7 @@ from cnn import (
     Sequential,
     augmentation,
     fit,
+    parallel,
     softmax_cross_entropy,
 )
 from cnn.optimizers import Adam
@@ -48,7 +54,20 @@ def examples(count):
     )
 
 
-def test_an_epoch_gives_the_same_bytes_with_1_2_3_and_4_workers():
+needs_fork = pytest.mark.skipif(not parallel.FORK, reason="workers are threads on this system")
+
+
+@pytest.fixture(params=["processes", "threads"])
+def kind(request, monkeypatch):
+    """Runs a test with both kinds of helpers."""
+    if request.param == "threads":
+        monkeypatch.setattr(parallel, "FORK", False)
+    elif not parallel.FORK:
+        pytest.skip("workers are threads on this system")
+    return request.param
+
+
+def test_an_epoch_gives_the_same_bytes_with_1_2_3_and_4_workers(kind):
     data, states = examples(100), []
     for workers in (1, 2, 3, 4):
         model = network()
@@ -71,33 +90,117 @@ def test_an_epoch_gives_the_same_bytes_with_1_2_3_and_4_workers():
     assert states[0] == states[1] == states[2] == states[3]
 
 
-def test_results_come_in_the_order_of_the_tasks():
-    barrier = threading.Event()
+def square(replica, task):
+    return task * task
 
-    def wait_first(model, task):
-        if task == 0:
-            barrier.wait(5)
-        if task == 1:
-            barrier.set()
-        return task
 
-    with Workers(network(), 2) as workers:
-        assert list(workers.map(wait_first, range(30))) == list(range(30))
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 30])
+def test_results_come_in_the_order_of_the_tasks(kind, workers, count):
+    def slowest_first(replica, task):
+        sleep(0.002 * (task % 3 == 0))
+        return task * task
+
+    with Workers(network(), workers) as pool:
+        assert list(pool.map(slowest_first, range(count))) == [task * task for task in range(count)]
+
+
+def test_helpers_take_their_part(kind):
+    with Workers(network(), 3) as pool:
+        where = list(pool.map(lambda replica, task: (os.getpid(), threading.get_ident()), range(12)))
+    assert len(set(where)) == 3
+    assert where[::3] == [(os.getpid(), threading.get_ident())] * 4
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_in_a_thread_reaches_the_caller(workers):
-    def fail(model, task):
-        raise ZeroDivisionError(str(task))
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_reaches_the_caller_and_the_next_tasks_are_not_touched(kind, workers, failing):
+    def fail(replica, task):
+        if task >= failing:
+            raise ZeroDivisionError(str(task))
+        return task
 
     with Workers(network(), workers) as pool:
-        with pytest.raises(ZeroDivisionError, match=r"^0$"):
-            list(pool.map(fail, range(3)))
-        assert list(pool.map(lambda model, task: task, range(3))) == [0, 1, 2]
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError, match=f"^{failing}"):
+                list(pool.map(fail, range(5)))
+        assert list(pool.map(square, range(3))) == [0, 1, 4]
+
+
+def test_an_error_in_a_worker_process_says_where_it_came_from():
+    with Workers(network(), 2) as pool, pytest.raises(ZeroDivisionError) as caught:
+        list(pool.map(lambda replica, task: 1 / (1 - task), range(2)))
+    assert any("<lambda>" in note for note in caught.value.__notes__)
+
+
+def test_results_that_nobody_took_are_not_taken_for_later_ones(kind):
+    with Workers(network(), 2) as pool:
+        next(pool.map(square, range(8)))
+        assert list(pool.map(square, range(10, 12))) == [100, 121]
+
+
+def test_arrays_too_large_for_the_shared_memory_arrive_whole(kind, monkeypatch):
+    monkeypatch.setattr(parallel, "ROOM", 1000)
+    tasks = [np.arange(count, dtype=np.float64) for count in (10, 200, 100_000, 5, 1)]
+    with Workers(network(), 2) as pool:
+        results = list(pool.map(lambda replica, task: task + 1, tasks))
+    for result, task in zip(results, tasks, strict=True):
+        np.testing.assert_array_equal(result, task + 1)
+
+
+@needs_fork
+def test_a_worker_process_that_is_killed_is_reported():
+    def die(replica, task):
+        if task == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with Workers(network(), 2) as pool:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=r"A worker process ended .*fewer workers"):
+                list(pool.map(die, range(2)))
+
+
+@needs_fork
+def test_no_worker_process_is_left_behind():
+    with Workers(network(), 3) as pool:
+        pids = set(pool.map(lambda replica, task: os.getpid(), range(3))) - {os.getpid()}
+        assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@needs_fork
+def test_worker_processes_end_with_the_process_they_work_for():
+    program = """
+import os, sys, time
+sys.path[:0] = ["tests", "."]
+from test_parallel import network
+from cnn.parallel import Workers
+with Workers(network(), 3) as pool:
+    for function in (lambda replica, task: os.getpid(), lambda replica, task: -os.getpid()):
+        print(*pool.map(function, range(3)), flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        pids = {abs(int(pid)) for _ in range(2) for pid in process.stdout.readline().split()} - {process.pid}
+        process.kill()
+    assert len(pids) == 4
+    deadline = time() + 10
+    while any(is_running(pid) for pid in pids) and time() < deadline:
+        sleep(0.01)
+    assert not any(is_running(pid) for pid in pids)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 50])
-def test_predict_is_that_of_the_model(count):
+def test_predict_is_that_of_the_model(kind, count):
     model, x = network(np.float64), examples(50).images[:count].astype(np.float64)
     with Workers(model, 2) as workers:
         y = workers.predict(x, batch_size=8)
@@ -105,10 +208,10 @@ def test_predict_is_that_of_the_model(count):
     assert y.shape == (count, 10)
 
 
-def test_replicas_see_weights_that_change_and_averages_that_stand_in_for_them():
+def test_replicas_see_weights_that_change_and_averages_that_stand_in_for_them(kind):
     model, x = network(), examples(5).images
     average = MovingAverage(model.parameters(), 0.5)
-    with Workers(model, planned=False) as workers:
+    with Workers(model, 2, planned=False) as workers:
         for parameter in model.parameters().values():
             parameter.value += 1
         model.layers[1].running_mean[...] = 3
@@ -119,7 +222,7 @@ def test_replicas_see_weights_that_change_and_averages_that_stand_in_for_them():
         assert not np.array_equal(averaged, model.predict(x))
 
 
-def test_a_task_changes_no_state_of_the_model():
+def test_a_task_changes_no_state_of_the_model(kind):
     model = network()
     before = model.state_dict()
 
@@ -133,7 +236,7 @@ def test_a_task_changes_no_state_of_the_model():
         np.testing.assert_array_equal(array, before[name])
 
 
-def test_numpys_error_state_holds_in_the_threads():
+def test_numpys_error_state_holds_in_helpers(kind):
     with Workers(network(), 2) as workers, np.errstate(over="raise"), pytest.raises(FloatingPointError):
         list(workers.map(lambda model, task: np.float32(1e38) * np.array([1e38], np.float32), range(2)))
 
@@ -141,18 +244,3 @@ def test_numpys_error_state_holds_in_the_threads():
 def test_the_number_of_workers_is_a_whole_number():
     with pytest.raises(ValueError, match=r"^workers must be a whole number >= 1; received 0\.$"):
         Workers(network(), 0)
-
-
-def test_short_tasks_are_computed_in_the_calling_thread_and_long_ones_in_others():
-    def short(replica, task):
-        return threading.get_ident()
-
-    def long(replica, task):
-        sleep(0.01)
-        return threading.get_ident()
-
-    with Workers(network(), 2) as workers:
-        for _ in range(3):
-            assert set(workers.map(short, range(8))) == {threading.get_ident()}
-        list(workers.map(long, range(8)))  # the trials
-        assert threading.get_ident() not in set(workers.map(long, range(8)))

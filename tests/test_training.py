@@ -21,7 +21,7 @@ from cnn.gradient_check import numeric_gradient, relative_error
 from cnn.parallel import Workers
 from cnn.random import Stream, derive_rng
 from cnn.schedules import constant, step
-from cnn.training import compute_gradients
+from cnn.training import Gradients
 
 
 def random_examples(count, seed=1, dtype=np.float32):
@@ -63,7 +63,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
 def test_shards_sum_to_the_gradient_of_the_whole_batch(shard_size):
     batch, model = random_examples(10, dtype=np.float64), small_network(dtype=np.float64)
     with Workers(model) as workers:
-        loss, correct = compute_gradients(workers, softmax_cross_entropy, batch, np.arange(10), shard_size)
+        loss, correct = Gradients(workers, softmax_cross_entropy, batch, shard_size)(np.arange(10))
     outputs = model.forward(batch.images, training=False)
     assert loss == pytest.approx(softmax_cross_entropy(outputs, batch.targets)[0], rel=1e-12)
     assert correct == sum(y.argmax() == t.argmax() for y, t in zip(outputs, batch.targets, strict=True))
@@ -188,7 +188,7 @@ def compute_dropped(step):
     model = Sequential([Flatten(), Dropout(0.5), Dense(64, 10, rng=np.random.default_rng(0))])
     batch = Examples(np.ones((1, 8, 8, 1), np.float32), np.eye(10, dtype=np.float32)[:1])
     with Workers(model) as workers:
-        compute_gradients(workers, softmax_cross_entropy, batch, np.arange(1), 1, seed=0, at=(1, step))
+        Gradients(workers, softmax_cross_entropy, batch, 1)(np.arange(1), at=(1, step))
     return model.layers[2].weight.grad.any(axis=1)
 
 
@@ -262,7 +262,7 @@ def test_running_statistics_are_averaged_over_shards_by_their_size():
     model = Sequential([BatchNorm(1, momentum=0.5), Dense(1, 2, rng=np.random.default_rng(0))])
     with Workers(model) as workers:
         batch = Examples(x, np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0]])
-        compute_gradients(workers, softmax_cross_entropy, batch, np.arange(5), 3)
+        Gradients(workers, softmax_cross_entropy, batch, 3)(np.arange(5))
     means, variances = (1.0, 3.5), (2 / 3, 0.25)  # of 0, 1, 2 and of 3, 4
     norm = model.layers[0]
     assert norm.running_mean[0] == pytest.approx(0.5 * (0.6 * means[0] + 0.4 * means[1]))
