@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from benchmarks.timing import Step
 from cnn import SGD, Examples, Layer, Sequential, softmax_cross_entropy
+from cnn.gradients import Gradients
 from cnn.layers.layer import Shape
 from cnn.parallel import Replica, Workers
-from cnn.training import Gradients
 
 SHARD_SIZE = 32  # images, of a training batch; the default of params.yaml
 PREDICTION_SHARD_SIZE = 32  # images that a worker takes at a time in inference

@@ -12,8 +12,8 @@ from benchmarks.processes import Torch
 from benchmarks.report import Row, Section, ratio_columns
 from benchmarks.timing import Pace, alternate, block, fastest, milliseconds, paired_ratio
 from cnn import Examples, Sequential, softmax_cross_entropy
+from cnn.gradients import Gradients
 from cnn.parallel import Workers
-from cnn.training import Gradients
 
 TOLERANCE = 1e-4  # of what both sides compute from the same weights
 LOOP_IMAGES = 2

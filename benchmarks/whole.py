@@ -20,9 +20,9 @@ from benchmarks.report import Section, ratio_columns
 from benchmarks.suite import Suite
 from benchmarks.timing import fastest, paired_ratio
 from cnn import SGD, Adam, augmentation, fit, schedules, softmax_cross_entropy
+from cnn.gradients import count_correct
 from cnn.parallel import Workers
 from cnn.random import Stream, derive_rng
-from cnn.training import count_correct
 from pipeline.fetch import MIRROR_VARIABLE
 from pipeline.params import load_params
 from pipeline.paths import PARAMS, RAW

@@ -2,6 +2,7 @@
 
 from cnn.clipping import clip_by_norm, clip_by_value
 from cnn.gradient_check import gradient_check
+from cnn.gradients import Examples
 from cnn.layers import (
     ELU,
     GELU,
@@ -31,7 +32,7 @@ from cnn.losses import cross_entropy, mean_squared_error, softmax_cross_entropy
 from cnn.moving_average import MovingAverage
 from cnn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
 from cnn.parameter import Parameter
-from cnn.training import EpochReport, Examples, NonFiniteLossError, fit
+from cnn.training import EpochReport, NonFiniteError, Progress, fit
 
 __all__ = [
     "ELU",
@@ -56,9 +57,10 @@ __all__ = [
     "LogSoftmax",
     "MaxPool2D",
     "MovingAverage",
-    "NonFiniteLossError",
+    "NonFiniteError",
     "Optimizer",
     "Parameter",
+    "Progress",
     "RMSProp",
     "ReLU",
     "Residual",

@@ -1,8 +1,9 @@
 """Files that are there whole or not at all."""
 
+import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -11,21 +12,58 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on success it takes the place of `path` in one step.
 
     The folder is made if it is missing. If the body raises, the temporary file is removed and whatever was
-    at `path` before is still there.
+    at `path` before is still there; so it is after a crash or loss of power, for the new content reaches the
+    disk before its name does. What an earlier process left, which was killed here, is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays: np.save and matplotlib choose by it. The process id keeps two processes apart.
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    for left in path.parent.glob(f".{path.stem}-*{path.suffix}"):
+        if not _is_of_running_process(left):
+            left.unlink(missing_ok=True)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         temporary.replace(path)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            _flush(path.parent)
+    except OSError as error:
+        if error.errno is None:  # NumPy's: so many requested, so many written
+            raise OSError(errno.ENOSPC, f"The disk may be full ({error})", str(path)) from None
+        error.filename, error.filename2 = str(path), None  # what the caller knows, not the temporary name
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` atomically, in UTF-8, with its line ends as they are."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(text.encode())
+        temporary.write_bytes(content)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the list of names in a folder, is on the disk."""
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _is_of_running_process(temporary: Path) -> bool:
+    if os.name != "posix":  # where os.kill would end the process
+        return True
+    try:
+        os.kill(int(temporary.stem.rpartition("-")[2]), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OSError):  # not one of ours, or another user's
+        return True
+    return True

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from cnn.atomic import atomic_path
+from cnn.atomic import write_bytes
 
 METADATA = "metadata.json"
 DIGEST_LENGTH = 64
@@ -39,8 +39,7 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, 
         archive.writestr(_zip_info(METADATA), json.dumps(metadata, indent=2, allow_nan=False))
         archive.comment = b"0" * DIGEST_LENGTH  # its place; the digest itself covers the archive's end, too
     content = buffer.getvalue()[:-DIGEST_LENGTH]
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content + sha256(content).hexdigest().encode())
+    write_bytes(path, content + sha256(content).hexdigest().encode())
 
 
 def load(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

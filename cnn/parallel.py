@@ -173,8 +173,8 @@ class _Process:
         self._outcomes.sender.close()
 
     def _serve(self, run: Callable[[Any], _Outcome]) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # that is for the process in front
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM):  # they are for the process in front
+            signal.signal(number, signal.SIG_IGN)
         self._tasks.sender.close()
         self._outcomes.receiver.close()
         while True:

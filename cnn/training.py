@@ -1,32 +1,24 @@
 """The training loop: mini-batch gradient descent."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import inf, isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cnn.checks import check_count
 from cnn.clipping import clip_by_norm, clip_by_value
+from cnn.gradients import Augmentation, Examples, Gradients, Loss, assigned, count_correct
 from cnn.layers import Sequential
 from cnn.moving_average import MovingAverage
 from cnn.optimizers import Optimizer
-from cnn.parallel import Replica, Workers
+from cnn.parallel import Workers
 from cnn.random import Stream, derive_rng
 from cnn.schedules import Schedule
-
-Augmentation = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
-Loss = Callable[[NDArray[Any], NDArray[Any]], tuple[float, NDArray[Any]]]
-
-
-class Examples(NamedTuple):
-    """Inputs and their one-hot targets, row by row; either may be memory-mapped."""
-
-    images: NDArray[Any]
-    targets: NDArray[Any]
+from cnn.state import Stateful
 
 
 @dataclass(frozen=True)
@@ -46,18 +38,40 @@ class EpochReport:
     validation_accuracy: float
 
 
-@dataclass(frozen=True)
-class BatchReport:
-    """Where training stands after a batch: sums and counts since the epoch began."""
+class Progress(Stateful):
+    """Where a run of `fit` stands after a step: with model, optimiser and average, all it needs to go on.
 
-    epoch: int
-    examples: int
-    loss_sum: float
-    correct: int
+    Every number is an array without axes. epoch counts from 1; step counts the steps of the whole run;
+    examples, correct and loss_sum (of examples) are of the epoch so far; best_epoch is the first with the
+    highest validation accuracy, best_accuracy.
+    """
+
+    def __init__(self) -> None:
+        self.epoch, self.step = np.array(1), np.array(0)
+        self.examples, self.correct, self.loss_sum = np.array(0), np.array(0), np.array(0.0)
+        self.best_epoch, self.best_accuracy = np.array(0), np.array(-1.0)
+
+    def add(self, examples: int, correct: int, loss: float) -> None:
+        """Count a step over `examples`, of which so many were right; `loss` is their mean."""
+        self.step += 1
+        self.examples += examples
+        self.correct += correct
+        self.loss_sum += loss * examples
+
+    def finish_epoch(self, validation_accuracy: float) -> None:
+        """Move on to the start of the next epoch."""
+        if validation_accuracy > self.best_accuracy:
+            self.best_accuracy[...], self.best_epoch[...] = validation_accuracy, self.epoch
+        self.epoch += 1
+        for sum_of_epoch in (self.examples, self.correct, self.loss_sum):
+            sum_of_epoch[...] = 0
+
+    def _state(self) -> dict[str, NDArray[Any]]:
+        return dict(vars(self))
 
 
-class NonFiniteLossError(ArithmeticError):
-    """The loss became infinite or not a number, so the weights are of no use any more."""
+class NonFiniteError(ArithmeticError):
+    """A loss or gradient became infinite or not a number: the weights are, or would become, of no use."""
 
 
 def fit(
@@ -78,7 +92,8 @@ def fit(
     moving_average: MovingAverage | None = None,
     patience: int | None = None,
     workers: int = 1,
-    on_batch: Callable[[BatchReport], None] = lambda report: None,
+    progress: Progress | None = None,
+    on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[EpochReport]:
     """Train `model` in place, and yield a report after each of `epochs` passes over the training set.
 
@@ -86,18 +101,24 @@ def fit(
     last batch of an epoch may be smaller. Each batch is one step of `optimizer`, at the rate that
     `schedule` gives for the time in epochs.
 
+    A run can be cut off after any step and go on later, to the same bits: all random numbers are derived
+    from `seed` and the place in the run. Keep the `state_dict` of `model`, `optimizer`, `moving_average` and
+    `progress`, all of the same moment; load them into equal objects, and call `fit` with those.
+
     Args:
         augment: changes the training images of each shard at random, (images, rng) -> images.
         clip_value, clip_norm: limits of the gradients, see `cnn.clipping`, in this order; None sets none.
-        moving_average: of the weights; where there is one, its averages are validated, and they are the
-            model's weights while a report is out.
+        moving_average: of the weights; where there is one, its averages are validated. To give them to the
+            model, see `MovingAverage.applied`.
         patience: stop after so many epochs without a higher validation accuracy; None never does.
         workers: processes that compute shards; the result is the same for any number of them. See
             `cnn.parallel`, which also changes how this process keeps memory.
-        on_batch: called after every step.
+        progress: where to begin, kept up to date; None begins at the beginning.
+        on_step: called after every step.
 
-    Raises NonFiniteLossError as soon as the loss of a batch, or of the validation examples, is not finite;
-    ValueError, at the first report, for a count that is no whole number >= 1 or examples without targets.
+    Raises NonFiniteError as soon as the loss of a batch or of the validation examples, or a gradient, is not
+    finite, before the weights are changed; ValueError, at the first report, for a count that is no whole
+    number >= 1 or examples without targets.
     """
     counts = {"epochs": epochs, "batch_size": batch_size, "shard_size": shard_size}
     for name, count in (counts if patience is None else counts | {"patience": patience}).items():
@@ -108,18 +129,20 @@ def fit(
                 f"There must be as many {part} images as targets, and at least one; received {len(images)} "
                 f"and {len(targets)}."
             )
-    steps_per_epoch = -(-len(train.images) // batch_size)
-    step, best, best_epoch = 0, -1.0, 0
+    count = len(train.images)
+    steps_per_epoch = -(-count // batch_size)
+    at = Progress() if progress is None else progress
     with Workers(model, workers) as pool:
         gradients = Gradients(pool, loss, train, shard_size, seed, augment)
-        for epoch in range(1, epochs + 1):
-            order = derive_rng(seed, Stream.SHUFFLE, epoch).permutation(len(train.images))
-            examples, loss_sum, correct = 0, 0.0, 0
-            for start in range(0, len(order), batch_size):
-                batch = order[start : start + batch_size]
+        while at.epoch <= epochs and (patience is None or at.epoch - 1 - at.best_epoch < patience):
+            epoch = int(at.epoch)
+            order = derive_rng(seed, Stream.SHUFFLE, epoch).permutation(count)
+            while at.examples < count:
+                step = int(at.step)
+                batch = order[at.examples : at.examples + batch_size]
                 optimizer.learning_rate = rate = _learning_rate(schedule, step / steps_per_epoch)
-                batch_loss, batch_correct = gradients(batch, at=(epoch, step))
-                _check_finite("loss", batch_loss, f"in epoch {epoch}, at step {step} of the run", rate)
+                batch_loss, correct = gradients(batch, at=(epoch, step))
+                _check_finite(batch_loss, model, optimizer, train, batch, epoch, step)
                 if clip_value is not None:
                     clip_by_value(optimizer.parameters, clip_value)
                 if clip_norm is not None:
@@ -127,28 +150,28 @@ def fit(
                 optimizer.step()
                 if moving_average is not None:
                     moving_average.update()
-                step += 1
-                examples += len(batch)
-                loss_sum += batch_loss * len(batch)
-                correct += batch_correct
-                on_batch(BatchReport(epoch, examples, loss_sum, correct))
+                at.add(len(batch), correct, batch_loss)
+                on_step(at)
+            rate = _learning_rate(schedule, (int(at.step) - 1) / steps_per_epoch)
             with nullcontext() if moving_average is None else moving_average.applied():
                 outputs = pool.predict(validation.images)
-                validation_loss, _ = loss(outputs, validation.targets)
-                _check_finite("validation loss", validation_loss, f"after epoch {epoch}", rate)
-                accuracy = count_correct(outputs, validation.targets) / len(validation.images)
-                yield EpochReport(
-                    epoch=epoch,
-                    learning_rate=rate,
-                    train_loss=loss_sum / examples,
-                    train_accuracy=correct / examples,
-                    validation_loss=validation_loss,
-                    validation_accuracy=accuracy,
+            validation_loss, _ = loss(outputs, validation.targets)
+            if not isfinite(validation_loss):
+                raise NonFiniteError(
+                    f"The validation loss became {validation_loss} after epoch {epoch}, "
+                    f"with learning rate {rate:g}. A smaller one usually helps."
                 )
-            if accuracy > best:
-                best, best_epoch = accuracy, epoch
-            elif patience is not None and epoch - best_epoch >= patience:
-                return
+            accuracy = count_correct(outputs, validation.targets) / len(validation.images)
+            report = EpochReport(
+                epoch=epoch,
+                learning_rate=rate,
+                train_loss=float(at.loss_sum / at.examples),
+                train_accuracy=float(at.correct / at.examples),
+                validation_loss=validation_loss,
+                validation_accuracy=accuracy,
+            )
+            at.finish_epoch(accuracy)
+            yield report
 
 
 def _learning_rate(schedule: Schedule, t: float) -> float:
@@ -157,121 +180,51 @@ def _learning_rate(schedule: Schedule, t: float) -> float:
     except OverflowError:
         rate = inf
     if not isfinite(rate):
-        raise NonFiniteLossError(
+        raise NonFiniteError(
             f"The schedule's learning rate became infinite {t:.3g} epochs after the start. "
             "A smaller factor, or a longer time between steps, helps."
         )
     return rate
 
 
-def _check_finite(name: str, loss: float, when: str, learning_rate: float) -> None:
+def _check_finite(
+    loss: float,
+    model: Sequential,
+    optimizer: Optimizer,
+    examples: Examples,
+    batch: NDArray[np.integer[Any]],
+    epoch: int,
+    step: int,
+) -> None:
+    """NonFiniteError unless the loss and all gradients of a batch are finite."""
     if not isfinite(loss):
-        raise NonFiniteLossError(
-            f"The {name} became {loss} {when}, with learning rate {learning_rate:g}. "
-            "A smaller one usually helps."
-        )
+        what, where = f"The loss became {loss}", ""
+        for name, values in _values(model, examples.images[batch]):
+            if not np.isfinite(values).all():
+                where = f" (the first numbers that are not finite are {name})"
+                break
+    else:
+        # Backwards, as gradients go. A square may overflow where its gradient does not: look twice then.
+        for name, parameter in reversed(optimizer.parameters.items()):
+            flat = assigned(parameter.grad).ravel()
+            if not isfinite(flat @ flat) and not np.isfinite(flat).all():
+                layer, _, part = name.partition(".")
+                what, where = (
+                    "A gradient became infinite or not a number",
+                    f" (first dL/d{part} of layer {layer})",
+                )
+                break
+        else:
+            return
+    raise NonFiniteError(
+        f"{what} in epoch {epoch}, at step {step} of the run, with learning rate "
+        f"{optimizer.learning_rate:g}{where}. A smaller learning rate usually helps."
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class Gradients:
-    """Computes gradients of `loss` over batches of `examples`, in shards of `shard_size` of them.
-
-    A batch's shards are weighted by their part of it and summed in order:
-
-        L = Σ_s (N_s / N) · L_s,    so    dL/dθ = Σ_s (N_s / N) · dL_s/dθ
-
-    In exact arithmetic this is the gradient of the whole batch, unless the model normalises over a shard
-    (BatchNorm), whose running statistics are then averaged likewise. In floating point the order of a sum
-    counts, and so the bits depend on the shard size, but not on the number of workers.
-    """
-
-    workers: Workers
-    loss: Loss
-    examples: Examples
-    shard_size: int
-    seed: int = 0
-    augment: Augmentation | None = None
-
-    def __call__(self, batch: NDArray[np.integer[Any]], at: tuple[int, int] = (0, 0)) -> tuple[float, int]:
-        """Assign every `grad` for the mean loss over a batch; return that loss and how many are right.
-
-        `batch` holds indices into `examples`. Random numbers are derived from `seed`, the epoch and step in
-        `at`, and the shard's number.
-        """
-        starts = range(0, len(batch), self.shard_size)
-        tasks = (
-            _Task(batch[start : start + self.shard_size], len(batch), (*at, shard))
-            for shard, start in enumerate(starts)
-        )
-        shards = self.workers.map(self._compute_shard, tasks)
-        loss, correct, gradients, buffers = next(shards)
-        for shard in shards:
-            loss += shard.loss
-            correct += shard.correct
-            gradients += shard.gradients
-            buffers += shard.buffers
-        original = self.workers.original
-        values = [parameter.value for parameter in original.parameters]
-        for parameter, gradient in zip(original.parameters, _split(gradients, values), strict=True):
-            parameter.grad = gradient
-        for buffer, average in zip(original.buffers, _split(buffers, original.buffers), strict=True):
-            buffer[...] = average
-        return loss, correct
-
-    def _compute_shard(self, replica: Replica, task: "_Task") -> "_Shard":
-        model = replica.model
-        images, targets = self.examples.images[task.indices], self.examples.targets[task.indices]
-        fraction = len(task.indices) / task.batch_size
-        if self.augment is not None:
-            images = self.augment(images, derive_rng(self.seed, Stream.AUGMENTATION, *task.at))
-        rng = derive_rng(self.seed, Stream.DROPOUT, *task.at) if model.takes_rng else None
-        outputs = model.forward(images, training=True, rng=rng)
-        loss, grad_outputs = self.loss(outputs, targets)
-        model.backward(grad_outputs * fraction)
-        return _Shard(
-            loss * fraction,
-            count_correct(outputs, targets),
-            _join([_gradient(parameter.grad) for parameter in replica.parameters]),
-            _join(replica.buffers) * fraction,
-        )
-
-
-class _Task(NamedTuple):
-    """A shard to compute: which examples, of a batch of how many, and (epoch, step, number of the shard)."""
-
-    indices: NDArray[np.integer[Any]]
-    batch_size: int
-    at: tuple[int, int, int]
-
-
-class _Shard(NamedTuple):
-    """What a shard adds to its batch, weighted by its part of it."""
-
-    loss: float
-    correct: int
-    gradients: NDArray[Any]  # of all parameters, in one row
-    buffers: NDArray[Any]
-
-
-def _join(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """The numbers of all arrays in one row."""
-    return np.concatenate([array.ravel() for array in arrays] or [np.empty(0)])
-
-
-def _split(row: NDArray[Any], like: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    """`_join` undone: arrays of the shapes of `like`."""
-    end = 0
-    for array in like:
-        start, end = end, end + array.size
-        yield row[start:end].reshape(array.shape)
-
-
-def count_correct(outputs: NDArray[Any], targets: NDArray[Any]) -> int:
-    """How many rows have their largest output where the target is largest."""
-    return int((outputs.argmax(axis=1) == targets.argmax(axis=1)).sum())
-
-
-def _gradient(gradient: NDArray[Any] | None) -> NDArray[Any]:
-    if gradient is None:
-        raise RuntimeError("A layer's backward left a parameter without a gradient.")
-    return gradient
+def _values(model: Sequential, x: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The images, and the output of each layer, with their names."""
+    yield "in the images", x
+    for number, layer in enumerate(model.layers):
+        x = layer.forward(x, training=False)
+        yield f"the output of layer {number}, {layer!r}", x

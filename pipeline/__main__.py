@@ -6,7 +6,12 @@ import sys
 import typer
 
 from cnn.checkpoint import CheckpointError
-from pipeline.errors import UserError
+from pipeline.errors import StoppedError, UserError
+
+RESTORE = (
+    "DVC puts a stage's earlier results away before it starts it. They come back from its cache with: "
+    "git checkout params.yaml architectures.yaml dvc.lock reports && dvc checkout --force"
+)
 
 app = typer.Typer(
     help="A convolutional network in NumPy: fetch -> preprocess -> train -> evaluate. `dvc repro` runs the "
@@ -78,6 +83,11 @@ def main() -> None:
     """Run the app; what the user can mend is told in one message, with exit code 1."""
     try:
         app(prog_name="python -m pipeline")
+    except StoppedError as stopped:
+        print(f"{stopped}\n{RESTORE}" if _dvc_stage() else stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signal)  # the convention of shells
+    except KeyboardInterrupt:
+        sys.exit("Stopped. To go on: dvc repro")
     except (UserError, CheckpointError) as error:
         sys.exit(f"error: {error}{_where_results_are()}")
     except OSError as error:  # a full disk, a folder without permission
@@ -88,16 +98,14 @@ def main() -> None:
         sys.exit(f"error: There is not enough memory. {error} Smaller layers or batches need less.")
 
 
+def _dvc_stage() -> str | None:
+    """The stage that DVC runs here; None where a person does."""
+    return os.environ.get("DVC_STAGE")
+
+
 def _where_results_are() -> str:
     """DVC removes a stage's outputs before it starts the stage; so tell how they come back."""
-    stage = os.environ.get("DVC_STAGE")  # set by DVC alone
-    if stage not in ("train", "evaluate"):
-        return ""
-    return (
-        f"\nBefore it starts a stage, DVC puts away its earlier results. Those of {stage} come back from its "
-        "cache, without training, when\nparams and data are as they were: git checkout params.yaml "
-        "architectures.yaml && dvc repro"
-    )
+    return f"\n{RESTORE}" if _dvc_stage() in ("train", "evaluate") else ""
 
 
 if __name__ == "__main__":

@@ -8,6 +8,14 @@ class UserError(Exception):
     """Something the user can put right; the message says what, and how."""
 
 
+class StoppedError(Exception):
+    """The run was asked to stop; the message says how to go on, `signal` what asked."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that is none of `known`, with the nearest one."""
     names = sorted(known)

@@ -17,10 +17,10 @@ from threadpoolctl import threadpool_limits
 
 from cnn import EpochReport, Examples, Sequential, checkpoint, cross_entropy, softmax_cross_entropy
 from cnn.atomic import write_text
+from cnn.gradients import Loss
 from cnn.layers.sequential import count_parameters
 from cnn.ops.softmax import softmax
 from cnn.parallel import Workers
-from cnn.training import Loss
 from pipeline.architectures import build_model, gives_probabilities
 from pipeline.errors import UserError
 from pipeline.figures import confusion_matrix_figure, save_figure, training_curves_figure

@@ -11,7 +11,7 @@ import pooch
 import requests
 from sklearn.datasets import load_digits
 
-from cnn.atomic import atomic_path
+from cnn.atomic import atomic_path, write_bytes
 from pipeline.datasets import DATASETS, DIGITS_FILES, DataFile
 from pipeline.errors import UserError
 from pipeline.params import load_params
@@ -81,8 +81,7 @@ def _copy(location: str, file: DataFile, destination: Path) -> str | None:
         return f"it cannot be read: {error.strerror}"
     if sha256(content).hexdigest() != file.sha256:
         return "its SHA-256 is not the published one"
-    with atomic_path(destination) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(destination, content)
     return None
 
 

@@ -21,8 +21,8 @@ from cnn import (
     schedules,
     softmax_cross_entropy,
 )
+from cnn.gradients import Augmentation, Loss
 from cnn.schedules import Schedule
-from cnn.training import Augmentation, Loss
 from pipeline import params
 from pipeline.errors import UserError
 

@@ -241,6 +241,9 @@ class Train(Section):
     moving_average: Kept | None = Field(
         description="the decay of the weights' moving average: in [0, 1), or null"
     )
+    checkpoint_seconds: Positive = Field(
+        description="how many seconds lie between checkpoints of a run: a number > 0"
+    )
     loss: Loss = Field(description="the keys of the loss")
     optimizer: Optimizer = Field(description="the keys of the optimiser")
     schedule: Schedule = Field(description="the keys of the schedule")

@@ -8,6 +8,7 @@ RAW = Path("data/raw")
 PROCESSED = Path("data/processed")
 MODELS = Path("models")
 REPORTS = Path("reports")
+SCRATCH = Path(".scratch")  # checkpoints of runs that have not finished
 
 DATASET = PROCESSED / "dataset.json"
 MODEL = MODELS / "model.npz"

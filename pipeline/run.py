@@ -50,9 +50,14 @@ def run() -> None:
 def _dvc(*arguments: str) -> int:
     """Run DVC with this Python first on the path, so that its stages run on the same; its exit code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-m", "dvc", *arguments], env=os.environ | {"PATH": path}
-    ).returncode
+    ) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:  # DVC and its stage have it, too, and will end in their own way
+                continue
 
 
 def _git_has_commits() -> bool:

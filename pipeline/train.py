@@ -5,32 +5,36 @@ import io
 import json
 import platform
 import time
-from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, fields
+from math import log
 from typing import Any
 
 import numpy as np
 from joblib import cpu_count
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from cnn import EpochReport, MovingAverage, NonFiniteLossError, Sequential, checkpoint, fit
+from cnn import EpochReport, MovingAverage, NonFiniteError, Progress, Sequential, checkpoint, fit
 from cnn.atomic import write_text
-from cnn.training import BatchReport
+from cnn.checkpoint import CheckpointError
 from pipeline.architectures import build_chosen
-from pipeline.errors import UserError
+from pipeline.errors import StoppedError, UserError
 from pipeline.methods import make_augmentation, make_loss, make_optimizer, make_schedule
 from pipeline.params import Params, load_params
 from pipeline.paths import HISTORY, MODEL, MODELS
 from pipeline.processed import load_description, load_examples
+from pipeline.resume import RunCheckpoint, StopSignal, fingerprint
 from pipeline.yaml_files import to_yaml
 
 
 def train() -> None:
-    """Train as params.yaml says, rewrite the history after each epoch, and write the best network at the end.
+    """Train as params.yaml says; at the end, write the network of the best epoch and the history.
 
-    The best epoch is the one with the highest validation accuracy; of equals, the first.
+    The best epoch is the one with the highest validation accuracy; of equals, the first. A run that was cut
+    off goes on from its last checkpoint, to the same bytes.
     """
     params = load_params()
     architecture = params.model.architecture
@@ -42,26 +46,24 @@ def train() -> None:
         )
     image_shape = tuple(description["image_shape"])
     model, layers = build_chosen(params, image_shape, len(description["class_names"]))
-    console = Console(markup=False)
-    console.print(model.summary(image_shape), highlight=False, soft_wrap=True)
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console.print(model.summary(image_shape))
 
-    history: list[EpochReport] = []
-    best, best_state = -1.0, model.state_dict()
-    for report in _fit_with_progress(model, params, description, console):
-        history.append(report)
-        write_text(HISTORY, _to_csv(history))
-        if report.validation_accuracy > best:
-            best, best_state = report.validation_accuracy, model.state_dict()
-            best_epoch = report.epoch
+    # One BLAS thread: with more, the order of sums would depend on how many cores there are.
+    # Overflows show in losses and gradients, which are checked at each step.
+    with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
+        run = _fit(model, layers, params, description, console)
 
-    metadata = {"architecture": architecture, "layers": layers, "data": description, "epoch": best_epoch}
-    checkpoint.save(MODEL, best_state, metadata)
+    best = max(run.history, key=lambda report: report.validation_accuracy)
+    metadata = {"architecture": architecture, "layers": layers, "data": description, "epoch": best.epoch}
+    checkpoint.save(MODEL, run.best_state, metadata)
     write_text(MODELS / "architecture.yaml", to_yaml({architecture: layers}))
     write_text(MODELS / "environment.json", json.dumps(environment(), indent=2) + "\n")
+    write_text(HISTORY, _to_csv(run.history))
+    run.remove()
     console.print(
-        f"Best epoch: {best_epoch}, with validation accuracy {best:.4f}. Its weights are in {MODEL}.",
-        highlight=False,
-        soft_wrap=True,
+        f"Best epoch: {best.epoch}, with validation accuracy {best.validation_accuracy:.4f}. "
+        f"Its weights are in {MODEL}."
     )
 
 
@@ -80,75 +82,74 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _fit_with_progress(
-    model: Sequential, params: Params, description: dict[str, Any], console: Console
-) -> Iterator[EpochReport]:
-    """`fit`, with a moving bar on a terminal, and a line for each epoch anywhere."""
+def _fit(
+    model: Sequential, layers: list[Any], params: Params, description: dict[str, Any], console: Console
+) -> RunCheckpoint:
+    """`fit` from the last checkpoint on, with a moving bar on a terminal, and a line for each epoch."""
     options = params.train
-    images = description["examples"]["train"]
-    progress = Progress(
-        TextColumn("epoch {task.fields[epoch]}/" + str(options.epochs)),
-        BarColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]:.4f}"),
-        TextColumn("{task.fields[speed]:,.0f} images/s"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    task = progress.add_task("", total=options.epochs * images, epoch=1, loss=0.0, accuracy=0.0, speed=0.0)
-    epoch_start = time.perf_counter()
-
-    def on_batch(batch: BatchReport) -> None:
-        progress.update(
-            task,
-            completed=(batch.epoch - 1) * images + batch.examples,
-            epoch=batch.epoch,
-            loss=batch.loss_sum / batch.examples,
-            accuracy=batch.correct / batch.examples,
-            speed=batch.examples / max(time.perf_counter() - epoch_start, 1e-9),
-        )
-
-    decay = options.moving_average
     optimizer = make_optimizer(options.optimizer, model.parameters())
     learning_rate = optimizer.learning_rate
-    reports = fit(
-        model,
-        make_loss(options.loss, len(description["class_names"])),
-        optimizer,
-        make_schedule(options.schedule, learning_rate, options.epochs),
-        load_examples("train", description),
-        load_examples("validation", description),
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        shard_size=options.shard_size,
-        seed=params.seed,
-        augment=make_augmentation(options.augmentation, -description["mean"] / description["deviation"]),
-        clip_norm=options.clip_norm,
-        clip_value=options.clip_value,
-        moving_average=None if decay is None else MovingAverage(model.parameters(), decay),
-        patience=options.patience,
-        workers=cpu_count(),
-        on_batch=on_batch,
+    decay = options.moving_average
+    average = None if decay is None else MovingAverage(model.parameters(), decay)
+    at = Progress()
+    settings = params.model_dump(include={"seed", "data", "train"}, exclude={"train": {"checkpoint_seconds"}})
+    run = RunCheckpoint(
+        fingerprint(settings | {"layers": layers, "environment": environment()}),
+        {"model": model, "optimizer": optimizer, "progress": at} | ({"average": average} if average else {}),
+        options.checkpoint_seconds,
     )
-    # One BLAS thread: with more, the order of sums would depend on how many cores there are.
-    # Overflows show in the loss, which is checked at each step.
-    with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"), progress:
+    try:
+        if run.restore():
+            console.print(
+                f"Going on from {run.path}: after {len(run.history)} epochs and {int(at.examples):,} images."
+            )
+    except CheckpointError as error:
+        console.print(f"{error} Training starts anew.")
+
+    bar = _Bar(options.epochs, description["examples"]["train"], console)
+    with bar.progress, StopSignal() as stop:
+
+        def on_step(at: Progress) -> None:
+            bar.update(at)
+            if stop.received is not None or run.is_due():
+                run.save()
+            if stop.received is not None:
+                raise StoppedError(
+                    f"Stopped in epoch {at.epoch} of {options.epochs}, after {int(at.examples):,} images. "
+                    "To go on from there: dvc repro",
+                    stop.received,
+                )
+
+        reports = fit(
+            model,
+            make_loss(options.loss, len(description["class_names"])),
+            optimizer,
+            make_schedule(options.schedule, learning_rate, options.epochs),
+            load_examples("train", description),
+            load_examples("validation", description),
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            shard_size=options.shard_size,
+            seed=params.seed,
+            augment=make_augmentation(options.augmentation, -description["mean"] / description["deviation"]),
+            clip_norm=options.clip_norm,
+            clip_value=options.clip_value,
+            moving_average=average,
+            patience=options.patience,
+            workers=cpu_count(),
+            progress=at,
+            on_step=on_step,
+        )
         try:
             for report in reports:
-                seconds = time.perf_counter() - epoch_start
-                console.print(
-                    f"epoch {report.epoch:>{len(str(options.epochs))}}/{options.epochs}"
-                    f"  train loss {report.train_loss:.4f} accuracy {report.train_accuracy:.4f}"
-                    f"  validation loss {report.validation_loss:.4f}"
-                    f" accuracy {report.validation_accuracy:.4f}  {seconds:.1f} s",
-                    highlight=False,
-                    soft_wrap=True,
-                )
-                yield report
-                epoch_start = time.perf_counter()
-        except NonFiniteLossError as error:
+                bar.print_line(report)
+                run.history.append(report)
+                if at.best_epoch == report.epoch:
+                    with nullcontext() if average is None else average.applied():
+                        run.best_state = model.state_dict()
+                run.save()
+                _warn_if_nothing_is_learnt(report, params, len(description["class_names"]), console)
+        except NonFiniteError as error:
             smaller = min(learning_rate / 10, 0.1)
             name = options.optimizer.name
             decayed = f" and train.optimizer.{name}.weight_decay" if optimizer.weight_decay else ""
@@ -157,6 +158,66 @@ def _fit_with_progress(
                 f"In params.yaml: train.optimizer.learning_rate, else train.optimizer.{name}.learning_rate"
                 f"{decayed}."
             ) from None
+    return run
+
+
+class _Bar:
+    """What a person sees of a run."""
+
+    def __init__(self, epochs: int, images: int, console: Console) -> None:
+        self.epochs, self.images, self.console = epochs, images, console
+        self.progress = ProgressBar(
+            TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]:.4f}"),
+            TextColumn("{task.fields[speed]:,.0f} images/s"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self.progress.add_task(
+            "", total=epochs * images, epoch=1, loss=0.0, accuracy=0.0, speed=0.0
+        )
+        self._epoch_start, self._first = time.perf_counter(), 0
+
+    def update(self, at: Progress) -> None:
+        """Show where the run stands after a step."""
+        examples = int(at.examples)
+        self._first = self._first or examples
+        self.progress.update(
+            self._task,
+            completed=(int(at.epoch) - 1) * self.images + examples,
+            epoch=int(at.epoch),
+            loss=float(at.loss_sum) / examples,
+            accuracy=int(at.correct) / examples,
+            speed=(examples - self._first) / max(time.perf_counter() - self._epoch_start, 1e-9),
+        )
+
+    def print_line(self, report: EpochReport) -> None:
+        """Sum up an epoch."""
+        self.console.print(
+            f"epoch {report.epoch:>{len(str(self.epochs))}}/{self.epochs}"
+            f"  train loss {report.train_loss:.4f} accuracy {report.train_accuracy:.4f}"
+            f"  validation loss {report.validation_loss:.4f}"
+            f" accuracy {report.validation_accuracy:.4f}  {time.perf_counter() - self._epoch_start:.1f} s"
+        )
+        self._epoch_start, self._first = time.perf_counter(), 0
+
+
+def _warn_if_nothing_is_learnt(report: EpochReport, params: Params, classes: int, console: Console) -> None:
+    """Where a whole epoch has left the loss at ln(classes), that of giving all classes the same chance."""
+    guessing = log(classes)
+    if params.train.loss.name == "mean_squared_error" or report.train_accuracy > 2 / classes:
+        return
+    if report.train_loss > 0.98 * guessing:
+        console.print(
+            f"warning: After epoch {report.epoch} the loss is {report.train_loss:.4f}; giving all classes "
+            f"the same chance has ln({classes}) = {guessing:.4f}. The network learns nothing: another "
+            "learning rate may help (train.optimizer.learning_rate), or other initial values (seed, or an initializer "
+            "in architectures.yaml)."
+        )
 
 
 def _to_csv(history: list[EpochReport]) -> str:

@@ -14,8 +14,8 @@ from benchmarks.parts import rewrite_one_by_one
 from benchmarks.processes import torch_process
 from benchmarks.timing import Pace, Ratio, alternate, block, fastest, milliseconds, paired_ratio
 from cnn import BatchNorm, Conv2D, softmax_cross_entropy
+from cnn.gradients import Gradients
 from cnn.parallel import Workers
-from cnn.training import Gradients
 
 each_network = pytest.mark.parametrize("name", cases.INPUT_SHAPES)
 

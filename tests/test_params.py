@@ -537,11 +537,13 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
         return iter(())
 
     monkeypatch.setattr(train_stage, "fit", record)
+    monkeypatch.setattr(train_stage, "fingerprint", lambda settings: "0")
     monkeypatch.setattr(train_stage, "load_examples", lambda part, description: None)
     description = {"class_names": ["0"] * 10, "examples": {"train": 5}, "mean": 0.5, "deviation": 0.25}
     chosen = load_params(write(tmp_path, keys))
     model, _ = build_chosen(chosen, (28, 28, 1), 10)
-    list(train_stage._fit_with_progress(model, chosen, description, Console()))
+    monkeypatch.chdir(tmp_path)
+    train_stage._fit(model, [], chosen, description, Console())
     wanted = {
         "epochs": 7,
         "batch_size": 11,
