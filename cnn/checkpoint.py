@@ -56,8 +56,8 @@ def load(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = {info.filename: archive.read(_stored(info)) for info in archive.infolist()}
         metadata = json.loads(members.pop(METADATA))
-        arrays = {name.removesuffix(".npy"): _parse_array(data) for name, data in members.items()}
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, NotImplementedError) as error:
+        arrays = {name.removesuffix(".npy"): parse_array(data) for name, data in members.items()}
+    except Exception as error:  # zipfile raises many kinds for what is no archive
         raise CheckpointError(f"The checkpoint {path} is not one that this project wrote: {error}.") from None
     return arrays, metadata
 
@@ -75,13 +75,18 @@ def _stored(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
     return info
 
 
-def _parse_array(data: bytes) -> NDArray[Any]:
-    """The array in the bytes of a `.npy` file, whose header may not promise more than is there."""
+def parse_array(data: bytes) -> NDArray[Any]:
+    """The array in the bytes of a `.npy` file; ValueError if its header promises what is not there."""
     file = io.BytesIO(data)
     if npy.read_magic(file) != (1, 0):
         raise ValueError("an array has an unknown format version")
-    shape, fortran_order, dtype = npy.read_array_header_1_0(file)
-    body = data[file.tell() :]
-    if fortran_order or dtype.hasobject or len(body) != prod(shape) * dtype.itemsize:
-        raise ValueError("an array's header does not describe its content")
-    return np.frombuffer(body, dtype).reshape(shape).copy()
+    try:
+        shape, fortran_order, dtype = npy.read_array_header_1_0(file)
+        body = data[file.tell() :]
+        if fortran_order or dtype.hasobject or min(shape, default=0) < 0:
+            raise ValueError("its order, type or shape is not one that is written here")
+        if len(body) != prod(shape) * dtype.itemsize:
+            raise ValueError(f"it claims {prod(shape)} numbers and has {len(body)} bytes")
+        return np.frombuffer(body, dtype).reshape(shape).copy()
+    except Exception as error:  # NumPy raises many kinds for a header that is no Python or no type
+        raise ValueError(f"an array's header does not describe its content ({error})") from None

@@ -1,17 +1,6 @@
-"""The datasets: which files they are made of, their hashes, where to get them, and how to read them."""
+"""The datasets: which files they are made of, their hashes, and where to get them."""
 
-import gzip
-import struct
-import zlib
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -36,16 +25,6 @@ class Dataset:
     mirrors: tuple[str, ...] = ()
 
     image_shape = (28, 28, 1)  # what preprocess makes of each image, whatever the dataset
-
-
-@dataclass(frozen=True)
-class RawData:
-    """Images as bytes (n, 28, 28), labels as class indices (n,)."""
-
-    train_images: NDArray[np.uint8]
-    train_labels: NDArray[np.uint8]
-    test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.uint8]
 
 
 DIGITS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
@@ -131,56 +110,3 @@ DIGITS_FILES = {
     "labels.npy": "8ba4f891220f5e4c9c819638d1602d74b83618f167043c6da52a2a247841ddf0",
 }
 DIGITS_TEST_SIZE = 360
-
-
-def load_raw(name: str, folder: Path) -> RawData:
-    """The dataset `name` from the `folder` that fetch filled; UserError where a file is damaged."""
-    dataset = DATASETS[name]
-    if dataset.files:
-        return RawData(*(_read_idx(folder / file.name, file.content_sha256) for file in dataset.files))
-    images, labels = (_read_npy(folder / file, digest) for file, digest in DIGITS_FILES.items())
-    images = (images.astype(np.uint16) * 255 // 16).astype(np.uint8)  # 0…16 -> 0…255
-    images = np.kron(images, np.ones((1, 3, 3), np.uint8))  # 8x8 -> 24x24
-    images = np.pad(images, ((0, 0), (2, 2), (2, 2)))  # -> 28x28
-    split = len(images) - DIGITS_TEST_SIZE
-    return RawData(images[:split], labels[:split], images[split:], labels[split:])
-
-
-def _read_idx(path: Path, content_sha256: str) -> NDArray[np.uint8]:
-    """The array in a gzipped IDX file: a magic number (0, 0, 8 for bytes, axes), big-endian sizes, the bytes.
-
-    Source: LeCun, Cortes & Burges, "The MNIST database of handwritten digits", section "File formats".
-    """
-    try:
-        content = gzip.decompress(_read_bytes(path))
-    except (OSError, EOFError, zlib.error) as error:
-        raise _damaged(path, f"it does not unpack ({error})") from None
-    if sha256(content).hexdigest() != content_sha256:
-        raise _damaged(path, "its content has another SHA-256 than the published one")
-    axes = content[3]
-    shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
-
-
-def _read_npy(path: Path, content_sha256: str) -> NDArray[np.uint8]:
-    _read_bytes(path)
-    try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise _damaged(path, f"it holds no array ({error})") from None
-    if array.dtype != np.uint8 or sha256(array.tobytes()).hexdigest() != content_sha256:
-        raise _damaged(path, "its content has another SHA-256 than the pinned one")
-    return array
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing. Get it with: dvc repro --force fetch") from None
-    except OSError as error:
-        raise _damaged(path, f"it cannot be read ({error.strerror})") from None
-
-
-def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"{path} is damaged: {reason}. Get it again with: dvc repro --force fetch")

@@ -3,23 +3,29 @@
 import logging
 import os
 import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pooch
 import requests
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from sklearn.datasets import load_digits
 
 from cnn.atomic import atomic_path, write_bytes
 from pipeline.datasets import DATASETS, DIGITS_FILES, DataFile
 from pipeline.errors import UserError
+from pipeline.idx import LARGEST_FILE
 from pipeline.params import load_params
 from pipeline.paths import RAW
 
 MIRROR_VARIABLE = "DATASET_MIRROR"
 SHARED_FOLDER = Path("../shared/datasets")
 TIMEOUT = (5, 30)  # seconds: to connect, and between bytes
+LONGEST = 600  # seconds for a file
+PAUSES = (1, 3)  # seconds before the second and the third try
 
 
 def fetch() -> None:
@@ -86,29 +92,83 @@ def _copy(location: str, file: DataFile, destination: Path) -> str | None:
 
 
 def _download(location: str, file: DataFile, destination: Path) -> str | None:
-    """Download, check, and only then put in place; what was wrong, or None."""
+    """Download, check, and only then put in place; what was wrong, or None.
+
+    What may pass by itself (a broken connection, a server in trouble) is tried again after a while.
+    """
     pooch.get_logger().setLevel(logging.WARNING)
+    for pause in (*PAUSES, None):
+        problem, may_pass = _try_download(location, file, destination)
+        if problem is None or not may_pass or pause is None:
+            return problem
+        time.sleep(pause)
+    return problem
+
+
+def _try_download(location: str, file: DataFile, destination: Path) -> tuple[str | None, bool]:
+    """(what was wrong or None, whether it may be better the next time)."""
     try:
         pooch.retrieve(
             location,
             known_hash=f"sha256:{file.sha256}",
             fname=destination.name,
             path=destination.parent,
-            downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT),
+            downloader=_stream,
         )
     except requests.HTTPError as error:
-        return f"it answered: {error}"
+        code = 0 if error.response is None else error.response.status_code
+        return f"it answered: {error}", code >= 500 or code in (408, 425, 429)
     except requests.Timeout:
-        return "it did not answer in time"
+        return "it did not answer in time", True
     except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL):
-        return "only folders, http and https addresses can be asked"
+        return "only folders, http and https addresses can be asked", False
     except requests.exceptions.ChunkedEncodingError:
-        return "the connection broke off"
+        return "the connection broke off", True
+    except requests.TooManyRedirects:
+        return "it sends from one address to another without end", False
     except requests.RequestException:
-        return "it cannot be reached"
+        return "it cannot be reached", True
+    except _NotTheFileError as error:
+        return str(error), False
     except ValueError:  # pooch: the hash differs
-        return "its SHA-256 is not the published one"
-    return None
+        return "its SHA-256 is not the published one", False
+    return None, False
+
+
+class _NotTheFileError(Exception):
+    """What comes cannot be the file."""
+
+
+def _stream(url: str, output: str, _: object) -> None:
+    """Write what a server sends to the file `output`, for pooch, but no more than LARGEST_FILE bytes."""
+    deadline = time.monotonic() + LONGEST
+    with requests.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as response:
+        response.raise_for_status()
+        if "html" in response.headers.get("Content-Type", ""):
+            raise _NotTheFileError("it sent a web page instead of the file")
+        length = response.headers.get("Content-Length", "")
+        with Path(output).open("wb") as file, _progress_bar() as bar:
+            task = bar.add_task(Path(url).name, total=int(length) if length.isdecimal() else None)
+            for chunk in response.iter_content(2**16):
+                file.write(chunk)
+                bar.advance(task, len(chunk))
+                if file.tell() > LARGEST_FILE:
+                    raise _NotTheFileError(f"it sent more than {LARGEST_FILE:,} bytes")
+                if time.monotonic() > deadline:
+                    raise requests.Timeout
+            if length.isdecimal() and file.tell() < int(length):
+                raise requests.exceptions.ChunkedEncodingError
+
+
+def _progress_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
 
 
 def _is_url(location: str) -> bool:

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from cnn.atomic import atomic_path, write_text
-from pipeline.datasets import DATASETS, load_raw
+from pipeline.datasets import DATASETS
 from pipeline.errors import UserError
 from pipeline.params import Data, load_params
 from pipeline.paths import DATASET, PROCESSED, RAW
+from pipeline.raw import load_raw
 
 
 def preprocess() -> None:

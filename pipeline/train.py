@@ -215,8 +215,8 @@ def _warn_if_nothing_is_learnt(report: EpochReport, params: Params, classes: int
         console.print(
             f"warning: After epoch {report.epoch} the loss is {report.train_loss:.4f}; giving all classes "
             f"the same chance has ln({classes}) = {guessing:.4f}. The network learns nothing: another "
-            "learning rate may help (train.optimizer.learning_rate), or other initial values (seed, or an initializer "
-            "in architectures.yaml)."
+            "learning rate may help (train.optimizer.learning_rate), or other initial values (seed, or "
+            "an initializer in architectures.yaml)."
         )
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from pipeline import fetch
-from pipeline.datasets import DATASETS, DataFile, Dataset, load_raw
+from pipeline.datasets import DATASETS, DIGITS, DataFile, Dataset
 from pipeline.errors import UserError
+from pipeline.raw import load_raw
 
 
 def idx(array):
@@ -30,10 +31,11 @@ def tiny_dataset(tmp_path, monkeypatch):
         DataFile(name, hashlib.sha256(data).hexdigest(), hashlib.sha256(gzip.decompress(data)).hexdigest())
         for name, data in FILES.items()
     )
-    monkeypatch.setitem(DATASETS, "tiny", Dataset(title="tiny", class_names=("0", "1"), files=files))
+    monkeypatch.setitem(DATASETS, "tiny", Dataset(title="tiny", class_names=DIGITS, files=files))
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.delenv(fetch.MIRROR_VARIABLE, raising=False)
+    monkeypatch.setattr(fetch, "PAUSES", (0, 0))
     mirror = tmp_path / "mirror" / "tiny"
     mirror.mkdir(parents=True)
     for name, data in FILES.items():
@@ -136,7 +138,10 @@ def test_a_source_that_has_not_the_file_or_does_not_answer_is_told(tiny_dataset,
     ("damage", "message"),
     [
         (lambda path: path.unlink(), "is missing. Get it with: dvc repro --force fetch"),
-        (lambda path: path.write_bytes(FILES["train-i.gz"][:100]), "is damaged: it does not unpack"),
+        (
+            lambda path: path.write_bytes(FILES["train-i.gz"][:100]),
+            "is damaged: it ends after 79 of the 2,352",
+        ),
         (lambda path: path.write_bytes(b""), "is damaged"),
         (lambda path: path.write_bytes(b"hello"), "is damaged: it does not unpack"),
         (lambda path: path.write_bytes(FILES["test-i.gz"]), "its content has another SHA-256"),
@@ -149,6 +154,24 @@ def test_a_damaged_file_is_never_read_as_data(tiny_dataset, monkeypatch, damage,
     damage(fetch.RAW / "tiny" / "train-i.gz")
     with pytest.raises(UserError, match=message):
         load_raw("tiny", fetch.RAW / "tiny")
+
+
+@pytest.mark.parametrize(("name", "array"), [("train-l.gz", LABELS[:2]), ("test-l.gz", LABELS + 7)])
+def test_labels_that_do_not_fit_their_images_are_refused(tiny_dataset, monkeypatch, name, array):
+    data = gzip.compress(idx(array), mtime=0)
+    (tiny_dataset / "tiny" / name).write_bytes(data)
+    files = [
+        DataFile(name, hashlib.sha256(data).hexdigest(), hashlib.sha256(idx(array)).hexdigest())
+        if file.name == name
+        else file
+        for file in DATASETS["tiny"].files
+    ]
+    monkeypatch.setitem(DATASETS, "tiny", Dataset(title="tiny", class_names=DIGITS, files=tuple(files)))
+    monkeypatch.setenv("DATASET_MIRROR", str(tiny_dataset))
+    with pytest.raises(
+        UserError, match="files of tiny do not fit together: 3 images, [23] labels, the largest"
+    ):
+        fetch_all()
 
 
 def test_digits_need_no_source_and_become_28_by_28(tmp_path):
