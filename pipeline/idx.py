@@ -45,7 +45,7 @@ def read_idx(path: Path, axes: int) -> tuple[NDArray[np.uint8], str]:
 
 
 def _check_magic(header: bytes, axes: int) -> None:
-    if len(header) < 4 + 4 * axes:
+    if len(header) < 4:
         raise ValueError("it ends within its header")
     if header[:2] != b"\0\0":
         raise ValueError("it does not begin with two zero bytes, as IDX files do")
@@ -53,3 +53,5 @@ def _check_magic(header: bytes, axes: int) -> None:
         raise ValueError(f"its numbers are of type {header[2]:#04x}, not bytes (0x08)")
     if header[3] != axes:
         raise ValueError(f"it has {header[3]} axes, not {axes}")
+    if len(header) < 4 + 4 * axes:
+        raise ValueError("it ends within its header")

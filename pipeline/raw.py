@@ -33,11 +33,12 @@ def load_raw(name: str, folder: Path) -> RawData:
             _read_idx(folder / file.name, axes, file.content_sha256)
             for file, axes in zip(dataset.files, (3, 1, 3, 1), strict=True)
         ]
-        for part, images, labels in (("training", *arrays[:2]), ("test", *arrays[2:])):
-            if len(images) != len(labels) or labels.max(initial=0) >= len(dataset.class_names):
+        for part, (images, labels) in {"training": arrays[:2], "test": arrays[2:]}.items():
+            classes, largest = len(dataset.class_names), int(labels.max(initial=0))
+            if len(images) != len(labels) or largest >= classes:
                 raise UserError(
-                    f"The {part} files of {name} do not fit together: {len(images):,} images, {len(labels):,} "
-                    f"labels, the largest {labels.max(initial=0)}; there are {len(dataset.class_names)} classes. "
+                    f"The {part} files of {name} do not fit together: {len(images):,} images, "
+                    f"{len(labels):,} labels, of which the largest is {largest}, and {classes} classes. "
                     "In pipeline/datasets.py: the files and class_names of this dataset."
                 )
         return RawData(*arrays)

@@ -169,7 +169,7 @@ def test_labels_that_do_not_fit_their_images_are_refused(tiny_dataset, monkeypat
     monkeypatch.setitem(DATASETS, "tiny", Dataset(title="tiny", class_names=DIGITS, files=tuple(files)))
     monkeypatch.setenv("DATASET_MIRROR", str(tiny_dataset))
     with pytest.raises(
-        UserError, match="files of tiny do not fit together: 3 images, [23] labels, the largest"
+        UserError, match=r"files of tiny do not fit together: 3 images, [23] labels, of which"
     ):
         fetch_all()
 
