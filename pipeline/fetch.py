@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pooch
 import requests
+import urllib3
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from sklearn.datasets import load_digits
@@ -149,15 +150,16 @@ def _stream(url: str, output: str, _: object) -> None:
         length = response.headers.get("Content-Length", "")
         with Path(output).open("wb") as file, _progress_bar() as bar:
             task = bar.add_task(Path(url).name, total=int(length) if length.isdecimal() else None)
-            for chunk in response.iter_content(2**16):
-                file.write(chunk)
-                bar.advance(task, len(chunk))
-                if file.tell() > LARGEST_FILE:
-                    raise _NotTheFileError(f"it sent more than {LARGEST_FILE:,} bytes")
-                if time.monotonic() > deadline:
-                    raise requests.Timeout
-            if length.isdecimal() and file.tell() < int(length):
-                raise requests.exceptions.ChunkedEncodingError
+            try:
+                while chunk := response.raw.read1(2**16):  # what has come, without waiting for more
+                    file.write(chunk)
+                    bar.advance(task, len(chunk))
+                    if file.tell() > LARGEST_FILE:
+                        raise _NotTheFileError(f"it sent more than {LARGEST_FILE:,} bytes")
+                    if time.monotonic() > deadline:
+                        raise requests.Timeout
+            except urllib3.exceptions.HTTPError as error:
+                raise requests.exceptions.ChunkedEncodingError from error
 
 
 def _progress_bar() -> Progress:
