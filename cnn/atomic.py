@@ -1,10 +1,14 @@
 """Files that are there whole or not at all."""
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 
 @contextmanager
@@ -16,7 +20,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     disk before its name does. What an earlier process left, which was killed here, is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays: np.save and matplotlib choose by it. The process id keeps two processes apart.
+    # The suffix stays: matplotlib chooses by it. The process id keeps two processes apart.
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     for left in path.parent.glob(f".{path.stem}-*{path.suffix}"):
         if not _is_of_running_process(left):
@@ -28,8 +32,6 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if os.name == "posix":  # elsewhere a folder cannot be opened
             _flush(path.parent)
     except OSError as error:
-        if error.errno is None:  # NumPy's: so many requested, so many written
-            raise OSError(errno.ENOSPC, f"The disk may be full ({error})", str(path)) from None
         error.filename, error.filename2 = str(path), None  # what the caller knows, not the temporary name
         raise
     finally:
@@ -46,6 +48,17 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write `array` to `path` atomically, as a `.npy` file.
+
+    Not by np.save: where the disk is full, it may leave out the last bytes without a word.
+    """
+    array = np.asarray(array, order="C")
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 def _flush(path: Path) -> None:

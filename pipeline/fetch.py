@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from sklearn.datasets import load_digits
 
-from cnn.atomic import atomic_path, write_bytes
+from cnn.atomic import write_array, write_bytes
 from pipeline.datasets import DATASETS, DIGITS_FILES, DataFile
 from pipeline.errors import UserError
 from pipeline.idx import LARGEST_FILE
@@ -185,5 +185,4 @@ def _write_digits(folder: Path) -> None:
     """scikit-learn's digits, as bytes: images (1797, 8, 8) with values from 0 to 16, and labels (1797,)."""
     digits = load_digits()
     for name, array in zip(DIGITS_FILES, (digits.images, digits.target), strict=True):
-        with atomic_path(folder / name) as temporary:
-            np.save(temporary, array.astype(np.uint8))
+        write_array(folder / name, array.astype(np.uint8))

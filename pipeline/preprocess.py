@@ -1,13 +1,12 @@
 """The preprocess stage: from the dataset's own files to arrays that training can map into memory."""
 
 import json
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from cnn.atomic import atomic_path, write_text
+from cnn.atomic import write_array, write_text
 from pipeline.datasets import DATASETS
 from pipeline.errors import UserError
 from pipeline.params import Data, load_params
@@ -38,8 +37,8 @@ def preprocess() -> None:
         "test": (raw.test_images, raw.test_labels),
     }
     for part, (images, labels) in parts.items():
-        _write(f"{part}_images", (scale(images) - mean) / deviation)
-        _write(f"{part}_targets", one_hot(labels, len(dataset.class_names)))
+        write_array(PROCESSED / f"{part}_images.npy", (scale(images) - mean) / deviation)
+        write_array(PROCESSED / f"{part}_targets.npy", one_hot(labels, len(dataset.class_names)))
     description = {
         "dataset": name,
         "class_names": dataset.class_names,
@@ -84,8 +83,3 @@ def scale(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 def one_hot(labels: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
     """Row n has a 1 in column labels[n], and 0 elsewhere."""
     return np.eye(classes, dtype=np.float32)[labels]
-
-
-def _write(name: str, array: NDArray[Any]) -> None:
-    with atomic_path(PROCESSED / f"{name}.npy") as temporary:
-        np.save(temporary, array)
