@@ -26,32 +26,28 @@ def run() -> None:
     dataset = DATASETS[params.data.dataset]
     build_chosen(params, dataset.image_shape, len(dataset.class_names))
     make_loss(params.train.loss, len(dataset.class_names))
-    if not _git_has_commits():
-        raise UserError(
-            "DVC's experiments need a Git repository with a commit, and this folder is none. Clone the "
-            "project instead of downloading it, or: git init && git add . && git commit -m start"
-        )
+    check_git()
     # Fetching is how to find out whether the dataset can be had, here, from a source or from DVC's cache.
-    fetched = _dvc("repro", "--quiet", "fetch") == 0
+    fetched = dvc("repro", "--quiet", "fetch") == 0
     if not fetched and params.data.dataset == "mnist":
         print(
             "\nMNIST could not be fetched, for the reasons above. So that there is something to see, this\n"
             "run is on the small digits that come with scikit-learn: dvc exp run -S data.dataset=digits\n",
             flush=True,
         )
-        code = _dvc("exp", "run", "-S", "data.dataset=digits")
+        code = dvc("exp", "run", "-S", "data.dataset=digits")
     else:
-        code = _dvc("repro") if fetched else 1
+        code = dvc("repro") if fetched else 1
     if code != 0:
         raise UserError("The pipeline stopped; the reason stands above.")
     _print_summary(fell_back=not fetched)
 
 
-def _dvc(*arguments: str) -> int:
+def dvc(*arguments: str, folder: Path = Path(), **variables: str) -> int:
     """Run DVC with this Python first on the path, so that its stages run on the same; its exit code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     with subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments], env=os.environ | {"PATH": path}
+        [sys.executable, "-m", "dvc", *arguments], cwd=folder, env=os.environ | variables | {"PATH": path}
     ) as process:
         while True:
             try:
@@ -60,11 +56,17 @@ def _dvc(*arguments: str) -> int:
                 continue
 
 
-def _git_has_commits() -> bool:
+def check_git() -> None:
+    """UserError unless this folder is in a Git repository with a commit."""
     try:
-        return subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True).returncode == 0
+        result = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True)
     except FileNotFoundError:
         raise UserError("Git is not installed; DVC needs it.") from None
+    if result.returncode != 0:
+        raise UserError(
+            "DVC's experiments need a Git repository with a commit, and this folder is none. Clone the "
+            "project instead of downloading it, or: git init && git add . && git commit -m start"
+        )
 
 
 def _print_summary(fell_back: bool) -> None:

@@ -1,0 +1,121 @@
+"""`python -m pipeline verify`: whether the recorded results come out again, byte for byte."""
+
+import json
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.errors import UserError
+from pipeline.fetch import MIRROR_VARIABLE
+from pipeline.paths import MODELS, RAW
+from pipeline.run import check_git, dvc
+from pipeline.yaml_files import read_mapping
+
+LOCK = Path("dvc.lock")
+ENVIRONMENT = MODELS / "environment.json"
+Lock = dict[str, dict[str, Any]]
+
+
+def verify() -> None:
+    """Rerun the last commit's pipeline in a temporary clone, and compare each output with its dvc.lock."""
+    check_git()
+    if subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout:
+        print("note: What is not committed is left out: the last commit is verified.")
+    with TemporaryDirectory() as folder:
+        clone = Path(folder) / "clone"
+        subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
+        recorded = read_lock(clone)
+        mirror = {MIRROR_VARIABLE: str(RAW.resolve())} if RAW.is_dir() else {}
+        if dvc("repro", folder=clone, **mirror) != 0:
+            raise UserError("The pipeline stopped in the clone; the reason stands above.")
+        problems = compare(recorded, read_lock(clone), Path.cwd(), clone)
+    if problems:
+        raise UserError("\n".join(["The recorded results did not come out again.", *problems]))
+    print("Every byte is as dvc.lock records it.")
+
+
+def read_lock(folder: Path) -> Lock:
+    """The stages of a dvc.lock."""
+    if not (folder / LOCK).exists():
+        raise UserError("The last commit has no dvc.lock. Make one, and commit it: dvc repro")
+    stages: Lock = read_mapping(folder / LOCK)["stages"]
+    return stages
+
+
+def compare(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str]:
+    """Print a table of all outputs; what differs, and what may explain it."""
+    table = Table("stage", "file", "recorded", "now", "", title="Verification", title_justify="left")
+    differ = False
+    for stage in rerun:
+        before = _files(recorded.get(stage, {}), project)
+        now = _files(rerun[stage], clone)
+        if before.keys() != now.keys():  # what a folder held is known where its list is in DVC's cache
+            before, now = (_outputs(lock.get(stage, {})) for lock in (recorded, rerun))
+        for name in sorted(before.keys() | now.keys()):
+            same = before.get(name) == now.get(name)
+            differ |= not same
+            digests = (digests.get(name, "none")[:12] for digests in (before, now))
+            table.add_row(stage, name, *digests, "same" if same else "DIFFERENT")
+    Console(markup=False).print(table, highlight=False)
+    return _explanations(recorded, rerun, project, clone) if differ else []
+
+
+def _explanations(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str]:
+    outputs = {name for stage in rerun.values() for name in _outputs(stage)}
+    found = [
+        f"- {dep['path']} is not as it was when {stage} ran: dvc.lock belongs to other code. Run dvc repro, and "
+        "commit what it changes."
+        for stage in rerun
+        for dep, old in zip(rerun[stage]["deps"], recorded.get(stage, {}).get("deps", []), strict=False)
+        if dep["path"] not in outputs and dep != old
+    ]
+    found += [
+        f"- The params of {stage} are not those of dvc.lock. Run dvc repro, and commit what it changes."
+        for stage in rerun
+        if rerun[stage].get("params") != recorded.get(stage, {}).get("params")
+    ]
+    old, new = _environment(recorded, project), _environment(rerun, clone)
+    if old is None:
+        found.append(
+            f"- {ENVIRONMENT} of the recorded run is not in DVC's cache here: nothing to compare with."
+        )
+    elif new is not None:
+        found += [
+            f"- {key}: recorded {old.get(key)}, here {new.get(key)}. Other versions and other processors may "
+            "round otherwise; the same ones give the same bytes."
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
+    return found or ["- Code, params and environment are as recorded: this should not be. Please report it."]
+
+
+def _environment(lock: Lock, folder: Path) -> dict[str, Any] | None:
+    digest = _files(lock.get("train", {}), folder).get(str(ENVIRONMENT))
+    content = None if digest is None else _cached(digest, folder)
+    return None if content is None else json.loads(content)
+
+
+def _outputs(stage: dict[str, Any]) -> dict[str, str]:
+    """The outputs' paths, and their MD5 as DVC has it."""
+    return {out["path"]: out["md5"] for out in stage.get("outs", [])}
+
+
+def _files(stage: dict[str, Any], folder: Path) -> dict[str, str]:
+    """The same file by file, where the lists of folders are in the DVC cache of `folder`."""
+    files = {}
+    for path, digest in _outputs(stage).items():
+        listed = _cached(digest, folder) if digest.endswith(".dir") else None
+        if listed is None:
+            files[path] = digest
+        else:
+            files |= {f"{path}/{entry['relpath']}": entry["md5"] for entry in json.loads(listed)}
+    return files
+
+
+def _cached(digest: str, folder: Path) -> bytes | None:
+    path = folder / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+    return path.read_bytes() if path.exists() else None
