@@ -4,16 +4,20 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint benchmark clean
+.PHONY: help run test test-faults lint benchmark clean
 
 help: ## list these commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 run: .venv/installed ## set everything up, train the network, evaluate it, print its test accuracy
 	@$(BIN)/python -m pipeline run
 
 test: .venv/installed ## set everything up and run the tests
 	@$(BIN)/python -m pytest
+
+test-faults: .venv/installed ## the tests of faults, at length: thousands of damaged files, 200 killed runs; an hour
+	@$(BIN)/python -m pytest --long tests/test_resume.py tests/test_interruption.py tests/test_damaged_files.py \
+	  tests/test_bad_input.py tests/test_bad_downloads.py tests/test_failed_writes.py
 
 lint: .venv/installed ## check style (ruff) and types (mypy)
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -70,9 +70,9 @@ def evaluate() -> None:
 
 @app.command(short_help="run it all anew elsewhere, and compare")
 def verify() -> None:
-    """Rerun the last commit's pipeline in a temporary clone; say file by file if the bytes are the recorded ones.
+    """Rerun the last commit's pipeline in a temporary clone; say file by file if the bytes are as recorded.
 
-    Where they are not, it says what may explain it: other code, other params, another NumPy, BLAS or processor.
+    If not, it says what may explain it: other code, other params, another NumPy, BLAS or processor.
     """
     from pipeline import verify as command
 

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.errors import UserError
 from pipeline.fetch import MIRROR_VARIABLE
@@ -48,7 +48,8 @@ def read_lock(folder: Path) -> Lock:
 
 def compare(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str]:
     """Print a table of all outputs; what differs, and what may explain it."""
-    table = Table("stage", "file", "recorded", "now", "", title="Verification", title_justify="left")
+    file = Column("file", overflow="fold")
+    table = Table("stage", file, "recorded", "now", "", title="Verification", title_justify="left")
     differ = False
     for stage in rerun:
         before = _files(recorded.get(stage, {}), project)
@@ -58,7 +59,7 @@ def compare(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str
         for name in sorted(before.keys() | now.keys()):
             same = before.get(name) == now.get(name)
             differ |= not same
-            digests = (digests.get(name, "none")[:12] for digests in (before, now))
+            digests = (digests.get(name, "none")[:8] for digests in (before, now))
             table.add_row(stage, name, *digests, "same" if same else "DIFFERENT")
     Console(markup=False).print(table, highlight=False)
     return _explanations(recorded, rerun, project, clone) if differ else []
@@ -67,8 +68,8 @@ def compare(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str
 def _explanations(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str]:
     outputs = {name for stage in rerun.values() for name in _outputs(stage)}
     found = [
-        f"- {dep['path']} is not as it was when {stage} ran: dvc.lock belongs to other code. Run dvc repro, and "
-        "commit what it changes."
+        f"- {dep['path']} is not as it was when {stage} ran: dvc.lock belongs to other code. "
+        "Run dvc repro, and commit what it changes."
         for stage in rerun
         for dep, old in zip(rerun[stage]["deps"], recorded.get(stage, {}).get("deps", []), strict=False)
         if dep["path"] not in outputs and dep != old
@@ -80,9 +81,7 @@ def _explanations(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> li
     ]
     old, new = _environment(recorded, project), _environment(rerun, clone)
     if old is None:
-        found.append(
-            f"- {ENVIRONMENT} of the recorded run is not in DVC's cache here: nothing to compare with."
-        )
+        found.append(f"- {ENVIRONMENT} of the recorded run is not in DVC's cache here: it is not known.")
     elif new is not None:
         found += [
             f"- {key}: recorded {old.get(key)}, here {new.get(key)}. Other versions and other processors may "

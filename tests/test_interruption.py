@@ -1,0 +1,253 @@
+"""The real thing, cut off: DVC runs the pipeline on the digits, is stopped or killed, and goes on."""
+
+import copy
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_pipeline import make_project, results, run
+
+from pipeline import verify
+
+STOPPED_EARLY = 60  # seconds; no run takes as long
+
+
+def environment():
+    return os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "COLUMNS": "100",
+    }
+
+
+def start(folder, *command):
+    """`python -m COMMAND` in a session of its own, so that signals can reach all of its processes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """A project, committed, in which nothing has run: everything at random and with a memory is switched on."""
+    folder = make_project(tmp_path_factory.mktemp("clean") / "project")
+    text = (folder / "params.yaml").read_text()
+    for old, new in {
+        "dataset: mnist": "dataset: digits",
+        "architecture: baseline": "architecture: batch_norm",
+        "epochs: 10": "epochs: 3",
+        "checkpoint_seconds: 30.0": "checkpoint_seconds: 0.05",
+        "random_shift: 0.0": "random_shift: 1.0",
+        "moving_average: #": "moving_average: 0.9 #",
+        "name: sgd": "name: adam",
+        "name: constant": "name: one_cycle",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "params.yaml").write_text(text)
+    commit(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(clean, tmp_path_factory):
+    """The same after a run, with its results committed, and how many seconds the run took."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "project"
+    shutil.copytree(clean, folder)
+    begin = time.monotonic()
+    result = run(folder, "dvc", "repro")
+    assert result.returncode == 0, result.stderr
+    seconds = time.monotonic() - begin
+    commit(folder)
+    return folder, seconds
+
+
+@pytest.fixture
+def finished(undisturbed, tmp_path):
+    """A copy of it, to do with as a test likes."""
+    shutil.copytree(undisturbed[0], tmp_path / "finished")
+    return tmp_path / "finished"
+
+
+@pytest.fixture(scope="module")
+def expected(undisturbed):
+    """What a run comes to."""
+    return results(undisturbed[0])
+
+
+def commit(folder):
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", "add", "."], cwd=folder, check=True)
+    subprocess.run(["git", *identity, "commit", "-qm", "a commit"], cwd=folder, check=True)
+
+
+def wait_for_checkpoint(folder):
+    deadline = time.monotonic() + STOPPED_EARLY
+    while not list(folder.glob(".scratch/*/training.npz")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(clean, undisturbed, expected, tmp_path, faults):
+    _, seconds = undisturbed
+    resumed = 0
+    for number in faults(2, 200):
+        folder = tmp_path / str(number)
+        shutil.copytree(clean, folder)
+        process = start(folder, "dvc", "repro")
+        time.sleep(np.random.default_rng(number).uniform(0.5, seconds))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        result = run(folder, "dvc", "repro")
+        assert result.returncode == 0, (number, result.stdout + result.stderr)
+        resumed += "Going on from" in result.stdout
+        assert results(folder) == expected, number
+        shutil.rmtree(folder)
+    print(f"{resumed} runs went on from a checkpoint")
+
+
+def test_a_run_killed_again_and_again_in_training_ends_with_the_same_bytes(clean, expected, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(clean, folder)
+    for _ in range(3):
+        process = start(folder, "dvc", "repro")
+        wait_for_checkpoint(folder)
+        time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    result = run(folder, "dvc", "repro")
+    assert "Going on from .scratch/" in result.stdout
+    assert results(folder) == expected
+    assert not list(folder.glob(".scratch/*"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stage_that_is_asked_to_stop_says_how_to_go_on(clean, expected, tmp_path, number, code):
+    folder = tmp_path / "project"
+    shutil.copytree(clean, folder)
+    run(folder, "dvc", "repro", "preprocess")
+    process = start(folder, "pipeline", "train")
+    wait_for_checkpoint(folder)
+    os.killpg(process.pid, number)
+    output, _ = process.communicate()
+    assert process.returncode == code
+    last = output.splitlines()[-1]
+    assert last.startswith("Stopped in epoch ")
+    assert last.endswith(" images. To go on from there: dvc repro")
+    assert "Traceback" not in output
+    assert not (folder / "models").exists()
+    assert "Going on from" in run(folder, "dvc", "repro").stdout
+    assert results(folder) == expected
+
+
+def test_ctrl_c_in_an_experiment_leaves_the_last_results_within_reach(finished, expected):
+    process = start(finished, "dvc", "exp", "run", "-S", "train.epochs=50")
+    wait_for_checkpoint(finished)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode != 0
+    assert "Traceback" not in output
+    (line,) = (line for line in output.splitlines() if line.startswith("DVC puts a stage's"))
+    command = line.rpartition(" with: ")[2]
+    subprocess.run(command, shell=True, cwd=finished, env=environment(), check=True, capture_output=True)
+    assert results(finished) == expected
+    assert "up to date" in run(finished, "dvc", "repro").stdout
+
+
+def test_a_checkpoint_is_never_taken_for_that_of_another_run(clean, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(clean, folder)
+    run(folder, "dvc", "repro", "preprocess")
+
+    def cut_off():
+        before = set(folder.glob(".scratch/*/training.npz"))
+        process = start(folder, "pipeline", "train")
+        deadline = time.monotonic() + STOPPED_EARLY
+        while set(folder.glob(".scratch/*/training.npz")) <= before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        assert "Going on from" not in process.communicate()[0]
+        (new,) = set(folder.glob(".scratch/*/training.npz")) - before
+        return new
+
+    def change(path, old, new):
+        text = (folder / path).read_text()
+        assert old in text
+        (folder / path).write_text(text.replace(old, new))
+
+    cut_off()
+    change("params.yaml", "seed: 0", "seed: 1")
+    cut_off()
+    change("architectures.yaml", "rate: 0.5", "rate: 0.4")
+    cut_off()
+    kept = set(folder.glob(".scratch/*/training.npz"))
+    change("cnn/optimizers.py", '"""Optimisers:', '"""The optimisers:')
+    newest = cut_off()
+    assert set(folder.glob(".scratch/*/training.npz")) < kept | {newest}  # the oldest has gone
+    newest.write_bytes(b"damaged")
+    process = start(folder, "pipeline", "train")
+    output, _ = process.communicate()
+    assert (
+        "is damaged or none at all: its checksum does not match its content. Training starts anew." in output
+    )
+    assert process.returncode == 0
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(clean, expected, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(clean, folder)
+    first = start(folder, "dvc", "repro")
+    wait_for_checkpoint(folder)
+    second = run(folder, "dvc", "repro")
+    assert second.returncode != 0
+    assert "is busy, it is being blocked by" in second.stderr or "Unable to acquire lock" in second.stderr
+    first.communicate()
+    assert first.returncode == 0
+    assert results(folder) == expected
+
+
+def test_verify_finds_every_byte_again(clean, finished):
+    result = run(clean, "pipeline", "verify")
+    assert result.returncode == 1
+    assert "The last commit has no dvc.lock. Make one, and commit it: dvc repro" in result.stderr
+    (finished / "params.yaml").write_text("")
+    result = run(finished, "pipeline", "verify")
+    assert result.stdout.startswith("note: What is not committed is left out")
+    assert result.stdout.endswith("Every byte is as dvc.lock records it.\n")
+    assert "models/model.npz" in result.stdout
+    assert result.returncode == 0
+
+
+def test_verify_tells_what_is_not_the_same_and_what_may_explain_it(finished, tmp_path, capsys, monkeypatch):
+    lock = verify.read_lock(finished)
+    assert verify.compare(lock, lock, finished, finished) == []
+
+    other = copy.deepcopy(lock)
+    (models,) = (out for out in other["train"]["outs"] if out["path"] == "models")
+    models["md5"] = "0" * 32 + ".dir"
+    (problem,) = verify.compare(other, lock, finished, finished)
+    assert problem.startswith("- models/environment.json of the recorded run is not in DVC's cache here")
+    assert capsys.readouterr().out.count("DIFFERENT") == 1
+
+    other["train"]["params"]["params.yaml"]["seed"] = 5
+    next(dep for dep in other["train"]["deps"] if dep["path"] == "cnn")["md5"] = "0" * 32
+    code, params, _ = verify.compare(other, lock, finished, finished)
+    assert code.startswith("- cnn is not as it was when train ran: dvc.lock belongs to other code.")
+    assert params.startswith("- The params of train are not those of dvc.lock.")
+
+    environments = iter([{"numpy": "1.0", "blas": "x"}, {"numpy": "2.0", "blas": "x"}])
+    monkeypatch.setattr(verify, "_environment", lambda lock, folder: next(environments))
+    (problem,) = verify._explanations(lock, lock, finished, finished)
+    assert problem.startswith("- numpy: recorded 1.0, here 2.0. Other versions")
