@@ -14,9 +14,9 @@ RESTORE = (
 )
 
 app = typer.Typer(
-    help="A convolutional network in NumPy: fetch -> preprocess -> train -> evaluate. `dvc repro` runs the "
-    "stages that are out of date; here each can be run by itself, in the project's folder. All of them read "
-    "params.yaml.",
+    help="A convolutional network in NumPy: fetch -> preprocess -> train -> evaluate -> report. `dvc repro` runs "
+    "the stages that are out of date; here each can be run by itself, in the project's folder. All of them "
+    "read params.yaml.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -66,6 +66,14 @@ def evaluate() -> None:
     from pipeline import evaluate as stage
 
     stage.evaluate()
+
+
+@app.command(short_help="show it on a page")
+def report() -> None:
+    """Write reports/report.html, which shows all about the trained network, model_card.md and the figures."""
+    from pipeline import report as stage
+
+    stage.report()
 
 
 @app.command(short_help="run it all anew elsewhere, and compare")

@@ -27,6 +27,8 @@ class Dataset:
     image_shape = (28, 28, 1)  # what preprocess makes of each image, whatever the dataset
 
 
+# of a published CNN in NumPy, of the network `baseline`, on MNIST after 10 epochs
+REFERENCE_ACCURACY = 0.8540
 DIGITS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 
 DATASETS: dict[str, Dataset] = {

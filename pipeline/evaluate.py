@@ -4,8 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import fields
-from math import isfinite
 from statistics import NormalDist
 from typing import Any
 
@@ -15,31 +13,23 @@ from numpy.typing import NDArray
 from sklearn.metrics import classification_report, confusion_matrix
 from threadpoolctl import threadpool_limits
 
-from cnn import EpochReport, Examples, Sequential, checkpoint, cross_entropy, softmax_cross_entropy
+from cnn import Examples, cross_entropy, softmax_cross_entropy
 from cnn.atomic import write_text
 from cnn.gradients import Loss
 from cnn.layers.sequential import count_parameters
-from cnn.ops.softmax import softmax
 from cnn.parallel import Workers
-from pipeline.architectures import build_model, gives_probabilities
-from pipeline.errors import UserError
-from pipeline.figures import confusion_matrix_figure, save_figure, training_curves_figure
+from pipeline.architectures import gives_probabilities
 from pipeline.params import Evaluate, load_params
-from pipeline.paths import CLASSIFICATION_REPORT, FIGURES, HISTORY, METRICS, MODEL, PREDICTIONS
-from pipeline.processed import load_description, load_examples
+from pipeline.paths import CLASSIFICATION_REPORT, METRICS, PREDICTIONS
+from pipeline.processed import load_examples
+from pipeline.trained import load_model as load_model
+from pipeline.trained import load_trained, probabilities_of
 
 
 def evaluate() -> None:
-    """Write metrics, predictions, the classification report and the figures."""
+    """Write metrics, predictions and the classification report."""
     params = load_params().evaluate
-    model, metadata = load_model()
-    description = load_description()
-    if metadata["data"] != description:
-        raise UserError(
-            f"{MODEL} was not trained on what data/processed holds now ({description['dataset']}): another "
-            "dataset, or the same prepared otherwise. Bring them together with: dvc repro"
-        )
-    history = load_history()
+    model, metadata, description = load_trained()
     names = description["class_names"]
     validation, test = load_examples("validation", description), load_examples("test", description)
     with threadpool_limits(1, user_api="blas"), Workers(model, cpu_count()) as workers:
@@ -62,39 +52,13 @@ def evaluate() -> None:
     }
     actual, predicted = test.targets.argmax(axis=1), test_outputs.argmax(axis=1)
     matrix = confusion_matrix(actual, predicted, labels=range(len(names)))
-    title = f"{description['dataset']}, {metadata['architecture']}"
-    caption = f"{title}: test accuracy {test_metrics['accuracy']:.2%} of {len(actual):,} images"
-    save_figure(confusion_matrix_figure(matrix, names, caption), FIGURES / "confusion_matrix.png")
-    save_figure(training_curves_figure(history, title), FIGURES / "training_curves.png")
-    probabilities = test_outputs if gives_probabilities(model) else softmax(test_outputs)
-    write_text(PREDICTIONS, predictions_csv(probabilities, actual, names))
+    write_text(PREDICTIONS, predictions_csv(probabilities_of(model, test_outputs), actual, names))
     write_text(CLASSIFICATION_REPORT, f"{text}\n{format_matrix(matrix, names)}")
     write_text(METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-    print(f"{caption}. Metrics are in {METRICS}.")
-
-
-def load_model() -> tuple[Sequential, dict[str, Any]]:
-    """The trained network and what train wrote about it; only models/ is asked, never architectures.yaml."""
-    if not MODEL.exists():
-        raise UserError(f"{MODEL} is missing. Make it with: dvc repro train")
-    try:
-        state, metadata = checkpoint.load(MODEL)
-    except checkpoint.CheckpointError as error:
-        raise UserError(f"{error} Bring it back with: dvc checkout --force models") from None
-    try:
-        model = build_model(
-            metadata["layers"],
-            str(MODEL),
-            tuple(metadata["data"]["image_shape"]),
-            len(metadata["data"]["class_names"]),
-            np.random.default_rng(0),  # the initial values are replaced at once
-        )
-        model.load_state_dict(state)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{MODEL} was not written by this train stage ({error}). Make it with: dvc repro --force train"
-        ) from None
-    return model, metadata
+    print(
+        f"{description['dataset']}, {metadata['architecture']}: test accuracy {test_metrics['accuracy']:.2%} "
+        f"of {len(actual):,} images. Metrics are in {METRICS}."
+    )
 
 
 def measure(
@@ -145,20 +109,6 @@ def wilson_interval(correct: int, total: int, level: float) -> tuple[float, floa
     margin = z * (fraction * (1 - fraction) / total + z * z / (4 * total * total)) ** 0.5
     scale = 1 + z * z / total
     return (centre - margin) / scale, (centre + margin) / scale
-
-
-def load_history() -> dict[str, list[float]]:
-    """The columns of history.csv."""
-    try:
-        rows = list(csv.DictReader(HISTORY.read_text(encoding="utf-8").splitlines()))
-        columns = {field.name: [float(row[field.name]) for row in rows] for field in fields(EpochReport)}
-        if not rows or not all(isfinite(value) for values in columns.values() for value in values):
-            raise ValueError
-        return columns
-    except FileNotFoundError:
-        raise UserError(f"{HISTORY} is missing. Make it with: dvc repro train") from None
-    except (KeyError, ValueError, TypeError, OSError):
-        raise UserError(f"{HISTORY} is damaged. Make it again with: dvc repro --force train") from None
 
 
 def predictions_csv(

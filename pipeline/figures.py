@@ -1,5 +1,8 @@
 """Pictures: arrays in, matplotlib figures out. The only file that imports matplotlib."""
 
+import base64
+import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,13 +11,34 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.image import imsave
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from cnn.atomic import atomic_path
 
+Array = NDArray[Any]
+Rows = Sequence[Mapping[str, Any]]
+
 DOTS_PER_INCH = 150
-TRAIN_COLOUR, VALIDATION_COLOUR = "#8a8f98", "#1f5fa8"
+INK = "#1d2430"  # of texts and axes; in pages, the colour of the text around
+TRAIN_COLOUR, VALIDATION_COLOUR = "#8a8f98", "#2f7fd1"  # both are legible on white and on nearly black
+SERIES = ("#2f7fd1", "#d9772b", "#3d9a5b", "#b0509a", "#7d68c8", "#8a8f98", "#c44b4b", "#2a9d9d")
+STYLE = {
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "font.size": 10,
+    "grid.color": "#8a8f98",
+    "grid.alpha": 0.25,
+    "image.interpolation": "none",
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # texts stay texts
+    "svg.hashsalt": "cnn",  # equal figures, equal bytes
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
 
 
 def confusion_matrix_figure(matrix: NDArray[np.int_], class_names: Sequence[str], title: str) -> Figure:
@@ -45,7 +69,7 @@ def confusion_matrix_figure(matrix: NDArray[np.int_], class_names: Sequence[str]
             label.set_rotation_mode("anchor")
     axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="#d5d8dd", linewidth=0.8)
+    axes.grid(which="minor", linewidth=0.8)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted")
@@ -54,19 +78,108 @@ def confusion_matrix_figure(matrix: NDArray[np.int_], class_names: Sequence[str]
     return figure
 
 
-def training_curves_figure(history: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """Loss and accuracy by epoch, training and validation together; the columns are those of history.csv."""
-    figure = Figure(figsize=(9.6, 4), layout="constrained")
-    figure.suptitle(title)
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        _curve(axes, history, f"train_{quantity}", "train", TRAIN_COLOUR)
-        _curve(axes, history, f"validation_{quantity}", "validation", VALIDATION_COLOUR)
+def training_curves_figure(history: Mapping[str, Sequence[float]]) -> Figure:
+    """Loss, accuracy and learning rate by epoch; the columns are those of history.csv."""
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    for axes, quantity in zip(figure.subplots(1, 3), ("loss", "accuracy", "learning_rate"), strict=True):
+        if quantity == "learning_rate":
+            _curve(axes, history, quantity, "", SERIES[1])
+            axes.set_ylim(0, 1.1 * max(history[quantity]))
+        else:
+            _curve(axes, history, f"train_{quantity}", "train", TRAIN_COLOUR)
+            _curve(axes, history, f"validation_{quantity}", "validation", VALIDATION_COLOUR)
+            axes.legend(loc="lower right" if quantity == "accuracy" else "upper right")
         axes.set_xlabel("epoch")
-        axes.set_ylabel(quantity)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(color="#e6e8eb")
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="upper right" if quantity == "loss" else "lower right")
+        axes.set_title(quantity.replace("_", " "), fontsize=10)
+        _tidy(axes)
+    return figure
+
+
+def calibration_figure(bins: Rows) -> Figure:
+    """How often answers of each confidence are right; bins as `pipeline.calibration` makes them."""
+    figure = Figure(figsize=(5.2, 5), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot([0, 1], [0, 1], "--", color=TRAIN_COLOUR, label="perfectly calibrated")
+    style: dict[str, Any] = {"marker": "o", "color": VALIDATION_COLOUR}
+    upper.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], **style, label="this network")
+    upper.set_ylabel("right")
+    upper.yaxis.set_major_formatter(PercentFormatter(1))
+    upper.legend(loc="upper left")
+    edges = [b["low"] for b in bins]
+    widths = [b["high"] - b["low"] for b in bins]
+    lower.bar(edges, [b["count"] for b in bins], widths, align="edge", color=TRAIN_COLOUR, edgecolor=INK)
+    lower.set_yscale("log")
+    lower.set_ylabel("images")
+    lower.set_xlabel("confidence: the probability of the answer")
+    lower.xaxis.set_major_formatter(PercentFormatter(1))
+    for axes in (upper, lower):
+        _tidy(axes, integers=False)
+    return figure
+
+
+def statistics_figure(rows: Rows) -> Figure:
+    """Of each parameter with two axes or more, by epoch: length of gradients, spread of values."""
+    names = list(dict.fromkeys(row["parameter"] for row in rows if "bias" not in row["parameter"]))
+    figure = Figure(figsize=(11, 3.2 + 2.2 * -(-len(names) // 4)), layout="constrained")
+    heights = (3.2, 2.2 * -(-len(names) // 4))
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
+    axes = above.subplots()
+    for number, name in enumerate(names):
+        own = [row for row in rows if row["parameter"] == name]
+        colour, line = SERIES[number % len(SERIES)], ("-", "--", ":")[number // len(SERIES) % 3]
+        epochs = [row["epoch"] for row in own]
+        axes.plot(epochs, [row["gradient_norm"] for row in own], line, color=colour, label=name, marker=".")
+    axes.set_yscale("log")
+    axes.set_title("length of the gradient (root mean square over the epoch's steps)", fontsize=10)
+    axes.set_xlabel("epoch")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, ncols=-(-len(names) // 14))
+    _tidy(axes)
+    grid = below.subplots(-(-len(names) // 4), 4, squeeze=False).ravel()
+    for number, (name, small) in enumerate(zip(names, grid, strict=False)):
+        own = [row for row in rows if row["parameter"] == name]
+        epochs, colour = [row["epoch"] for row in own], SERIES[number % len(SERIES)]
+        for low, high, alpha in (("q5", "q95", 0.25), ("q25", "q75", 0.45)):
+            small.fill_between(
+                epochs,
+                [row[low] for row in own],
+                [row[high] for row in own],
+                color=colour,
+                alpha=alpha,
+                linewidth=0,
+            )
+        small.plot(epochs, [row["q50"] for row in own], color=colour)
+        small.set_title(f"values of {name}", fontsize=9)
+        _tidy(small)
+    for unused in grid[len(names) :]:
+        unused.set_axis_off()
+    return figure
+
+
+def tiles_figure(
+    rows: Sequence[tuple[str, Sequence[tuple[str, Array]]]], *, colours: str, symmetric: bool = False
+) -> Figure:
+    """Rows of small images, each with a caption: [(title of the row, [(caption, image (h, w))])].
+
+    With `symmetric`, colours are for values from −m to m, m being the row's largest size, so that 0 is in the
+    middle; else each image has its own scale.
+    """
+    columns = max(len(tiles) for _, tiles in rows)
+    captions = any(caption for _, tiles in rows for caption, _ in tiles)
+    figure = Figure(
+        figsize=(0.62 * columns + 1.6, (0.9 if captions else 0.68) * len(rows) + 0.2), layout="constrained"
+    )
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for (title, tiles), line in zip(rows, grid, strict=True):
+        largest = max((float(np.abs(image).max()) for _, image in tiles), default=0) or 1.0
+        for axes in line:
+            axes.set_axis_off()
+        for (caption, image), axes in zip(tiles, line, strict=False):
+            limits: dict[str, Any] = {"vmin": -largest, "vmax": largest} if symmetric else {}
+            axes.imshow(image, cmap=colours, **limits)
+            axes.set_title(caption, fontsize=7, pad=2)
+        line[0].text(
+            -0.15, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize=8, color=INK
+        )
     return figure
 
 
@@ -76,6 +189,32 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, dpi=DOTS_PER_INCH)
 
 
+def to_svg(figure: Figure, description: str) -> str:
+    """The figure as an SVG element for a page, in its text's colour, with `description` to be read out."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r"font: ([^;\"]*?)'[^;\"]*\"", r'font: \1system-ui, sans-serif"', svg)
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)  # so that it takes the width there is
+    return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
+
+
+def to_png_address(image: Array, colours: str = "gray", limit: float | None = None) -> str:
+    """A small image (h, w) as a `data:` address; `limit`: for colours from −limit to limit."""
+    stream = io.BytesIO()
+    low, high = (None, None) if limit is None else (-limit, limit)
+    imsave(stream, image, cmap=colours, vmin=low, vmax=high, format="png", metadata={"Software": ""})
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
 def _curve(axes: Axes, history: Mapping[str, Sequence[float]], column: str, label: str, colour: str) -> None:
     style: dict[str, Any] = {"marker": "o", "markersize": 3.5, "color": colour}
     axes.plot(history["epoch"], history[column], label=label, **style)
+
+
+def _tidy(axes: Axes, *, integers: bool = True) -> None:
+    if integers:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(visible=True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -12,8 +12,12 @@ SCRATCH = Path(".scratch")  # checkpoints of runs that have not finished
 
 DATASET = PROCESSED / "dataset.json"
 MODEL = MODELS / "model.npz"
+ENVIRONMENT = MODELS / "environment.json"
 HISTORY = REPORTS / "history.csv"
+STATISTICS = REPORTS / "statistics.csv"
 METRICS = REPORTS / "metrics.json"
 PREDICTIONS = REPORTS / "predictions.csv"
 CLASSIFICATION_REPORT = REPORTS / "classification_report.txt"
+REPORT = REPORTS / "report.html"
+MODEL_CARD = REPORTS / "model_card.md"
 FIGURES = REPORTS / "figures"

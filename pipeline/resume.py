@@ -37,7 +37,7 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 class RunCheckpoint:
     """The last checkpoint of a run in .scratch/FINGERPRINT, from which it goes on to the same bits.
 
-    `parts` are all that the run changes: model, optimizer, progress and, where there is one, average.
+    `parts` are all that the run changes: model, optimizer and so on.
     """
 
     def __init__(self, key: str, parts: Mapping[str, Stateful], seconds: float) -> None:
@@ -45,6 +45,7 @@ class RunCheckpoint:
         self.parts = parts
         self.seconds = seconds
         self.history: list[EpochReport] = []
+        self.statistics: list[dict[str, Any]] = []  # rows of reports/statistics.csv
         self.best_state: dict[str, NDArray[Any]] = {}  # the model's, of the best epoch so far
         self._saved_at = time.monotonic()
 
@@ -57,7 +58,11 @@ class RunCheckpoint:
         arrays = {f"best.{name}": array for name, array in self.best_state.items()}
         for part, stateful in self.parts.items():
             arrays |= {f"{part}.{name}": array for name, array in stateful.state_dict().items()}
-        checkpoint.save(self.path, arrays, {"history": [asdict(report) for report in self.history]})
+        checkpoint.save(
+            self.path,
+            arrays,
+            {"history": [asdict(report) for report in self.history], "statistics": self.statistics},
+        )
         self._saved_at = time.monotonic()
         others = sorted(SCRATCH.glob("*/training.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in others[KEPT:]:
@@ -72,13 +77,14 @@ class RunCheckpoint:
         before = {part: stateful.state_dict() for part, stateful in self.parts.items()}
         try:
             history = [EpochReport(**report) for report in metadata["history"]]
+            statistics = list(metadata["statistics"])
             for part, stateful in self.parts.items():
                 stateful.load_state_dict(states[part])
         except (KeyError, TypeError, ValueError) as error:
             for part, stateful in self.parts.items():
                 stateful.load_state_dict(before[part])
             raise CheckpointError(f"The checkpoint {self.path} does not fit this run: {error}") from None
-        self.history, self.best_state = history, states["best"]
+        self.history, self.statistics, self.best_state = history, statistics, states["best"]
         return True
 
     def remove(self) -> None:

@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from math import log
 from typing import Any
 
@@ -20,11 +20,12 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from cnn import EpochReport, MovingAverage, NonFiniteError, Progress, Sequential, checkpoint, fit
 from cnn.atomic import write_text
 from cnn.checkpoint import CheckpointError
+from cnn.inspection import EpochStatistics
 from pipeline.architectures import build_chosen
 from pipeline.errors import StoppedError, UserError
 from pipeline.methods import make_augmentation, make_loss, make_optimizer, make_schedule
 from pipeline.params import Params, load_params
-from pipeline.paths import HISTORY, MODEL, MODELS
+from pipeline.paths import ENVIRONMENT, HISTORY, MODEL, MODELS, STATISTICS
 from pipeline.processed import load_description, load_examples
 from pipeline.resume import RunCheckpoint, StopSignal, fingerprint
 from pipeline.yaml_files import to_yaml
@@ -58,8 +59,9 @@ def train() -> None:
     metadata = {"architecture": architecture, "layers": layers, "data": description, "epoch": best.epoch}
     checkpoint.save(MODEL, run.best_state, metadata)
     write_text(MODELS / "architecture.yaml", to_yaml({architecture: layers}))
-    write_text(MODELS / "environment.json", json.dumps(environment(), indent=2) + "\n")
-    write_text(HISTORY, _to_csv(run.history))
+    write_text(ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
+    write_text(STATISTICS, _to_csv(run.statistics))
+    write_text(HISTORY, _to_csv([asdict(report) for report in run.history]))
     run.remove()
     console.print(
         f"Best epoch: {best.epoch}, with validation accuracy {best.validation_accuracy:.4f}. "
@@ -91,11 +93,12 @@ def _fit(
     learning_rate = optimizer.learning_rate
     decay = options.moving_average
     average = None if decay is None else MovingAverage(model.parameters(), decay)
-    at = Progress()
+    at, statistics = Progress(), EpochStatistics(model.parameters())
     settings = params.model_dump(include={"seed", "data", "train"}, exclude={"train": {"checkpoint_seconds"}})
     run = RunCheckpoint(
         fingerprint(settings | {"layers": layers, "environment": environment()}),
-        {"model": model, "optimizer": optimizer, "progress": at} | ({"average": average} if average else {}),
+        {"model": model, "optimizer": optimizer, "progress": at, "statistics": statistics}
+        | ({"average": average} if average else {}),
         options.checkpoint_seconds,
     )
     try:
@@ -111,6 +114,7 @@ def _fit(
 
         def on_step(at: Progress) -> None:
             bar.update(at)
+            statistics.add_step()
             if stop.received is not None or run.is_due():
                 run.save()
             if stop.received is not None:
@@ -144,6 +148,7 @@ def _fit(
             for report in reports:
                 bar.print_line(report)
                 run.history.append(report)
+                run.statistics += [{"epoch": report.epoch} | row for row in statistics.finish_epoch()]
                 if at.best_epoch == report.epoch:
                     with nullcontext() if average is None else average.applied():
                         run.best_state = model.state_dict()
@@ -220,11 +225,11 @@ def _warn_if_nothing_is_learnt(report: EpochReport, params: Params, classes: int
         )
 
 
-def _to_csv(history: list[EpochReport]) -> str:
-    """A header and a line for each epoch."""
+def _to_csv(rows: list[dict[str, Any]]) -> str:
+    """A header and a line for each row; fractions with six digits."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, [field.name for field in fields(EpochReport)], lineterminator="\n")
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    for report in history:
-        writer.writerow({k: float(f"{v:.6g}") if k != "epoch" else v for k, v in asdict(report).items()})
+    for row in rows:
+        writer.writerow({k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()})
     return stream.getvalue()

@@ -11,12 +11,11 @@ from rich.table import Column, Table
 
 from pipeline.errors import UserError
 from pipeline.fetch import MIRROR_VARIABLE
-from pipeline.paths import MODELS, RAW
+from pipeline.paths import ENVIRONMENT, RAW
 from pipeline.run import check_git, dvc
 from pipeline.yaml_files import read_mapping
 
 LOCK = Path("dvc.lock")
-ENVIRONMENT = MODELS / "environment.json"
 Lock = dict[str, dict[str, Any]]
 
 

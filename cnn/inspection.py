@@ -1,0 +1,107 @@
+"""A network looked into, as arrays; drawing is left to others."""
+
+from collections.abc import Callable, Iterator, Mapping
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn.layers import Conv2D, Layer, Residual, Sequential
+from cnn.parameter import Parameter
+from cnn.state import Stateful
+
+Array = NDArray[np.floating]
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def activations(
+    model: Sequential, x: NDArray[np.floating], prefix: str = ""
+) -> Iterator[tuple[str, Layer, NDArray[np.floating]]]:
+    """(name, layer, its output in evaluation) of every layer, in the order in which they are computed.
+
+    Names are those of `Sequential.walk`. A layer with layers inside comes before those, whose last outputs
+    make up its own.
+    """
+    for index, layer in enumerate(model.layers):
+        name = f"{prefix}{index}"
+        y = layer.forward(x, training=False)
+        yield name, layer, y
+        if isinstance(layer, Sequential):
+            yield from activations(layer, x, f"{name}.")
+        elif isinstance(layer, Residual):
+            for branch, layers in layer.children().items():
+                assert isinstance(layers, Sequential)
+                yield from activations(layers, x, f"{name}.{branch}.")
+        x = y
+
+
+def kernels(model: Layer, prefix: str = "") -> Iterator[tuple[str, NDArray[np.floating]]]:
+    """(name, kernel (kernel_h, kernel_w, in / groups, out)) of every convolution."""
+    for name, layer in model.children().items():
+        if isinstance(layer, Conv2D):
+            yield f"{prefix}{name}", layer.kernel.value
+        yield from kernels(layer, f"{prefix}{name}.")
+
+
+def occlusion(
+    score: Callable[[NDArray[np.floating]], NDArray[np.floating]],
+    image: NDArray[np.floating],
+    *,
+    patch: int = 5,
+    background: float = 0.0,
+) -> NDArray[np.floating]:
+    """What each place of an image (h, w, c) argues for: the fall of the score where it is covered.
+
+    A square of `patch` pixels of `background` is put around each pixel in turn; `score` takes the images,
+    (n, h, w, c), to a number for each. The result (h, w) is positive where what was covered argued for a
+    high score, and negative where against.
+    Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks" (2014), section 4.2.
+    """
+    height, width, _ = image.shape
+    covered = np.repeat(image[None], height * width, axis=0)
+    reach = patch // 2
+    for index, (row, column) in enumerate(np.ndindex(height, width)):
+        rows = slice(max(row - reach, 0), row + reach + 1)
+        columns = slice(max(column - reach, 0), column + reach + 1)
+        covered[index, rows, columns] = background
+    return (score(image[None]) - score(covered)).reshape(height, width)
+
+
+class EpochStatistics(Stateful):
+    """Of each parameter over an epoch: how long its gradients were, and how its values lie at the end."""
+
+    def __init__(self, parameters: Mapping[str, Parameter]) -> None:
+        self.parameters = dict(parameters)
+        self._steps = np.array(0)
+        self._squares = {name: np.array(0.0) for name in parameters}
+
+    def add_step(self) -> None:
+        """Take in the gradients of a step."""
+        self._steps += 1
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                flat = parameter.grad.ravel()
+                square = float(flat @ flat)
+                if not isfinite(square):  # too much for float32
+                    square = float(np.square(flat, dtype=np.float64).sum())
+                self._squares[name] += square
+
+    def finish_epoch(self) -> list[dict[str, Any]]:
+        """A row for each parameter, with the root of the mean square of |dL/dθ|; then begin anew."""
+        rows = []
+        for name, parameter in self.parameters.items():
+            quantiles = np.quantile(parameter.value.astype(np.float64), QUANTILES)
+            rows.append(
+                {"parameter": name, "gradient_norm": float(np.sqrt(self._squares[name] / self._steps))}
+                | {
+                    f"q{level:.0%}".rstrip("%"): float(q)
+                    for level, q in zip(QUANTILES, quantiles, strict=True)
+                }
+            )
+            self._squares[name][...] = 0
+        self._steps[...] = 0
+        return rows
+
+    def _state(self) -> dict[str, NDArray[np.generic]]:
+        return {"steps": self._steps} | {f"squares.{name}": value for name, value in self._squares.items()}
