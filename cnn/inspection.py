@@ -82,7 +82,8 @@ class EpochStatistics(Stateful):
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
                 flat = parameter.grad.ravel()
-                square = float(flat @ flat)
+                with np.errstate(over="ignore"):
+                    square = float(flat @ flat)
                 if not isfinite(square):  # too much for float32
                     square = float(np.square(flat, dtype=np.float64).sum())
                 self._squares[name] += square

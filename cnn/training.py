@@ -204,10 +204,12 @@ def _check_finite(
                 where = f" (the first numbers that are not finite are {name})"
                 break
     else:
-        # Backwards, as gradients go. A square may overflow where its gradient does not: look twice then.
+        # Backwards, as gradients go. Squares may overflow where no gradient does: then look at each.
         for name, parameter in reversed(optimizer.parameters.items()):
             flat = assigned(parameter.grad).ravel()
-            if not isfinite(flat @ flat) and not np.isfinite(flat).all():
+            with np.errstate(over="ignore", invalid="ignore"):
+                square = flat @ flat
+            if not isfinite(square) and not np.isfinite(flat).all():
                 layer, _, part = name.partition(".")
                 what, where = (
                     "A gradient became infinite or not a number",

@@ -14,8 +14,8 @@ RESTORE = (
 )
 
 app = typer.Typer(
-    help="A convolutional network in NumPy: fetch -> preprocess -> train -> evaluate -> report. `dvc repro` runs "
-    "the stages that are out of date; here each can be run by itself, in the project's folder. All of them "
+    help="A convolutional network in NumPy: fetch -> preprocess -> train -> evaluate -> report. `dvc repro` "
+    "runs the stages that are out of date; here each can be run by itself, in the project's folder. All of them "
     "read params.yaml.",
     no_args_is_help=True,
     add_completion=False,

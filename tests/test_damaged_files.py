@@ -14,7 +14,7 @@ import pytest
 
 from cnn import SGD, Progress, checkpoint
 from cnn.checkpoint import CheckpointError
-from pipeline import evaluate, raw, resume
+from pipeline import raw, resume, trained
 from pipeline.architectures import build_model
 from pipeline.errors import UserError
 from pipeline.idx import read_idx
@@ -193,10 +193,10 @@ def test_mutated_checkpoints_are_loaded_alike_or_refused(tmp_path, faults, watch
     model = small_model()
     state = model.state_dict()
     path = tmp_path / "model.npz"
-    monkeypatch.setattr(evaluate, "MODEL", path)
+    monkeypatch.setattr(trained, "MODEL", path)
     checkpoint.save(path, state, METADATA)
     content = path.read_bytes()
-    assert watched(evaluate.load_model)[1] == METADATA
+    assert watched(trained.load_model)[1] == METADATA
     for number in faults(400, 10_000):
         rng = np.random.default_rng(number)
         kind = rng.random()
@@ -206,7 +206,7 @@ def test_mutated_checkpoints_are_loaded_alike_or_refused(tmp_path, faults, watch
         else:
             mutated = mutate(content, rng)
             path.write_bytes(repaired(mutated) if believed else mutated)
-        result, message = attempt(watched, evaluate.load_model, UserError)
+        result, message = attempt(watched, trained.load_model, UserError)
         if message is not None:
             assert str(path) in message, number
         else:

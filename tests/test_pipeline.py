@@ -26,6 +26,12 @@ CODE = [
 ]
 
 
+FIGURES = [
+    *("calibration", "confusion_matrix", "feature_maps", "filters", "misclassified", "occlusion"),
+    *("statistics", "training_curves"),
+]
+
+
 def run(folder, *command, **variables):
     """Run `python -m COMMAND` in `folder`, with this Python first on the path and no public mirror reachable."""
     environment = os.environ | {
@@ -81,11 +87,13 @@ def test_the_results_are_whole_and_agree_with_one_another(project):
         "models/environment.json",
         "models/model.npz",
         "reports/classification_report.txt",
-        "reports/figures/confusion_matrix.png",
-        "reports/figures/training_curves.png",
+        *(f"reports/figures/{name}.png" for name in FIGURES),
         "reports/history.csv",
         "reports/metrics.json",
+        "reports/model_card.md",
         "reports/predictions.csv",
+        "reports/report.html",
+        "reports/statistics.csv",
     }
     metrics = json.loads((project / "reports/metrics.json").read_text())
     assert metrics["dataset"] == "digits"

@@ -103,9 +103,10 @@ def test_figures_are_the_same_bytes_each_time(tmp_path):
     history = {
         "epoch": [1, 2],
         **{f"{part}_{what}": [0.1, 0.2] for part in ("train", "validation") for what in ("loss", "accuracy")},
+        "learning_rate": [0.1, 0.1],
     }
     for name in ("one.png", "two.png"):
-        save_figure(training_curves_figure(history, "title"), tmp_path / name)
+        save_figure(training_curves_figure(history), tmp_path / name)
         save_figure(
             confusion_matrix_figure(np.eye(3, dtype=int), ["a", "b", "c"], "title"), tmp_path / f"m{name}"
         )
