@@ -15,8 +15,8 @@ RESTORE = (
 
 app = typer.Typer(
     help="A convolutional network in NumPy: fetch -> preprocess -> train -> evaluate -> report. `dvc repro` "
-    "runs the stages that are out of date; here each can be run by itself, in the project's folder. All of them "
-    "read params.yaml.",
+    "runs the stages that are out of date; here each can be run by itself, in the project's folder. All of "
+    "them read params.yaml.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

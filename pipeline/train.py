@@ -56,7 +56,13 @@ def train() -> None:
         run = _fit(model, layers, params, description, console)
 
     best = max(run.history, key=lambda report: report.validation_accuracy)
-    metadata = {"architecture": architecture, "layers": layers, "data": description, "epoch": best.epoch}
+    metadata = {
+        "architecture": architecture,
+        "layers": layers,
+        "data": description,
+        "epoch": best.epoch,
+        "environment": environment(),
+    }
     checkpoint.save(MODEL, run.best_state, metadata)
     write_text(MODELS / "architecture.yaml", to_yaml({architecture: layers}))
     write_text(ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")

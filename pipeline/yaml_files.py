@@ -9,6 +9,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from pipeline.errors import UserError
 
+LARGEST = 100_000  # values
+
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """The mapping in the file at `path`; UserError where there is none."""
@@ -30,10 +32,23 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     except ValueError as error:  # a date or a number that looks like one and is none
         raise UserError(f"{path} holds a value that cannot be read: {error}.") from None
+    if _is_larger(content, LARGEST):
+        raise UserError(f"{path} holds more than {LARGEST:,} values, aliases followed.")
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise UserError(f"{path} must hold keys with values, `key: value`; it holds {found}.")
     return content
+
+
+def _is_larger(content: Any, limit: int) -> bool:
+    """Whether there are more than `limit` values; a few nested aliases can stand for any number."""
+    waiting, count = [content], 0
+    while waiting and count <= limit:
+        value = waiting.pop()
+        count += 1
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+    return count > limit
 
 
 def to_yaml(content: dict[str, Any]) -> str:

@@ -1,14 +1,19 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.metrics import confusion_matrix
 
-from cnn import Examples, softmax_cross_entropy
+from cnn import EpochReport, Examples, softmax_cross_entropy
+from pipeline import train
 from pipeline.errors import UserError
 from pipeline.evaluate import format_matrix, measure, predictions_csv, wilson_interval
 from pipeline.figures import confusion_matrix_figure, save_figure, training_curves_figure
-from pipeline.params import Data, Evaluate
+from pipeline.params import Data, Evaluate, load_params
 from pipeline.preprocess import one_hot, scale, split
 
+ROOT = Path(__file__).parents[1]
 LABELS = np.repeat(np.arange(10, dtype=np.uint8), 30)
 
 
@@ -114,3 +119,16 @@ def test_figures_are_the_same_bytes_each_time(tmp_path):
         content = (tmp_path / f"{prefix}one.png").read_bytes()
         assert content.startswith(b"\x89PNG")
         assert content == (tmp_path / f"{prefix}two.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("loss", "accuracy", "warned"),
+    [(2.3026, 0.1, True), (2.28, 0.12, True), (2.1, 0.1, False), (2.3, 0.4, False), (14.0, 0.1, True)],
+)
+def test_a_network_that_learns_nothing_draws_a_warning(capsys, loss, accuracy, warned):
+    params = load_params(ROOT / "params.yaml")
+    report = EpochReport(3, 0.1, loss, accuracy, loss, accuracy)
+    train._warn_if_nothing_is_learnt(report, params, 10, Console(width=1000))
+    said = capsys.readouterr().out
+    assert said.startswith("warning: After epoch 3 the loss is ") == warned
+    assert ("ln(10) = 2.3026" in said) == warned
