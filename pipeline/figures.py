@@ -24,6 +24,7 @@ DOTS_PER_INCH = 150
 INK = "#1d2430"  # of texts and axes; in pages, the colour of the text around
 TRAIN_COLOUR, VALIDATION_COLOUR = "#8a8f98", "#2f7fd1"  # both are legible on white and on nearly black
 SERIES = ("#2f7fd1", "#d9772b", "#3d9a5b", "#b0509a", "#7d68c8", "#8a8f98", "#c44b4b", "#2a9d9d")
+DIVERGING = "RdBu_r"  # red is positive, blue negative
 STYLE = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -155,27 +156,25 @@ def statistics_figure(rows: Rows) -> Figure:
     return figure
 
 
-def tiles_figure(
-    rows: Sequence[tuple[str, Sequence[tuple[str, Array]]]], *, colours: str, symmetric: bool = False
-) -> Figure:
+def tiles_figure(rows: Sequence[tuple[str, Sequence[tuple[str, Array]]]], colours: Sequence[str]) -> Figure:
     """Rows of small images, each with a caption: [(title of the row, [(caption, image (h, w))])].
 
-    With `symmetric`, colours are for values from −m to m, m being the row's largest size, so that 0 is in the
-    middle; else each image has its own scale.
+    `colours` has a map for each row: "gray", where each image has its own scale, or DIVERGING, for values
+    from −m to m, where m is the largest size in the row, so that 0 is in the middle.
     """
-    columns = max(len(tiles) for _, tiles in rows)
+    columns = max(1, *(len(tiles) for _, tiles in rows))
     captions = any(caption for _, tiles in rows for caption, _ in tiles)
     figure = Figure(
         figsize=(0.62 * columns + 1.6, (0.9 if captions else 0.68) * len(rows) + 0.2), layout="constrained"
     )
     grid = figure.subplots(len(rows), columns, squeeze=False)
-    for (title, tiles), line in zip(rows, grid, strict=True):
+    for (title, tiles), line, colour in zip(rows, grid, colours, strict=True):
         largest = max((float(np.abs(image).max()) for _, image in tiles), default=0) or 1.0
         for axes in line:
             axes.set_axis_off()
         for (caption, image), axes in zip(tiles, line, strict=False):
-            limits: dict[str, Any] = {"vmin": -largest, "vmax": largest} if symmetric else {}
-            axes.imshow(image, cmap=colours, **limits)
+            limits: dict[str, Any] = {"vmin": -largest, "vmax": largest} if colour == DIVERGING else {}
+            axes.imshow(image, cmap=colour, **limits)
             axes.set_title(caption, fontsize=7, pad=2)
         line[0].text(
             -0.15, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize=8, color=INK

@@ -62,6 +62,7 @@ def report() -> None:
         ]
         (followed,) = _examples(np.array([SHOWN]), predictions, test, predict)
         maps = feature_maps(model, followed.image)
+    filters = kernel_tiles(model)
     title = f"{description['dataset']}, {metadata['architecture']}"
     accuracy = metrics["test"]["accuracy"]
     drawn = {
@@ -74,22 +75,22 @@ def report() -> None:
         "misclassified": figures.tiles_figure(
             [
                 ("", [(_caption(e, names), e.image[..., 0]) for e in wrong[start : start + 10]])
-                for start in (0, 10)
+                for start in range(0, max(len(wrong), 1), 10)
             ],
-            colours="gray",
+            ["gray"] * -(-max(len(wrong), 1) // 10),
         ),
-        "feature_maps": figures.tiles_figure(maps, colours="gray"),
+        "feature_maps": figures.tiles_figure(maps, ["gray"] * len(maps)),
         "occlusion": figures.tiles_figure(
             [
                 ("image", [(names[e.actual], e.image[..., 0]) for e, _ in arguments]),
-                ("for, against", [("", heat) for _, heat in arguments]),
+                ("for, against", [("", heat / (np.abs(heat).max() or 1)) for _, heat in arguments]),
             ],
-            colours="RdBu_r",
-            symmetric=True,
+            ["gray", figures.DIVERGING],
+        ),
+        "filters": figures.tiles_figure(
+            filters or [("no kernel", [])], [figures.DIVERGING] * max(len(filters), 1)
         ),
     }
-    if filters := kernel_tiles(model):
-        drawn["filters"] = figures.tiles_figure(filters, colours="RdBu_r", symmetric=True)
     for name, figure in drawn.items():
         save_figure(figure, FIGURES / f"{name}.png")
     write_text(MODEL_CARD, model_card(metadata, metrics, bins, params))
@@ -143,14 +144,14 @@ def one_of_each_class(predictions: Predictions, test: Examples, predict: Predict
 def explain(
     example: Example, predict: Predict, description: dict[str, Any]
 ) -> tuple[Example, NDArray[np.floating[Any]]]:
-    """The example, and where it argues for its class (+) and against (−), in nats of log-probability."""
+    """The example, and where it argues for its class (+) and against (−), in the margin of its logit."""
 
-    def log_probability(images: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        probability = predict(images.astype(np.float32))[:, example.actual]
-        return np.log(np.maximum(probability, np.finfo(np.float32).tiny))
+    def margin(images: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        logs = np.log(np.maximum(predict(images.astype(np.float32)), np.finfo(np.float32).tiny))
+        return logs[:, example.actual] - np.delete(logs, example.actual, axis=1).max(axis=1)
 
     black = -description["mean"] / description["deviation"]
-    return example, occlusion(log_probability, example.image, background=black)
+    return example, occlusion(margin, example.image, background=black)
 
 
 def confused(predictions: Predictions, test: Examples) -> dict[tuple[int, int], list[NDArray[np.float32]]]:

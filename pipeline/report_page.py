@@ -15,7 +15,7 @@ from cnn.layers.layer import Shape
 from cnn.layers.sequential import count_parameters
 from pipeline.calibration import Bin, expected_calibration_error
 from pipeline.datasets import DATASETS, REFERENCE_ACCURACY
-from pipeline.figures import to_png_address
+from pipeline.figures import DIVERGING, to_png_address
 from pipeline.params import Params
 from pipeline.yaml_files import to_yaml
 
@@ -88,7 +88,7 @@ def build(found: Findings) -> str:
         "classes": _classes(metrics),
         "wrong": _digits(found, found.wrong) or "<li>There is none.</li>",
         "hard": _digits(found, found.hard) or "<li>There is none.</li>",
-        "filters": _strips(found.filters, "RdBu_r", symmetric=True) or "<p>There is none.</p>",
+        "filters": _strips(found.filters, DIVERGING, symmetric=True) or "<p>There is none.</p>",
         "maps": _strips(found.maps, "gray"),
         "arguments": _arguments(found),
     }
@@ -199,7 +199,7 @@ def _arguments(found: Findings) -> str:
         limit = float(np.abs(heat).max()) or 1.0
         tiles.append(
             f"<figure>{_image(example.image[..., 0], text=f'test image {example.number}: {name}')}<br>"
-            f"{_image(heat, 'RdBu_r', limit, text=f'what argues for {name}')}"
+            f"{_image(heat, DIVERGING, limit, text=f'what argues for {name}')}"
             f"<figcaption>{name}</figcaption></figure>"
         )
     return "\n".join(tiles)

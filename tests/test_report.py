@@ -37,21 +37,24 @@ def run(stage, monkeypatch):
     assert ended.value.code in (0, None)
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A folder in which a small network was trained on the digits for an epoch, evaluated and reported."""
-    folder = tmp_path_factory.mktemp("project")
+def make_project(folder, layers, epochs):
+    """Train a network on the digits, evaluate and report."""
     yaml = YAML(typ="safe", pure=True)
     content = yaml.load(ROOT / "params.yaml")
     content["data"]["dataset"], content["model"]["architecture"] = "digits", "<small & new>"
-    content["train"] |= {"epochs": 2, "batch_size": 16}
+    content["train"] |= {"epochs": epochs, "batch_size": 16}
     yaml.dump(content, folder / "params.yaml")
-    yaml.dump({"<small & new>": SMALL}, folder / "architectures.yaml")
+    yaml.dump({"<small & new>": layers}, folder / "architectures.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for stage in ("fetch", "preprocess", "train", "evaluate", "report"):
             run(stage, patch)
     return folder
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return make_project(tmp_path_factory.mktemp("project"), SMALL, epochs=2)
 
 
 @pytest.fixture
@@ -152,6 +155,18 @@ def test_a_second_report_has_the_same_bytes(here, monkeypatch):
     before = {p: p.read_bytes() for p in here.glob("reports/**/*") if p.is_file()}
     run("report", monkeypatch)
     assert {p: p.read_bytes() for p in here.glob("reports/**/*") if p.is_file()} == before
+
+
+def test_a_network_without_convolutions_is_reported_as_well(tmp_path):
+    layers = [
+        {"type": "flatten"},
+        {"type": "dense", "out_features": 10},
+        {"type": "sequential", "layers": []},
+    ]
+    make_project(tmp_path, layers, epochs=1)
+    page = Page((tmp_path / "reports/report.html").read_text())
+    assert "There is none." in page.text
+    assert (tmp_path / "reports/figures/filters.png").exists()
 
 
 @pytest.mark.parametrize(
