@@ -117,7 +117,7 @@ def _network(model: Sequential, input_shape: Shape) -> str:
     rows = [("", "input", input_shape, "")]
     for name, layer, shape in model.walk(input_shape):
         inside = bool(layer.children())
-        count = "" if inside else f"{count_parameters(layer):,}"
+        count = "" if inside or not layer.parameters() else f"{count_parameters(layer):,}"
         rows.append((name, f"{type(layer).__name__}:" if inside else repr(layer), shape, count))
     return "\n".join(
         f'<li class="{"inside" if "." in name else ""}"><span class="soft">{name}</span>'
