@@ -25,6 +25,7 @@ INK = "#1d2430"  # of texts and axes; in pages, the colour of the text around
 TRAIN_COLOUR, VALIDATION_COLOUR = "#8a8f98", "#2f7fd1"  # both are legible on white and on nearly black
 SERIES = ("#2f7fd1", "#d9772b", "#3d9a5b", "#b0509a", "#7d68c8", "#8a8f98", "#c44b4b", "#2a9d9d")
 DIVERGING = "RdBu_r"  # red is positive, blue negative
+WEIGHTS = ("kernel", "weight")  # the ends of the names of parameters with two axes or more
 STYLE = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -120,7 +121,7 @@ def calibration_figure(bins: Rows) -> Figure:
 
 def statistics_figure(rows: Rows) -> Figure:
     """Of each parameter with two axes or more, by epoch: length of gradients, spread of values."""
-    names = list(dict.fromkeys(row["parameter"] for row in rows if "bias" not in row["parameter"]))
+    names = list(dict.fromkeys(row["parameter"] for row in rows if row["parameter"].endswith(WEIGHTS)))
     figure = Figure(figsize=(11, 3.2 + 2.2 * -(-len(names) // 4)), layout="constrained")
     heights = (3.2, 2.2 * -(-len(names) // 4))
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -139,6 +140,8 @@ def statistics_figure(rows: Rows) -> Figure:
     for number, (name, small) in enumerate(zip(names, grid, strict=False)):
         own = [row for row in rows if row["parameter"] == name]
         epochs, colour = [row["epoch"] for row in own], SERIES[number % len(SERIES)]
+        if len(own) == 1:  # a band needs some width
+            epochs, own = [epochs[0] - 0.3, epochs[0] + 0.3], own * 2
         for low, high, alpha in (("q5", "q95", 0.25), ("q25", "q75", 0.45)):
             small.fill_between(
                 epochs,
@@ -214,6 +217,9 @@ def _curve(axes: Axes, history: Mapping[str, Sequence[float]], column: str, labe
 
 def _tidy(axes: Axes, *, integers: bool = True) -> None:
     if integers:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.margins(x=0.05)
+        low, high = axes.get_xlim()
+        axes.set_xlim(min(low, 0.9), max(high, 1.1))
     axes.grid(visible=True)
     axes.spines[["top", "right"]].set_visible(False)

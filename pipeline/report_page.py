@@ -85,6 +85,7 @@ def build(found: Findings) -> str:
         "network": _network(found.model, tuple(data["image_shape"])),
         "matrix_head": "".join(f'<th scope="col">{escape(name)}</th>' for name in found.names),
         "matrix": _matrix(found),
+        "named": "named" if max(map(len, found.names)) > 3 else "",
         "classes": _classes(metrics),
         "wrong": _digits(found, found.wrong) or "<li>There is none.</li>",
         "hard": _digits(found, found.hard) or "<li>There is none.</li>",
