@@ -16,15 +16,13 @@ from cnn.gradient_check import numeric_gradient, relative_error
 from cnn.gradients import Examples, Loss, assigned
 from cnn.layers.layer import Shape
 from cnn.layers.sequential import count_parameters
-from cnn.ops.softmax import softmax
 from cnn.parameter import Parameter
 from cnn.random import Stream, derive_rng
 from pipeline.architectures import gives_probabilities
 from pipeline.errors import UserError
-from pipeline.evaluate import load_model
 from pipeline.params import load_params
-from pipeline.paths import MODEL
-from pipeline.processed import load_description, load_examples
+from pipeline.processed import load_examples
+from pipeline.trained import load_trained, probabilities_of
 
 SHADES = " .:-=+*#%@"  # from black to white
 COMPANIONS = 7  # images beside the explained one, where batch normalisation needs a batch
@@ -33,21 +31,14 @@ STEPS = (1e-4, 1e-6, 1e-8)  # ε of difference quotients, see `compare`
 
 def explain(index: int) -> None:
     """Print test image `index`, what the network says, and one training step on it, layer by layer."""
-    model, metadata = load_model()
-    description = load_description()
-    if metadata["data"] != description:
-        raise UserError(
-            f"{MODEL} was not trained on what data/processed holds now ({description['dataset']}). "
-            "Bring them together with: dvc repro"
-        )
+    model, _, description = load_trained()
     learning_rate = load_params().train.optimizer.sgd.learning_rate
     test = load_examples("test", description)
     count = len(test.images)
     if not 0 <= index < count:
         raise UserError(f"--index must be that of a test image, from 0 to {count - 1}; received {index}.")
     loss = cross_entropy if gives_probabilities(model) else softmax_cross_entropy
-    outputs = model.predict(test.images[index : index + 1])[0]
-    probabilities = outputs if gives_probabilities(model) else softmax(outputs)
+    probabilities = probabilities_of(model, model.predict(test.images[index : index + 1]))[0]
     names = description["class_names"]
 
     # Batch normalisation takes its statistics over a batch, and of one vector it makes zeros. So there the

@@ -246,6 +246,6 @@ def test_a_model_of_other_data_is_refused(project):
     with pytest.raises(UserError) as error:
         explain()
     assert str(error.value) == (
-        "models/model.npz was not trained on what data/processed holds now (mnist). "
-        "Bring them together with: dvc repro"
+        "models/model.npz was not trained on what data/processed holds now (mnist): another dataset, or the "
+        "same prepared otherwise. Bring them together with: dvc repro"
     )
