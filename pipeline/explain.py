@@ -246,7 +246,8 @@ def compare(loss_at: Callable[[float], float], analytic: float) -> tuple[float, 
     """
     t = np.zeros(())
     quotients = [numeric_gradient(lambda: loss_at(float(t)), t, step) for step in STEPS]
-    error, numeric = min((relative_error(np.array(analytic), q), float(q)) for q in quotients)
+    # Relative to the analytic one, since a quotient may be 0 where rounding has swallowed the difference.
+    error, numeric = min((relative_error(q, np.array(analytic)), float(q)) for q in quotients)
     return analytic, numeric, error
 
 

@@ -12,7 +12,7 @@ from cnn.ops.softmax import softmax
 from pipeline.__main__ import app
 from pipeline.architectures import build_model, gives_probabilities
 from pipeline.errors import UserError
-from pipeline.explain import draw
+from pipeline.explain import compare, draw
 from pipeline.params import load_layers
 
 ROOT = Path(__file__).parents[1]
@@ -177,6 +177,16 @@ def test_what_it_prints_is_what_the_library_computes(project, name):
     after, _ = loss(model.forward(x), targets[batch])
     assert f"from {before:.6g} to {after:.6g}; " in text
     assert f" = {-0.1 * squares:.3g}." in text
+
+
+def test_a_difference_that_rounding_has_swallowed_is_no_agreement():
+    assert compare(lambda t: 1.0 + 1e-14 * t, 1e-14) == (1e-14, 0.0, 1.0)
+
+
+def test_the_step_width_that_meets_no_kink_is_taken():
+    analytic, numeric, error = compare(lambda t: 2 * t + max(0.0, t - 1e-5), 2.0)
+    assert (analytic, error < 1e-8) == (2.0, True)
+    assert numeric == pytest.approx(2)
 
 
 def test_the_learning_rate_is_that_of_sgd_in_params_yaml(project):
