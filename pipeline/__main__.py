@@ -87,6 +87,21 @@ def verify() -> None:
     command.verify()
 
 
+@app.command(short_help="one image through the network and back")
+def explain(
+    index: int = typer.Option(0, help="which test image, counted from 0"),
+) -> None:
+    """Explain one test image and one training step on it in numbers: activations, gradients, the change.
+
+    Uses models/ and data/processed. Layer by layer it prints the range of the outputs on the way forward; on
+    the way back the norm of each gradient and, beside it, the same by finite differences; and then what a
+    step of gradient descent would change. docs/mathematics.md derives it all. Nothing is written.
+    """
+    from pipeline import explain as command
+
+    command.explain(index)
+
+
 @app.command(short_help="all of it, through DVC")
 def run() -> None:
     """Run the whole pipeline through DVC and sum up the result; this is `make run`.

@@ -273,7 +273,7 @@ def test_run_falls_back_to_digits_and_says_why(tmp_path):
     assert "test accuracy" in result.stdout
 
 
-@pytest.mark.parametrize("stage", ["fetch", "preprocess", "train", "evaluate", "run"])
+@pytest.mark.parametrize("stage", ["fetch", "preprocess", "train", "evaluate", "explain", "run"])
 def test_every_command_explains_itself(stage):
     result = run(ROOT, "pipeline", stage, "--help")
     assert result.returncode == 0
