@@ -25,6 +25,7 @@ def run() -> None:
     build_chosen(params, dataset.image_shape, len(dataset.class_names))
     make_loss(params.train.loss, len(dataset.class_names))
     check_git()
+    mend_lock()
     # Fetching is how to find out whether the dataset can be had, here, from a source or from DVC's cache.
     fetched = dvc("repro", "--quiet", "fetch") == 0
     if not fetched and params.data.dataset == "mnist":
@@ -52,6 +53,17 @@ def dvc(*arguments: str, folder: Path = Path(), **variables: str) -> int:
                 return process.wait()
             except KeyboardInterrupt:  # DVC and its stage have it, too, and will end in their own way
                 continue
+
+
+def mend_lock() -> None:
+    """Remove DVC's list of locks if it is no JSON: DVC was killed while it wrote it, and would not run."""
+    lock = Path(".dvc/tmp/rwlock")
+    try:
+        json.loads(lock.read_bytes())
+    except ValueError:
+        lock.unlink()
+    except OSError:  # there is none
+        pass
 
 
 def check_git() -> None:
