@@ -108,11 +108,11 @@ def _join(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _split(row: NDArray[Any], like: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    """`_join` undone: arrays of the shapes of `like`."""
+    """`_join` undone: arrays of the shapes and dtypes of `like`."""
     end = 0
     for array in like:
         start, end = end, end + array.size
-        yield row[start:end].reshape(array.shape)
+        yield row[start:end].reshape(array.shape).astype(array.dtype, copy=False)
 
 
 def count_correct(outputs: NDArray[Any], targets: NDArray[Any]) -> int:

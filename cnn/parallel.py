@@ -6,7 +6,7 @@ one thread (threadpoolctl); then workers and not BLAS's threads fill the cores.
 
 Workers are processes, copies of this one (fork): threads of one process take turns with Python's lock, which
 on small networks takes longer than the arithmetic. Arrays pass through memory that both share. Where a
-process cannot safely be copied (macOS, Windows), workers are threads.
+process cannot safely be copied (macOS, Windows, outside of the main thread), workers are threads.
 """
 
 import copy
@@ -16,11 +16,13 @@ import pickle
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from functools import cache, partial
 from itertools import islice
@@ -43,6 +45,7 @@ TASKS_AT_ONCE = 4  # that a worker is given before results are taken
 ROOM = 2**24  # bytes of arrays on their way to or from a helper; what is beyond takes the slower pipe
 SPIN = 0.0003  # seconds of asking for a message before sleeping, from which it takes some 50 µs to wake
 _ALIGNMENT = 64  # bytes
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # names and numbers of glibc's malloc.h
 
 Task = TypeVar("Task")
@@ -78,7 +81,8 @@ class Workers:
         self._values = _shared_copies([parameter.value for parameter in self.original.parameters])
         self._buffers = _shared_copies(self.original.buffers)
         self._replica = self._make_replica()
-        self._helpers: dict[Callable[..., Any], Sequence[_Process | _Thread]] = {}
+        self._helpers: dict[Callable[..., Any], list[_Process | _Thread]] = {}
+        self._state = "free"
 
     def __enter__(self) -> "Workers":
         return self
@@ -90,37 +94,40 @@ class Workers:
             for helper in helpers:
                 helper.close()
         self._helpers.clear()
+        self._state = "stopped"
 
     def map(self, function: Callable[[Replica, Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """function(replica, task) for each task, in order; each replica starts from the model's state.
 
         A function's helpers are made when it first comes, and stay, so give the same one each time. They
         know what it refers to as it was then; tasks and results are passed by pickle. Each worker has up to
-        TASKS_AT_ONCE tasks at a time, so that memory stays small.
+        TASKS_AT_ONCE tasks at a time, so that memory stays small. One map at a time: RuntimeError.
         """
+        if self._state != "free":
+            raise RuntimeError(f"Workers.map was called while these workers are {self._state}.")
         for value, parameter in zip(self._values, self.original.parameters, strict=True):
             value[...] = parameter.value
         for copied, buffer in zip(self._buffers, self.original.buffers, strict=True):
             copied[...] = buffer
-        if function not in self._helpers:
-            kind = _Process if FORK else _Thread
-            self._helpers[function] = [
-                kind(partial(self._run, function, self._make_replica())) for _ in range(1, self.workers)
-            ]
-        helpers = self._helpers[function]
+        helpers = self._helpers.setdefault(function, [])
         remaining = iter(tasks)
-        while group := list(islice(remaining, self.workers * TASKS_AT_ONCE)):
-            try:
-                for number, helper in enumerate(helpers, 1):
-                    helper.send(group[number :: self.workers])
-                own = deque([self._run(function, self._replica, task) for task in group[:: self.workers]])
+        self._state = "busy with another map"
+        try:
+            while group := list(islice(remaining, self.workers * TASKS_AT_ONCE)):
+                busy = min(self.workers, len(group))
+                while len(helpers) < busy - 1:
+                    helpers.append(_helper(partial(self._run, function, self._make_replica())))
+                for number in range(1, busy):
+                    helpers[number - 1].send(group[number::busy])
+                own = deque([self._run(function, self._replica, task) for task in group[::busy]])
                 for index in range(len(group)):
-                    number = index % self.workers
+                    number = index % busy
                     outcome = helpers[number - 1].receive() if number else own.popleft()
                     yield outcome.result()
-            finally:  # whatever happened, the next group finds no outcome of this one
-                for helper in helpers:
-                    helper.drain()
+        finally:  # whatever happened, the next map finds no outcome of this one
+            for helper in helpers:
+                helper.drain()
+            self._state = "free"
 
     def predict(self, x: Float[np.ndarray, "n *shape"], batch_size: int = 256) -> Float[np.ndarray, "n *out"]:
         """`Sequential.predict` on all workers; planned, so that roundings may differ."""
@@ -145,6 +152,10 @@ class Workers:
             return _Outcome(None, error)
 
 
+class WorkerLostError(RuntimeError):
+    """A worker process was killed."""
+
+
 class _Outcome(NamedTuple):
     """What a task came to."""
 
@@ -163,31 +174,45 @@ class _Process:
 
     def __init__(self, run: Callable[[Any], _Outcome]) -> None:
         self._tasks, self._outcomes, self._waiting = _Channel(), _Channel(), 0
+        front = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
             try:
-                self._serve(run)
+                self._serve(run, front)
             finally:
                 os._exit(0)  # nothing of what this process would do at its end is the copy's to do
         self._tasks.receiver.close()
         self._outcomes.sender.close()
 
-    def _serve(self, run: Callable[[Any], _Outcome]) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):  # they are for the process in front
+    def _serve(self, run: Callable[[Any], _Outcome], front: int) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):  # they are for the process in front,
             signal.signal(number, signal.SIG_IGN)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # with which this one ends, too
+        if os.getppid() != front:  # it already has
+            return
         self._tasks.sender.close()
         self._outcomes.receiver.close()
         while True:
             try:
-                tasks = self._tasks.receive()
+                tasks = self._tasks.read(self._tasks.wait())
             except EOFError:  # the process in front closed it, or is no more
                 return
             self._outcomes.rewind()
             for task in tasks:
-                outcome = run(task)
-                if outcome.error is not None:  # whose traceback cannot be sent
-                    outcome.error.add_note("".join(traceback.format_exception(outcome.error)))
-                self._outcomes.send(outcome)
+                self._send(run(task))
+
+    def _send(self, outcome: _Outcome) -> None:
+        """Also what pickle cannot carry, in words; and an error's traceback, which it never carries."""
+        text = "" if outcome.error is None else "".join(traceback.format_exception(outcome.error))
+        try:
+            if outcome.error is not None:
+                outcome.error.add_note(text)
+                pickle.loads(pickle.dumps(outcome.error))
+            self._outcomes.send(outcome)
+        except Exception as error:
+            what = f"an error:\n{text}" if text else "its result."
+            message = f"A worker process cannot pass on what came of a task ({error}): {what}"
+            self._outcomes.send(_Outcome(None, RuntimeError(message)))
 
     def send(self, tasks: list[Any]) -> None:
         """Begin with these."""
@@ -201,17 +226,20 @@ class _Process:
     def receive(self) -> _Outcome:
         """The next outcome, in the order of the tasks."""
         try:
-            outcome: _Outcome = self._outcomes.receive()
+            message = self._outcomes.wait()
         except EOFError:
             self._waiting = 0
             raise self._lost() from None
         self._waiting -= 1
+        outcome: _Outcome = self._outcomes.read(message)
         return outcome
 
     def drain(self) -> None:
         """Wait for the outcomes that nobody took."""
         while self._waiting:
-            self.receive()
+            self._waiting -= 1
+            with suppress(EOFError):
+                self._outcomes.wait()
 
     def close(self) -> None:
         """End the process."""
@@ -221,9 +249,9 @@ class _Process:
         os.waitpid(self._pid, 0)
 
     def _lost(self) -> Exception:
-        return RuntimeError(
-            "A worker process ended before its task was done. Often the system has run out of memory: "
-            "fewer workers, or a smaller train.shard_size, need less."
+        return WorkerLostError(
+            "A worker process was killed before its task was done. Often the system has run out of memory: "
+            "fewer workers, or smaller shards, need less."
         )
 
 
@@ -253,6 +281,12 @@ class _Thread:
     def close(self) -> None:
         """End the thread."""
         self._thread.shutdown()
+
+
+def _helper(run: Callable[[Any], _Outcome]) -> _Process | _Thread:
+    """A process where copies are safe: on Linux, and in the main thread, since others may be busy in BLAS."""
+    safe = FORK and threading.current_thread() is threading.main_thread()
+    return _Process(run) if safe else _Thread(run)
 
 
 class _Channel:
@@ -286,12 +320,17 @@ class _Channel:
         pickled = pickle.dumps(value, protocol=5, buffer_callback=takes_pipe)
         self.sender.send((pickled, slots))
 
-    def receive(self) -> Any:
-        """Wait for what was sent; EOFError when the other side is no more."""
+    def wait(self) -> tuple[bytes, list[slice]]:
+        """Wait for what was sent, for `read` to unpack; EOFError when the other side is no more."""
         deadline = time.perf_counter() + SPIN
         while not self._poll.poll(0) and time.perf_counter() < deadline:
             pass
-        pickled, slots = self.receiver.recv()
+        message: tuple[bytes, list[slice]] = self.receiver.recv()
+        return message
+
+    def read(self, message: tuple[bytes, list[slice]]) -> Any:
+        """What was sent."""
+        pickled, slots = message
         return pickle.loads(pickled, buffers=[bytearray(self._room[slot]) for slot in slots])
 
 

@@ -111,7 +111,8 @@ def fit(
         moving_average: of the weights; where there is one, its averages are validated. To give them to the
             model, see `MovingAverage.applied`.
         patience: stop after so many epochs without a higher validation accuracy; None never does.
-        workers: processes that compute shards; the result is the same for any number of them. See
+        workers: processes that compute shards; the result is the same for any number of them, unless `loss`
+            or `augment` change by themselves: workers have them as they were at the start. See
             `cnn.parallel`, which also changes how this process keeps memory.
         progress: where to begin, kept up to date; None begins at the beginning.
         on_step: called after every step.

@@ -6,6 +6,7 @@ import sys
 import typer
 
 from cnn.checkpoint import CheckpointError
+from cnn.parallel import WorkerLostError
 from pipeline.errors import StoppedError, UserError
 
 RESTORE = (
@@ -62,7 +63,7 @@ def train() -> None:
 
 @app.command(short_help="measure it on test images")
 def evaluate() -> None:
-    """Evaluate models/ on the test images; write metrics, predictions, a report and figures to reports/."""
+    """Evaluate models/ on the test images; write metrics, predictions and a classification report."""
     from pipeline import evaluate as stage
 
     stage.evaluate()
@@ -122,6 +123,10 @@ def main() -> None:
         sys.exit(128 + stopped.signal)  # the convention of shells
     except KeyboardInterrupt:
         sys.exit("Stopped. To go on: dvc repro")
+    except WorkerLostError as error:
+        sys.exit(
+            f"error: {error}\nTo go on from the last checkpoint, with one: LOKY_MAX_CPU_COUNT=1 dvc repro"
+        )
     except (UserError, CheckpointError) as error:
         sys.exit(f"error: {error}{_where_results_are()}")
     except OSError as error:  # a full disk, a folder without permission

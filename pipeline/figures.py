@@ -37,6 +37,7 @@ STYLE = {
     "svg.fonttype": "none",  # texts stay texts
     "svg.hashsalt": "cnn",  # equal figures, equal bytes
     "text.color": INK,
+    "text.parse_math": False,
     "xtick.color": INK,
     "ytick.color": INK,
 }
@@ -122,6 +123,7 @@ def calibration_figure(bins: Rows) -> Figure:
 def statistics_figure(rows: Rows) -> Figure:
     """Of each parameter with two axes or more, by epoch: length of gradients, spread of values."""
     names = list(dict.fromkeys(row["parameter"] for row in rows if row["parameter"].endswith(WEIGHTS)))
+    names = names or list(dict.fromkeys(row["parameter"] for row in rows))
     figure = Figure(figsize=(11, 3.2 + 2.2 * -(-len(names) // 4)), layout="constrained")
     heights = (3.2, 2.2 * -(-len(names) // 4))
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]

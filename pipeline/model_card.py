@@ -14,6 +14,7 @@ from pipeline.yaml_files import to_yaml
 def model_card(metadata: dict[str, Any], metrics: dict[str, Any], bins: list[Bin], params: Params) -> str:
     """The card in Markdown."""
     test, validation, data = metrics["test"], metrics["validation"], metadata["data"]
+    level = f"{100 * params.evaluate.confidence_level:g}%"
     interval = {
         part: f"{metrics[part]['accuracy_low']:.2%} to {metrics[part]['accuracy_high']:.2%}"
         for part in ("test", "validation")
@@ -39,7 +40,7 @@ A convolutional network of {metrics["model"]["parameters"]:,} parameters, writte
 | | test | validation |
 |---|---|---|
 | accuracy | {test["accuracy"]:.2%} | {validation["accuracy"]:.2%} |
-| {params.evaluate.confidence_level:.0%} confidence interval | {interval["test"]} | {interval["validation"]} |
+| {level} confidence interval | {interval["test"]} | {interval["validation"]} |
 | macro F1 | {test["macro_f1"]:.4f} | {validation["macro_f1"]:.4f} |
 | cross-entropy | {test["loss"]:.4f} | {validation["loss"]:.4f} |
 

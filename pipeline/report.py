@@ -1,6 +1,5 @@
 """The report stage: everything about a trained network on one page, the same as PNGs, and a model card."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +15,11 @@ from cnn.inspection import activations, kernels, occlusion
 from cnn.parallel import Workers
 from pipeline import figures
 from pipeline.calibration import calibration_bins
+from pipeline.errors import UserError
 from pipeline.figures import save_figure
 from pipeline.model_card import model_card
 from pipeline.params import load_params
-from pipeline.paths import ENVIRONMENT, FIGURES, MODEL_CARD, REPORT
+from pipeline.paths import FIGURES, MODEL_CARD, PREDICTIONS, REPORT
 from pipeline.processed import load_examples
 from pipeline.report_page import Example, Findings, build
 from pipeline.trained import (
@@ -46,7 +46,10 @@ def report() -> None:
     metrics, history, statistics = load_metrics(), load_history(), load_statistics()
     predictions = load_predictions(names)
     test = load_examples("test", description)
-    environment = json.loads(ENVIRONMENT.read_text(encoding="utf-8"))
+    if not np.array_equal(predictions.actual, test.targets.argmax(axis=1)):
+        raise UserError(
+            f"{PREDICTIONS} does not belong to data/processed. Bring them together with: dvc repro"
+        )
     matrix = confusion_matrix(predictions.actual, predictions.predicted, labels=range(len(names)))
     bins = calibration_bins(predictions.probability, predictions.actual == predictions.predicted)
 
@@ -104,7 +107,6 @@ def report() -> None:
             metadata=metadata,
             metrics=metrics,
             params=params,
-            environment=environment,
             model=model,
             matrix=matrix,
             bins=bins,

@@ -40,7 +40,6 @@ class Findings:
     metadata: Mapping[str, Any]
     metrics: Mapping[str, Any]
     params: Params
-    environment: Mapping[str, Any]
     model: Sequential
     matrix: NDArray[np.int_]
     bins: list[Bin]
@@ -77,7 +76,7 @@ def build(found: Findings) -> str:
         "seed": str(found.params.seed),
         "params": to_yaml(found.params.model_dump(mode="json")),
         "layers": to_yaml({found.metadata["architecture"]: found.metadata["layers"]}),
-        "environment": to_yaml(dict(found.environment)),
+        "environment": to_yaml(found.metadata["environment"]),
     }
     parts = {
         "style": (PAGE / "report.css").read_text(encoding="utf-8"),
@@ -99,7 +98,7 @@ def build(found: Findings) -> str:
 
 def _headline(found: Findings) -> str:
     test = found.metrics["test"]
-    level = f"{found.params.evaluate.confidence_level:.0%}"
+    level = f"{100 * found.params.evaluate.confidence_level:g}%"
     interval = f"{level} interval {test['accuracy_low']:.2%} to {test['accuracy_high']:.2%}"
     cells = [
         ("", f"{test['accuracy']:.2%}", f"test accuracy ({interval})"),

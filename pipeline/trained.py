@@ -96,12 +96,16 @@ def load_metrics() -> dict[str, Any]:
     """metrics.json."""
     try:
         metrics: dict[str, Any] = json.loads(METRICS.read_text(encoding="utf-8"))
-        for part in ("dataset", "model", "test", "validation", "per_class"):
-            metrics[part]
+        for part in ("test", "validation"):
+            for key in ("accuracy", "accuracy_low", "accuracy_high", "loss", "macro_f1", "examples"):
+                float(metrics[part][key])
+        for key in ("architecture", "parameters", "epoch"):
+            metrics["model"][key]
+        metrics["dataset"], metrics["per_class"].items()
         return metrics
     except FileNotFoundError:
         raise _missing(METRICS, "evaluate") from None
-    except (KeyError, TypeError, ValueError, OSError):
+    except (AttributeError, KeyError, TypeError, ValueError, OSError):
         raise _damaged(METRICS, "evaluate") from None
 
 

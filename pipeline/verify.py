@@ -11,7 +11,8 @@ from rich.table import Column, Table
 
 from pipeline.errors import UserError
 from pipeline.fetch import MIRROR_VARIABLE
-from pipeline.paths import ENVIRONMENT, RAW
+from pipeline.params import load_params
+from pipeline.paths import ENVIRONMENT, PARAMS, RAW
 from pipeline.run import check_git, dvc
 from pipeline.yaml_files import read_mapping
 
@@ -28,8 +29,8 @@ def verify() -> None:
         clone = Path(folder) / "clone"
         subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
         recorded = read_lock(clone)
-        mirror = {MIRROR_VARIABLE: str(RAW.resolve())} if RAW.is_dir() else {}
-        if dvc("repro", folder=clone, **mirror) != 0:
+        here = (RAW / load_params(clone / PARAMS).data.dataset).is_dir()
+        if dvc("repro", folder=clone, **({MIRROR_VARIABLE: str(RAW.resolve())} if here else {})) != 0:
             raise UserError("The pipeline stopped in the clone; the reason stands above.")
         problems = compare(recorded, read_lock(clone), Path.cwd(), clone)
     if problems:
@@ -70,8 +71,8 @@ def _explanations(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> li
         f"- {dep['path']} is not as it was when {stage} ran: dvc.lock belongs to other code. "
         "Run dvc repro, and commit what it changes."
         for stage in rerun
-        for dep, old in zip(rerun[stage]["deps"], recorded.get(stage, {}).get("deps", []), strict=False)
-        if dep["path"] not in outputs and dep != old
+        for dep in rerun[stage]["deps"]
+        if dep["path"] not in outputs and dep not in recorded.get(stage, {}).get("deps", [])
     ]
     found += [
         f"- The params of {stage} are not those of dvc.lock. Run dvc repro, and commit what it changes."

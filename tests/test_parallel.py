@@ -27,6 +27,7 @@ from cnn import (
     parallel,
     softmax_cross_entropy,
 )
+from cnn.gradients import Gradients
 from cnn.optimizers import Adam
 from cnn.parallel import Workers
 from cnn.schedules import constant
@@ -133,6 +134,78 @@ def test_an_error_in_a_worker_process_says_where_it_came_from():
     assert any("<lambda>" in note for note in caught.value.__notes__)
 
 
+class AwkwardError(Exception):
+    """Pickle can write it and not read it."""
+
+    def __init__(self, one, other):
+        super().__init__(f"{one} {other}")
+
+
+@needs_fork
+@pytest.mark.parametrize("what", ["an error that cannot be read", "an error that cannot be sent", "a lambda"])
+def test_what_cannot_be_passed_on_is_told_and_blocks_nothing(what):
+    class LocalError(Exception):
+        pass
+
+    def fail(replica, task):
+        if task == 1 and what == "an error that cannot be read":
+            raise AwkwardError("bad", task)
+        if task == 1 and what == "an error that cannot be sent":
+            raise LocalError("bad 1")
+        return (lambda: None) if task == 1 else task
+
+    expected = r"an error:\n(.|\n)*bad 1" if "error" in what else "its result"
+    with Workers(network(), 2) as pool:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="A worker process cannot pass on .*" + expected):
+                list(pool.map(fail, range(4)))
+        assert list(pool.map(square, range(3))) == [0, 1, 4]
+
+
+def test_two_maps_at_once_are_refused(kind):
+    with Workers(network(), 2) as pool:
+        one = pool.map(square, range(30))
+        assert next(one) == 0
+        with pytest.raises(RuntimeError, match="called while these workers are busy with another map"):
+            list(pool.map(square, range(3)))
+        assert list(one) == [task * task for task in range(1, 30)]
+        assert list(pool.map(square, range(3))) == [0, 1, 4]
+    with pytest.raises(RuntimeError, match="called while these workers are stopped"):
+        list(pool.map(square, range(3)))
+
+
+def test_no_more_helpers_are_made_than_there_are_tasks(kind):
+    with Workers(network(), 16) as pool:
+        assert list(pool.map(square, range(3))) == [0, 1, 4]
+        assert len(pool._helpers[square]) == 2
+
+
+@needs_fork
+def test_outside_of_the_main_thread_workers_are_threads():
+    pids = []
+
+    def work():
+        with Workers(network(), 2) as pool:
+            pids.extend(pool.map(lambda replica, task: os.getpid(), range(2)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert pids == [os.getpid()] * 2
+
+
+def test_gradients_keep_the_dtypes_of_their_parameters():
+    rng = np.random.default_rng(0)
+    layers = [Flatten(), Dense(64, 5, rng=rng), Dense(5, 10, rng=rng, dtype=np.float64)]
+    model = Sequential(layers)
+    with Workers(model, 2) as pool:
+        Gradients(pool, softmax_cross_entropy, examples(4), 2)(np.arange(4))
+    assert [parameter.grad.dtype for parameter in model.parameters().values()] == [
+        *(np.float32, np.float32),
+        *(np.float64, np.float64),
+    ]
+
+
 def test_results_that_nobody_took_are_not_taken_for_later_ones(kind):
     with Workers(network(), 2) as pool:
         next(pool.map(square, range(8)))
@@ -156,7 +229,7 @@ def test_a_worker_process_that_is_killed_is_reported():
 
     with Workers(network(), 2) as pool:
         for _ in range(2):
-            with pytest.raises(RuntimeError, match=r"A worker process ended .*fewer workers"):
+            with pytest.raises(RuntimeError, match=r"A worker process was killed .*fewer workers"):
                 list(pool.map(die, range(2)))
 
 

@@ -18,6 +18,7 @@ from pipeline.errors import UserError
 from pipeline.trained import Predictions, load_history, load_metrics, load_predictions, load_statistics
 
 ROOT = Path(__file__).parents[1]
+NAME = r"<small & new> $\foo$"
 SMALL = [
     {"type": "conv2d", "out_channels": 4, "kernel_size": 3, "stride": 2},
     {"type": "relu"},
@@ -41,10 +42,10 @@ def make_project(folder, layers, epochs):
     """Train a network on the digits, evaluate and report."""
     yaml = YAML(typ="safe", pure=True)
     content = yaml.load(ROOT / "params.yaml")
-    content["data"]["dataset"], content["model"]["architecture"] = "digits", "<small & new>"
+    content["data"]["dataset"], content["model"]["architecture"] = "digits", NAME
     content["train"] |= {"epochs": epochs, "batch_size": 16}
     yaml.dump(content, folder / "params.yaml")
-    yaml.dump({"<small & new>": layers}, folder / "architectures.yaml")
+    yaml.dump({NAME: layers}, folder / "architectures.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for stage in ("fetch", "preprocess", "train", "evaluate", "report"):
@@ -124,7 +125,7 @@ def test_the_page_says_what_metrics_say(project, page):
         f"{metrics['model']['parameters']:,}",
         f"{metrics['test']['accuracy_low']:.2%} to {metrics['test']['accuracy_high']:.2%}",
         f"{metrics['per_class']['7']['f1']:.4f}",
-        "<small & new> on digits, from scikit-learn",
+        f"{NAME} on digits, from scikit-learn",
         "Residual:",
     ):
         assert number in page.text
@@ -157,12 +158,14 @@ def test_a_second_report_has_the_same_bytes(here, monkeypatch):
     assert {p: p.read_bytes() for p in here.glob("reports/**/*") if p.is_file()} == before
 
 
-def test_a_network_without_convolutions_is_reported_as_well(tmp_path):
-    layers = [
-        {"type": "flatten"},
-        {"type": "dense", "out_features": 10},
-        {"type": "sequential", "layers": []},
-    ]
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [{"type": "flatten"}, {"type": "dense", "out_features": 10}],
+        [{"type": "avg_pool2d", "kernel_size": [14, 5]}, {"type": "flatten"}, {"type": "layer_norm"}],
+    ],
+)
+def test_a_network_without_convolutions_is_reported_as_well(tmp_path, layers):
     make_project(tmp_path, layers, epochs=1)
     page = Page((tmp_path / "reports/report.html").read_text())
     assert "There is none." in page.text
@@ -185,11 +188,26 @@ def test_a_result_that_is_missing_or_damaged_is_told(project, tmp_path, monkeypa
     (tmp_path / "reports").mkdir()
     shutil.copy(project / "reports" / name, tmp_path / "reports")
     load()
-    damaged = (tmp_path / "reports" / name).read_text().replace("0.", "x.").replace("1", "nan")
+    damaged = (
+        (tmp_path / "reports" / name)
+        .read_text()
+        .replace("0.", "x.")
+        .replace("1", "nan")
+        .replace("examples", "x")
+    )
     for content in (damaged, "", "\n", "[]"):
         (tmp_path / "reports" / name).write_text(content)
         with pytest.raises(UserError, match=rf"^reports/{name} is damaged\. Make it again with: dvc repro"):
             load()
+
+
+def test_predictions_of_other_data_are_refused(project, tmp_path, monkeypatch):
+    shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    lines = Path("reports/predictions.csv").read_text().splitlines()
+    Path("reports/predictions.csv").write_text("\n".join(lines[:100]))
+    with pytest.raises(UserError, match=r"^reports/predictions\.csv does not belong to data/processed\."):
+        report.report()
 
 
 def test_wrong_answers_come_surest_first_and_right_ones_least_sure_first():
