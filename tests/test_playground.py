@@ -64,12 +64,12 @@ NETWORKS = {
         {"type": "dense", "out_features": 7, "bias": False, "initializer": "orthogonal"},
     ],
     "activations": [
+        {"type": "gelu", "approximate": True},  # on numbers near 0, where it is not the exact one
         {**CONV, "out_channels": 8},
         {"type": "leaky_relu", "slope": 0.3},
         {"type": "elu", "alpha": 2.0},
         {"type": "gelu"},
         {**CONV, "out_channels": 8},
-        {"type": "gelu", "approximate": True},
         {"type": "silu"},
         {**CONV, "out_channels": 8, "padding": 1},
         {"type": "tanh"},
@@ -96,7 +96,7 @@ NETWORKS = {
             ],
         },
     ],
-    "global_maximum": [CONV, {"type": "global_max_pool2d"}],
+    "global_maximum": [CONV, {"type": "log_softmax"}, {"type": "global_max_pool2d"}],  # of negative numbers
 }
 
 
@@ -179,7 +179,11 @@ def visit(browser, tmp_path):
 
 
 def settle(page):
-    page.evaluate("playground.settled()")
+    """Wait until all that is shown belongs to the drawing."""
+    page.evaluate("""() => Promise.race([
+        playground.settled(),
+        new Promise((_, reject) => setTimeout(reject, 30_000, new Error("The page does not settle."))),
+    ])""")
 
 
 def pixels(page):
@@ -259,8 +263,18 @@ def test_the_page_shows_what_cnn_says_of_the_drawing(visit, rng):
     best = str(expected.argmax())
     assert page.inner_text("#verdict") == page.inner_text("#bars .best .label") == best
     assert page.inner_text("#announcement").startswith(f"Prediction: {best}, ")
-    painted = "canvases => canvases.map(c => c.getContext('2d').getImageData(0, 0, 9, 9).data.some(v => v))"
-    assert all(page.eval_on_selector_all(".layer:first-of-type canvas", painted))
+    maps = np.array(
+        page.eval_on_selector_all(
+            ".layer >> nth=0 >> canvas",
+            "canvases => canvases.map(c => Array.from(c.getContext('2d').getImageData(0, 0, 26, 26).data))",
+        )
+    )  # (channel, pixel by pixel its red, green, blue and opacity)
+    first = model.layers[0].forward(received.reshape(1, 28, 28, 1), training=False)[0]
+    opacity = 255 * np.abs(first) / np.abs(first).max()
+    np.testing.assert_allclose(maps[:, 3::4].T, opacity.reshape(-1, 6), atol=1)
+    blue = maps[:, 2::4].T > maps[:, 0::4].T
+    strong = opacity.reshape(-1, 6) > 20  # of fainter ones the browser rounds the colours
+    np.testing.assert_array_equal(blue[strong], first.reshape(-1, 6)[strong] > 0)
 
 
 def test_a_network_that_ends_in_softmax_is_not_given_it_twice(visit, rng):
@@ -363,6 +377,20 @@ def test_examples_go_in_as_they_are_and_undo_and_clear_work_from_the_keyboard(vi
     assert pixels(page) is None
 
 
+def test_what_is_shown_in_the_end_is_the_last_picture(visit, rng):
+    model = build([{"type": "flatten"}, {"type": "dense", "out_features": 10}], (9, 9, 1), 10, rng)
+    images = rng.random((2, 9, 9, 1)).astype(np.float32)
+    page = visit(render(model, metadata((9, 9, 1), DIGITS), [(0, images[0]), (1, images[1])]))
+    page.evaluate("""() => new Promise((resolve) => {
+        const [first, second] = document.querySelectorAll("#examples button");
+        first.click();
+        requestAnimationFrame(() => resolve(second.click())); // the worker computes the first one now
+    })""")
+    settle(page)
+    expected = softmax(model.predict(images[1:]))[0]
+    np.testing.assert_allclose(page.evaluate("playground.probabilities()"), expected, atol=1e-5)
+
+
 def test_a_phone_can_draw_and_needs_no_scrolling_sideways(visit, rng):
     block = {"type": "residual", "layers": [{**CONV, "padding": [[1, 1], [1, 1]]}], "shortcut": [CONV_1X1]}
     specs = [{"type": "residual", "layers": [block], "shortcut": [CONV_1X1]}, {"type": "flatten"}]
@@ -384,10 +412,22 @@ def test_nothing_in_the_page_can_reach_a_network(browser, tmp_path, two_classes)
     page = browser.new_page()
     page.goto((tmp_path / "playground.html").as_uri())
     refused = page.evaluate("""() => new Promise((resolve) => {
-        addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective));
-        fetch("data:,").catch(() => {});
+        const refused = [];
+        addEventListener("securitypolicyviolation", (event) => {
+            refused.push(event.effectiveDirective);
+            if (refused.length === 5) resolve(refused);
+        });
+        setTimeout(resolve, 5000, refused);
+        const nowhere = "http://127.0.0.1:9/";
+        fetch(nowhere).catch(() => {});
+        for (const [tag, properties] of [
+            ["img", {src: nowhere}],
+            ["iframe", {src: nowhere}],
+            ["script", {src: nowhere}],
+            ["link", {rel: "stylesheet", href: nowhere}],
+        ]) document.body.append(Object.assign(document.createElement(tag), properties));
     })""")
-    assert refused == "connect-src"
+    assert sorted(refused) == ["connect-src", "frame-src", "img-src", "script-src-elem", "style-src-elem"]
     assert "</script><script>" in page.locator("#bars .label").last.inner_text()
     page.close()
 
