@@ -48,12 +48,9 @@ function inOrder(layer, depth = 0) {
 
 // One layer's part of the page. An image is shown as one map to a channel; a vector as one strip of cells.
 class LayerView {
-  // Only what is on the screen is painted: a large network has hundreds of maps.
+  // A large network has hundreds of maps, so while one draws, only those on the screen are painted.
   static observer = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) {
-      target.view.isVisible = isIntersecting;
-      target.view.paint();
-    }
+    for (const { target, isIntersecting } of entries) target.view.isVisible = isIntersecting;
   });
 
   constructor({ layer, depth }) {
@@ -89,15 +86,16 @@ class LayerView {
     LayerView.observer.observe(this.element);
   }
 
-  // Shows the layer's output; null shows empty maps.
+  // Takes the layer's output; null for empty maps. Off the screen it is shown by the next `paint`.
   show(output, palette) {
-    Object.assign(this, { output, palette });
-    this.paint();
+    Object.assign(this, { output, palette, isPainted: false });
+    if (this.isVisible) this.paint();
   }
 
   paint() {
+    if (this.isPainted) return;
+    this.isPainted = true;
     const { output, palette } = this;
-    if (!this.isVisible || !palette) return;
     const largest = output?.reduce((a, b) => Math.max(a, Math.abs(b)), 0) ?? 0;
     const step = this.isImage ? this.layer.shape[2] : 1;
     this.canvases.forEach((canvas, c) => {

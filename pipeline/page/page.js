@@ -119,7 +119,7 @@ function outline({ patch }, [red, green, blue]) {
 // "Without the patch framed in blue, the odds of 7 would be divided by 38, and the network would say 1."
 function describePatch({ weight, logits }, colour, k) {
   const factor = Math.exp(Math.abs(weight));
-  const number = factor > 1000 ? "over 1,000" : factor.toPrecision(3);
+  const number = factor > 1000 ? "more than 1,000" : factor.toPrecision(3);
   const change = `${weight > 0 ? "divided" : "multiplied"} by ${number}`;
   const said = indexOfMax(logits);
   const other = said === k ? "" : `, and the network would say ${classNames[said]}`;
@@ -159,9 +159,11 @@ async function update() {
   else setTimeout(finish, 300, current, pixels); // when the pen rests
 }
 
-// What is told only when the drawing pauses: the evidence, and the prediction to screen readers.
+// What is shown only when the drawing pauses: maps off the screen, the evidence, and, to screen readers, the
+// prediction.
 async function finish(current, pixels) {
   if (current !== version) return;
+  for (const view of views) view.paint();
   if (pixels) {
     const k = indexOfMax(probabilities);
     byId("announcement").textContent = `Prediction: ${classNames[k]}, ${percent(probabilities[k])}`;
