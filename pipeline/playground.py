@@ -56,9 +56,12 @@ def render(model: Sequential, metadata: dict[str, Any], examples: Labelled) -> s
         "examples": [{"label": label, "pixels": encode([image])} for label, image in examples],
     }
     # "<" could end the script element that holds it; in JSON it stands in strings only.
-    parts = {"content": json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")}
-    parts |= {file.name: file.read_text(encoding="utf-8") for file in PAGE.iterdir()}
-    return re.sub(r"\{\{(\S+)\}\}", lambda found: parts[found[1]], parts["playground.html"])
+    text = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
+
+    def part(name: str) -> str:
+        return text if name == "content" else (PAGE / name).read_text(encoding="utf-8")
+
+    return re.sub(r"\{\{(\S+)\}\}", lambda found: part(found[1]), part("playground.html"))
 
 
 def describe(layer: Layer, input_shape: Shape, name: str, weights: list[NDArray[Any]]) -> dict[str, Any]:
