@@ -172,9 +172,8 @@ def visit(browser, tmp_path):
     yield open_page
     for context in contexts:
         context.close()
-    assert [url for url in requests if not url.startswith("blob:")] == [
-        (tmp_path / "playground.html").as_uri()
-    ]
+    page = (tmp_path / "playground.html").as_uri()
+    assert [url for url in requests if not url.startswith("blob:")] == [page] * len(contexts)
     assert errors == []
 
 
