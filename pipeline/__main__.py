@@ -103,6 +103,17 @@ def explain(
     command.explain(index)
 
 
+@app.command(short_help="a page to draw on, for a browser")
+def playground() -> None:
+    """Write reports/playground.html: draw, and see the network in models/ answer, layer by layer.
+
+    One file that runs in any browser, also without a network. Test images come from data/processed.
+    """
+    from pipeline import playground as command
+
+    command.playground()
+
+
 @app.command(short_help="all of it, through DVC")
 def run() -> None:
     """Run the whole pipeline through DVC and sum up the result; this is `make run`.

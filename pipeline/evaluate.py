@@ -22,7 +22,6 @@ from pipeline.architectures import gives_probabilities
 from pipeline.params import Evaluate, load_params
 from pipeline.paths import CLASSIFICATION_REPORT, METRICS, PREDICTIONS
 from pipeline.processed import load_examples
-from pipeline.trained import load_model as load_model
 from pipeline.trained import load_trained, probabilities_of
 
 
