@@ -115,8 +115,8 @@ def find_ink(photograph: Grey) -> tuple[Grey, Mask]:
     masks = [strength > otsu_threshold(strength) for strength in strengths]
 
     rest = np.float64(~(masks[0] | masks[1]))
-    weight = ndimage.gaussian_filter(rest, window / 2)
-    paper = ndimage.gaussian_filter(grey * rest, window / 2) / np.maximum(weight, 1e-6)
+    share = ndimage.uniform_filter(rest, 2 * window)
+    paper = ndimage.uniform_filter(grey * rest, 2 * window) / np.maximum(share, 1e-6)
     kept = [drop_border_and_specks(mask) for mask in masks]
     differences = [abs((grey - paper)[mask].mean()) if mask.any() else 0.0 for mask in kept]
     polarity = int(np.argmax(differences))
@@ -149,7 +149,8 @@ def crop_to_paper(grey: Grey) -> Grey:
             and 0.002 < ink < 0.3
         ):
             inside = ndimage.distance_transform_edt(sheet) > BORDER / 3 * LONGER_SIDE
-            return grey[tuple(ndimage.distance_transform_edt(~inside, False, True))]
+            nearest = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
+            return grey[tuple(nearest)]
     return grey
 
 

@@ -35,7 +35,8 @@ def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> N
     if tuple(names) != DIGITS:
         print(
             f"note: The network was trained on {metadata['data']['dataset']}, not on handwritten digits. "
-            "It is shown the ink as if it were a digit, and says which of its own classes that resembles most.",
+            "It is shown the ink as if it were a digit, and says which of its own classes that resembles "
+            "most.",
             file=sys.stderr,
         )
     document: list[dict[str, Any]] = []
@@ -62,7 +63,7 @@ def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> N
 
 
 def classify(model: Sequential, image: NDArray[np.float32], data: dict[str, Any]) -> list[float]:
-    """The probability of each class for one image in [0, 1]; `data` is the description of the training data."""
+    """The probability of each class for an image in [0, 1]; `data` describes what it was trained on."""
     standardised = (image[np.newaxis, :, :, np.newaxis] - data["mean"]) / data["deviation"]
     outputs = model.predict(standardised.astype(np.float32))
     probabilities = outputs if gives_probabilities(model) else softmax(outputs)

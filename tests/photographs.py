@@ -3,7 +3,7 @@
 import io
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 
@@ -57,3 +57,12 @@ def jpeg(pixels, quality):
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
     return np.asarray(Image.open(stream))
+
+
+def drawn_seven(size=400, *, paper=230, ink=40, pen=30, place=(0, 0)):
+    """A clean 7, a bar and a slanted stroke, on a sheet 600 pixels high and 800 wide at size=400."""
+    picture = Image.new("L", (2 * size, 3 * size // 2), paper)
+    x, y = place[0] + size // 2, place[1] + size // 4
+    points = [(x, y), (x + size // 2, y), (x + size // 5, y + 3 * size // 4)]
+    ImageDraw.Draw(picture).line(points, fill=ink, width=pen * size // 400, joint="curve")
+    return picture
