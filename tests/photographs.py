@@ -31,9 +31,7 @@ def photograph(digit, rng):
 
 def enlarge(digit, size, degrees=0.0):
     """The digit at `size` pixels, turned, with the sharp edges that ink has."""
-    image = Image.fromarray(np.asarray(digit, np.float32).reshape(28, 28)).resize(
-        (size, size), Image.Resampling.BICUBIC
-    )
+    image = Image.fromarray(np.asarray(digit, np.float32)).resize((size, size), Image.Resampling.BICUBIC)
     turned = np.asarray(image.rotate(degrees, Image.Resampling.BICUBIC), float)
     return np.clip((turned - 0.5) * 4 + 0.5, 0, 1)
 
