@@ -2,6 +2,8 @@
 
 import os
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -75,6 +77,27 @@ def report() -> None:
     from pipeline import report as stage
 
     stage.report()
+
+
+@app.command(short_help="recognise photographed digits")
+def predict(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="photographs or scans, such as JPEG or PNG")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON document, for programs")] = False,
+    show: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="save pictures there of what the network saw"),
+    ] = None,
+) -> None:
+    """Recognise the handwritten digit in each photograph or scan, with the network in models/.
+
+    One digit an image, upright, dark on light or light on dark; of any size, anywhere, in uneven light.
+    A file that is wrong is told, and the others still get their answer; the exit code is then 1.
+    """
+    from pipeline import predict as command
+
+    command.predict(files, as_json=as_json, pictures=show)
 
 
 @app.command(short_help="run it all anew elsewhere, and compare")

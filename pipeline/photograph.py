@@ -1,0 +1,285 @@
+"""Photographs and scans of one handwritten digit: find its ink, and frame it as MNIST frames digits.
+
+All lengths below are fractions of the photograph's longer side, or of the digit's, so that neither the
+number of pixels nor the distance of the camera matters.
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy import ndimage
+
+from pipeline.errors import UserError
+
+Grey = NDArray[np.float64]  # (h, w) in [0, 1]
+Mask = NDArray[np.bool_]
+Box = tuple[slice, slice]  # rows, columns
+
+LONGER_SIDE = 640  # pixels, to which every photograph is brought
+SMALLEST_DIGIT = 0.04  # of the longer side
+LARGEST_SPECK = 0.012  # of the longer side
+WIDEST_STROKE = 0.25  # of the longer side: what is wider in every direction is taken for light and shadow
+BORDER = 0.04  # of each side: where the paper's edge or the table is seen
+LEAST_CONTRAST = 0.06  # of the range from black to white
+LEAST_SIGNAL = 4  # contrast by deviation of the paper; pure noise, cut in two by its threshold, has 2.8
+JOINED = 0.12  # of the digit's size: parts with smaller gaps are one thing, such as a 5 and its bar
+
+FIELD, BOX, CENTRE = 28, 20, 14  # pixels: MNIST's images, the box that a digit fits, where its mass centres
+THINNEST_STROKE = 0.12  # of the digit's size; MNIST's strokes have 0.14 on average
+
+
+@dataclass(frozen=True)
+class Digit:
+    """What was found, and where: `box` holds rows and columns of `photograph`."""
+
+    photograph: Grey
+    box: Box
+    image: NDArray[np.float32]  # (28, 28) in [0, 1], the ink bright
+
+
+def find_digit(path: Path) -> Digit:
+    """The one digit in the image file `path`; UserError where there is none, or more than one."""
+    photograph = read_photograph(path)
+    try:
+        strength, mask = find_ink(photograph)
+        digit = select_digit(mask)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return Digit(photograph, _box(digit), frame(strength, digit))
+
+
+def read_photograph(path: Path) -> Grey:
+    """The image in greys, upright as its EXIF data say, with a longer side of LONGER_SIDE pixels."""
+    try:
+        if not path.exists():
+            raise UserError(f"{path} does not exist.")
+        if not path.is_file():  # a device might never end
+            kind = "a folder: name the image files in it" if path.is_dir() else "no ordinary file"
+            raise UserError(f"{path} is {kind}.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as of odd EXIF data, which do no harm
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                grey = to_grey(ImageOps.exif_transpose(image))
+    except UserError:
+        raise
+    except UnidentifiedImageError:
+        raise UserError(f"{path} is no image of a known format. Known are PNG, JPEG and others.") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        limit = f"{(Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million"
+        raise UserError(f"{path} has more than {limit} pixels. Make it smaller, or crop it.") from None
+    except Exception as error:  # Pillow's decoders raise errors of any type where a file is damaged
+        if isinstance(error, OSError) and error.strerror:
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+        raise UserError(f"{path} is damaged, or of a kind that cannot be decoded ({error}).") from None
+    scale = LONGER_SIDE / max(grey.shape)
+    height, width = (max(1, round(side * scale)) for side in grey.shape)
+    return np.clip(_resize(grey, height, width, Image.Resampling.BICUBIC), 0.0, 1.0)
+
+
+def to_grey(image: Image.Image) -> Grey:
+    """Greys in [0, 1] of an image of any mode, on paper where it is transparent."""
+    if image.mode.startswith(("I", "F")):  # 16 bits and more, which Pillow would cut off at 255
+        values = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0)
+        return (values - values.min()) / (float(np.ptp(values)) or 1.0)
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("L"), np.float64) / 255
+    bands = image.convert("RGBA").convert("LA").split()
+    grey, opacity = (np.asarray(band, np.float64) / 255 for band in bands)
+    if not opacity.any():
+        return np.ones_like(grey)
+    visible = grey[opacity > 0]
+    middle = float(np.median(visible))
+    # Most of it visible: that is a picture of paper. Else it is ink alone, and what is behind must differ.
+    behind = middle if visible.size > grey.size / 2 else float(middle < 0.5)
+    return opacity * grey + (1 - opacity) * behind
+
+
+def find_ink(photograph: Grey) -> tuple[Grey, Mask]:
+    """How much each pixel differs from the paper around it, in the direction of ink; and where ink is.
+
+    A morphological closing fills what is dark and narrow with the brightness around it, and so shows the
+    paper without dark ink, its light and shadows included. The negative shows it without light ink.
+    Either way something may remain: besides dark strokes, the light paper that they enclose. Ink is that
+    which differs more from the paper at large.
+    """
+    if np.ptp(photograph) < LEAST_CONTRAST:
+        raise _blank()
+    grey = crop_to_paper(ndimage.gaussian_filter(photograph, 1.5))
+    window = int(WIDEST_STROKE * LONGER_SIDE)
+    strengths = [ndimage.grey_closing(g, (window, window)) - g for g in (grey, -grey)]
+    masks = [strength > otsu_threshold(strength) for strength in strengths]
+
+    rest = np.float64(~(masks[0] | masks[1]))
+    share = ndimage.uniform_filter(rest, 2 * window)
+    paper = ndimage.uniform_filter(grey * rest, 2 * window) / np.maximum(share, 1e-6)
+    kept = [drop_border_and_specks(mask) for mask in masks]
+    differences = [abs((grey - paper)[mask].mean()) if mask.any() else 0.0 for mask in kept]
+    polarity = int(np.argmax(differences))
+
+    strength, mask = strengths[polarity], masks[polarity]
+    around = strength[~mask]
+    contrast = strength[mask].mean() - around.mean()
+    deviation = 1.4826 * np.median(abs(around - np.median(around)))  # that of a normal distribution
+    if contrast < max(LEAST_CONTRAST, LEAST_SIGNAL * deviation):
+        raise _blank()
+    return strength, kept[polarity]
+
+
+def crop_to_paper(grey: Grey) -> Grey:
+    """Where a sheet lies on a table: the sheet, with the nearest paper in place of what is around it.
+
+    A sheet is a large, nearly rectangular patch of one side of the threshold, with ink in it and all
+    four corners of the photograph outside. Where there is none, `grey` as it is.
+    """
+    light = grey > otsu_threshold(grey)
+    for side in (light, ~light):
+        labels, _ = ndimage.label(side)
+        patch = labels == np.bincount(labels[side]).argmax()
+        sheet = ndimage.binary_fill_holes(patch)
+        ink = 1 - patch.sum() / sheet.sum()
+        if (
+            not sheet[[0, 0, -1, -1], [0, -1, 0, -1]].any()
+            and sheet.mean() > 0.2
+            and sheet[_box(sheet)].mean() > 0.8
+            and 0.002 < ink < 0.3
+        ):
+            inside = ndimage.distance_transform_edt(sheet) > BORDER / 3 * LONGER_SIDE
+            nearest = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
+            return grey[tuple(nearest)]
+    return grey
+
+
+def otsu_threshold(values: Grey) -> float:
+    """The threshold with the largest variance between the two classes that it makes.
+
+    Source: Otsu, "A threshold selection method from gray-level histograms" (1979), equation 18.
+    """
+    counts, edges = np.histogram(values, 256)
+    sums = np.cumsum(counts * (edges[1:] + edges[:-1]) / 2)
+    below = np.cumsum(counts)[:-1]
+    above = counts.sum() - below
+    means = sums[:-1] / np.maximum(below, 1), (sums[-1] - sums[:-1]) / np.maximum(above, 1)
+    return float(edges[1:-1][(below * above * (means[1] - means[0]) ** 2).argmax()])
+
+
+def drop_border_and_specks(mask: Mask) -> Mask:
+    """What may be a digit: all that is larger than a speck and clear of the photograph's border.
+
+    If nothing large is clear of it, the photograph may be cropped to the digit; then only what lies along
+    the border is dropped.
+    """
+    labels, boxes = _label(mask)
+    sizes = np.array([0, *map(_size, boxes)])
+    large = sizes >= LARGEST_SPECK * LONGER_SIDE
+    clear = large.copy()
+    for side in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        clear[side] = False
+    if (sizes[clear] >= 0.1 * LONGER_SIDE).any():
+        return clear[labels]
+    strip = np.ones_like(mask)
+    rows, columns = (max(1, int(BORDER * side)) for side in mask.shape)
+    strip[rows:-rows, columns:-columns] = False
+    along = ndimage.mean(strip, labels, np.arange(len(sizes))) > 0.5
+    return (large & ~along)[labels]
+
+
+def select_digit(mask: Mask) -> Mask:
+    """The one digit in `mask`, with all its parts; UserError where there is none, or more than one."""
+    _, boxes = _label(mask)
+    if not boxes:
+        raise UserError(
+            "there is ink only at the image's border, or in specks. Crop the image to the digit, with some "
+            "paper around it."
+        )
+    size = max(map(_size, boxes))
+    joined = ndimage.distance_transform_edt(~mask) <= JOINED / 2 * size
+    labels = np.where(mask, ndimage.label(joined)[0], 0)
+    boxes = ndimage.find_objects(labels)
+    sizes = np.array([_size(box) for box in boxes])
+    size = sizes.max()
+    if size < SMALLEST_DIGIT * LONGER_SIDE:
+        raise UserError(
+            f"the largest thing in it measures {size / LONGER_SIDE:.1%} of the image's longer side: too "
+            "small for a digit. Crop the image to the digit, with some paper around it."
+        )
+    if (things := int((sizes > size / 2).sum())) > 1:
+        raise UserError(
+            f"{things} things that may be digits were found. Crop the image to one of them, with some paper "
+            "around it."
+        )
+    largest = int(sizes.argmax()) + 1
+    rows, columns = boxes[largest - 1]
+    if columns.stop - columns.start > 2 * (rows.stop - rows.start):  # in MNIST no digit is
+        raise UserError(
+            "what was found is more than twice as wide as it is high: a line, or digits that touch, or a "
+            "photograph that lies on its side. Crop the image to one digit, and turn it upright."
+        )
+    # A part may lie farther off, if it is too large for a speck and too small for a digit.
+    gaps = ndimage.distance_transform_edt(labels != largest)
+    nearest = ndimage.minimum(gaps, labels, np.arange(1, len(sizes) + 1))
+    parts = np.flatnonzero((nearest < 2 * JOINED * size) & (sizes > 0.1 * size)) + 1
+    return np.isin(labels, parts)
+
+
+def frame(strength: Grey, digit: Mask) -> NDArray[np.float32]:
+    """The digit as in MNIST: bright on black, 28x28 in [0, 1].
+
+    It fits a box of 20x20 with its proportions kept, greys come from averaging at its edges alone, and its
+    centre of mass is at pixel (14, 14), rounded to whole pixels: so it is in MNIST's test images, measured.
+    Strokes of thin pens are widened; averaging would turn them grey, which MNIST's never are.
+    Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+    """
+    near = ndimage.binary_dilation(digit, iterations=3)
+    # Half the strength of ink is its edge, whatever blurred it.
+    ink = np.where(near, np.clip(2 * strength / np.median(strength[digit]) - 0.5, 0, 1), 0.0)
+    size = _size(_box(digit))
+    stroke = 4 * (
+        ndimage.distance_transform_edt(digit)[digit].mean() - 0.5
+    )  # w / 4 from its edges on average
+    if stroke < THINNEST_STROKE * size:
+        radius = (THINNEST_STROKE * size - stroke) / 2
+        outside = ndimage.distance_transform_edt(~np.pad(digit, int(radius) + 2))
+        ink = np.clip(radius + 1 - outside, 0, 1)
+    ink = ink[_box(ink > 0.5)]
+    height, width = (max(1, round(side * BOX / max(ink.shape))) for side in ink.shape)
+    small = np.clip(_resize(ink, height, width, Image.Resampling.BOX), 0, 1)
+    row, column = ndimage.center_of_mass(small)
+    top = min(max(round(CENTRE - row), 0), FIELD - height)
+    left = min(max(round(CENTRE - column), 0), FIELD - width)
+    image = np.zeros((FIELD, FIELD), np.float32)
+    image[top : top + height, left : left + width] = small
+    return image
+
+
+def _blank() -> UserError:
+    return UserError(
+        "no ink stands out from the paper. A digit needs strokes that are clearly darker, or clearly "
+        "lighter, than what they are written on."
+    )
+
+
+def _label(mask: Mask) -> tuple[NDArray[np.int32], list[Box]]:
+    """Connected things, diagonals included: their numbers from 1 on, and their boxes."""
+    labels, _ = ndimage.label(mask, np.ones((3, 3)))
+    return labels, ndimage.find_objects(labels)
+
+
+def _box(mask: Mask) -> Box:
+    """The smallest box around all of `mask`."""
+    box: Box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    return box
+
+
+def _size(box: Box) -> int:
+    """The longer side of a box, in pixels."""
+    return max(side.stop - side.start for side in box)
+
+
+def _resize(values: Grey, height: int, width: int, method: Image.Resampling) -> Grey:
+    image = Image.fromarray(values.astype(np.float32))
+    return np.asarray(image.resize((width, height), method), np.float64)
