@@ -128,14 +128,22 @@ def test_another_clone_gives_the_same_bytes(project, tmp_path):
 def test_a_change_reruns_only_what_depends_on_it_and_going_back_reruns_nothing(project):
     before = results(project)
     result = run(project, "dvc", "exp", "run", "-S", "evaluate.confidence_level=0.9")
-    assert stages_run(result.stdout) == ["evaluate"]
+    assert stages_run(result.stdout) == ["evaluate", "report"]
     result = run(project, "dvc", "exp", "run", "-S", "train.optimizer.learning_rate=0.05")
-    assert stages_run(result.stdout) == ["train", "evaluate"]
+    assert stages_run(result.stdout) == ["train", "evaluate", "report"]
     result = run(project, "dvc", "exp", "run", "-S", "architectures.yaml:sample.0.out_channels=16")
     assert stages_run(result.stdout) == [], "another architecture than the chosen one"
     back = ["-S", "evaluate.confidence_level=0.95", "-S", "train.optimizer.learning_rate=null"]
     result = run(project, "dvc", "exp", "run", *back)
     assert stages_run(result.stdout) == []
+    assert results(project) == before
+    figures = project / "pipeline/figures.py"
+    text = figures.read_text()
+    figures.write_text(text.replace('"gray"', '"bone"'))
+    assert stages_run(run(project, "dvc", "repro").stdout) == ["report"]
+    assert results(project) != before
+    figures.write_text(text)
+    assert stages_run(run(project, "dvc", "repro").stdout) == []
     assert results(project) == before
 
 
