@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.fetch import MIRROR_VARIABLE
 from pipeline.methods import make_loss
 from pipeline.params import load_params
-from pipeline.paths import CLASSIFICATION_REPORT, FIGURES, METRICS
+from pipeline.paths import CLASSIFICATION_REPORT, METRICS, REPORT
 
 
 def run() -> None:
@@ -93,7 +93,8 @@ def _print_summary(fell_back: bool) -> None:
     table.add_row("", f"(confidence interval {test['accuracy_low']:.2%} to {test['accuracy_high']:.2%})")
     if dataset == "mnist":
         table.add_row("for comparison", f"{REFERENCE_ACCURACY:.2%}, a published NumPy CNN after 10 epochs")
-    table.add_row("reports", f"{METRICS}\n{CLASSIFICATION_REPORT}\n{FIGURES}/")
+    table.add_row("look at", f"{REPORT}")
+    table.add_row("numbers", f"{METRICS}\n{CLASSIFICATION_REPORT}")
     Console(markup=False).print(table, highlight=False)
     print("Try next:\n    source .venv/bin/activate")
     if fell_back:

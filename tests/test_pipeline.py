@@ -26,6 +26,7 @@ CODE = [
 ]
 
 
+STAGES = ["fetch", "preprocess", "train", "evaluate", "report"]
 FIGURES = [
     *("calibration", "confusion_matrix", "feature_maps", "filters", "misclassified", "occlusion"),
     *("statistics", "training_curves"),
@@ -212,7 +213,7 @@ def test_a_network_that_ends_in_softmax_is_trained_and_evaluated_on_probabilitie
         ("train", "data/processed/train_images.npy", "data/processed/train_images.npy is damaged"),
         ("train", "data/processed/dataset.json", "data/processed/dataset.json is damaged"),
         ("evaluate", "models/model.npz", "The checkpoint models/model.npz is damaged"),
-        ("evaluate", "reports/history.csv", "reports/history.csv is damaged"),
+        ("report", "reports/history.csv", "reports/history.csv is damaged"),
         ("preprocess", "data/raw/digits/images.npy", "data/raw/digits/images.npy is damaged"),
         ("train", "params.yaml", "params.yaml must hold keys with values"),
         ("train", "architectures.yaml", "architectures.yaml must hold keys with values"),
@@ -279,9 +280,10 @@ def test_run_falls_back_to_digits_and_says_why(tmp_path):
     assert "MNIST could not be fetched" in result.stdout
     assert "digits, from scikit-learn" in result.stdout
     assert "test accuracy" in result.stdout
+    assert "reports/report.html" in result.stdout
 
 
-@pytest.mark.parametrize("stage", ["fetch", "preprocess", "train", "evaluate", "explain", "run"])
+@pytest.mark.parametrize("stage", STAGES + ["explain", "playground", "predict", "run", "verify"])
 def test_every_command_explains_itself(stage):
     result = run(ROOT, "pipeline", stage, "--help")
     assert result.returncode == 0
