@@ -283,7 +283,7 @@ def test_run_falls_back_to_digits_and_says_why(tmp_path):
     assert "reports/report.html" in result.stdout
 
 
-@pytest.mark.parametrize("stage", STAGES + ["explain", "playground", "predict", "run", "verify"])
+@pytest.mark.parametrize("stage", [*STAGES, "explain", "playground", "predict", "run", "verify"])
 def test_every_command_explains_itself(stage):
     result = run(ROOT, "pipeline", stage, "--help")
     assert result.returncode == 0
