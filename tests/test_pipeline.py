@@ -140,7 +140,7 @@ def test_a_change_reruns_only_what_depends_on_it_and_going_back_reruns_nothing(p
     assert results(project) == before
     figures = project / "pipeline/figures.py"
     text = figures.read_text()
-    figures.write_text(text.replace('"gray"', '"bone"'))
+    figures.write_text(text.replace('"#2f7fd1"', '"#2f7fd0"'))
     assert stages_run(run(project, "dvc", "repro").stdout) == ["report"]
     assert results(project) != before
     figures.write_text(text)
