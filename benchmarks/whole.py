@@ -38,7 +38,7 @@ GOOD_NETWORK, GOOD_EPOCHS = "residual", 8
 PEAK_RATE = 0.005
 SHIFT = 1.0  # pixels
 
-STAGES = ("fetch", "preprocess", "train", "evaluate")
+STAGES = ("fetch", "preprocess", "train", "evaluate", "report")
 
 
 def training(suite: Suite, quick: bool) -> Section:
