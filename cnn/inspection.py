@@ -11,7 +11,6 @@ from cnn.layers import Conv2D, Layer, Residual, Sequential
 from cnn.parameter import Parameter
 from cnn.state import Stateful
 
-Array = NDArray[np.floating]
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 

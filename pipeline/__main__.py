@@ -54,9 +54,10 @@ def preprocess() -> None:
 
 @app.command(short_help="train the network")
 def train() -> None:
-    """Train the network on data/processed; write models/ and reports/history.csv.
+    """Train the network on data/processed; write models/, reports/history.csv and statistics.csv.
 
-    models/model.npz holds the weights of the epoch with the best validation accuracy.
+    models/model.npz holds the weights of the epoch with the best validation accuracy. A run that was cut
+    off goes on from its last checkpoint.
     """
     from pipeline import train as stage
 
@@ -178,7 +179,7 @@ def _dvc_stage() -> str | None:
 
 def _where_results_are() -> str:
     """DVC removes a stage's outputs before it starts the stage; so tell how they come back."""
-    return f"\n{RESTORE}" if _dvc_stage() in ("train", "evaluate") else ""
+    return f"\n{RESTORE}" if _dvc_stage() in ("train", "evaluate", "report") else ""
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def report() -> None:
 
         wrong, hard = select(predictions, test, predict)
         arguments = [
-            explain(example, predict, description)
+            occlude(example, predict, description)
             for example in one_of_each_class(predictions, test, predict)
         ]
         (followed,) = _examples(np.array([SHOWN]), predictions, test, predict)
@@ -143,7 +143,7 @@ def one_of_each_class(predictions: Predictions, test: Examples, predict: Predict
     return _examples(np.concatenate(indices), predictions, test, predict)
 
 
-def explain(
+def occlude(
     example: Example, predict: Predict, description: dict[str, Any]
 ) -> tuple[Example, NDArray[np.floating[Any]]]:
     """The example, and where it argues for its class (+) and against (−), in the margin of its logit."""

@@ -69,7 +69,7 @@ class RunCheckpoint:
             shutil.rmtree(old.parent, ignore_errors=True)
 
     def restore(self) -> bool:
-        """Take over the last one, if there is one; ValueError, and no change, if it is of no use."""
+        """Take over the last one, if there is one; CheckpointError, and no change, if it is of no use."""
         if not self.path.exists():
             return False
         arrays, metadata = checkpoint.load(self.path)

@@ -16,6 +16,7 @@ from pipeline.fetch import MIRROR_VARIABLE
 from pipeline.methods import make_loss
 from pipeline.params import load_params
 from pipeline.paths import CLASSIFICATION_REPORT, METRICS, REPORT
+from pipeline.trained import load_metrics
 
 
 def run() -> None:
@@ -80,7 +81,7 @@ def check_git() -> None:
 
 
 def _print_summary(fell_back: bool) -> None:
-    metrics = json.loads(METRICS.read_text(encoding="utf-8"))
+    metrics = load_metrics()
     dataset, test = metrics["dataset"], metrics["test"]
     table = Table(show_header=False, title="Result", title_justify="left")
     table.add_row("dataset", DATASETS[dataset].title)

@@ -55,17 +55,18 @@ def train() -> None:
     with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
         run = _fit(model, layers, params, description, console)
 
+    made_by = environment()
     best = max(run.history, key=lambda report: report.validation_accuracy)
     metadata = {
         "architecture": architecture,
         "layers": layers,
         "data": description,
         "epoch": best.epoch,
-        "environment": environment(),
+        "environment": made_by,
     }
     checkpoint.save(MODEL, run.best_state, metadata)
     write_text(MODELS / "architecture.yaml", to_yaml({architecture: layers}))
-    write_text(ENVIRONMENT, json.dumps(environment(), indent=2) + "\n")
+    write_text(ENVIRONMENT, json.dumps(made_by, indent=2) + "\n")
     write_text(STATISTICS, _to_csv(run.statistics))
     write_text(HISTORY, _to_csv([asdict(report) for report in run.history]))
     run.remove()
