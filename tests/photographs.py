@@ -1,10 +1,21 @@
-"""Pictures of digits as a camera or a scanner gives them: what the tests of predict show the network."""
+"""Pictures of digits as a camera or a scanner gives them: what the tests of predict show the network.
+
+`python -m tests.photographs` counts how many of MNIST's test digits the trained network recognises in them.
+"""
 
 import io
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
+
+from pipeline.errors import UserError
+from pipeline.photograph import find_digit
+from pipeline.predict import classify
+from pipeline.processed import load_description, load_examples
+from pipeline.trained import load_model
 
 
 def photograph(digit, rng):
@@ -64,3 +75,32 @@ def drawn_seven(size=400, *, paper=230, ink=40, pen=30, place=(0, 0)):
     points = [(x, y), (x + size // 2, y), (x + size // 5, y + 3 * size // 4)]
     ImageDraw.Draw(picture).line(points, fill=ink, width=pen * size // 400, joint="curve")
     return picture
+
+
+def count_recognised(count=500):
+    """Print how many of the first test digits the network recognises: as photographs, and as they are."""
+    model, metadata = load_model()
+    description = load_description()
+    images, targets = load_examples("test", description)
+    digits = images[:count, ..., 0] * description["deviation"] + description["mean"]
+    labels = targets[:count].argmax(axis=1)
+
+    def answer(digit):
+        return np.argmax(classify(model, digit, metadata["data"]))
+
+    photographed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "photograph.png"
+        for number, (digit, label) in enumerate(zip(digits, labels, strict=True)):
+            Image.fromarray(photograph(digit, np.random.default_rng(number))).save(file)
+            try:
+                photographed += answer(find_digit(file).image) == label
+            except UserError:  # no digit was found, or several
+                continue
+    as_they_are = sum(answer(digit) == label for digit, label in zip(digits, labels, strict=True))
+    for what, right in {"as photographs": photographed, "as they are": as_they_are}.items():
+        print(f"{what}: {right} of {len(digits)} recognised, {right / len(digits):.1%}")
+
+
+if __name__ == "__main__":
+    count_recognised()

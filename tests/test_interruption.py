@@ -57,7 +57,7 @@ def clean(tmp_path_factory):
     for old, new in {
         "dataset: mnist": "dataset: digits",
         "architecture: baseline": "architecture: small",
-        "epochs: 10": "epochs: 8",
+        "epochs: 10": "epochs: 20",
         "checkpoint_seconds: 30.0": "checkpoint_seconds: 0.05",
         "random_shift: 0.0": "random_shift: 1.0",
         "moving_average: #": "moving_average: 0.9 #",
@@ -105,9 +105,15 @@ def commit(folder):
     subprocess.run(["git", *identity, "commit", "-qm", "a commit"], cwd=folder, check=True)
 
 
-def wait_for_checkpoint(folder):
+def checkpoints(folder):
+    """The checkpoints there are, with the times at which they were written."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob(".scratch/*/training.npz")}
+
+
+def wait_for_checkpoint(folder, before=()):
+    """Until one is written that is not `before`."""
     deadline = time.monotonic() + STOPPED_EARLY
-    while not list(folder.glob(".scratch/*/training.npz")):
+    while checkpoints(folder).items() <= dict(before).items():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -137,12 +143,13 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(clean, undisturbed,
 def test_a_run_killed_again_and_again_in_training_ends_with_the_same_bytes(clean, expected, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(clean, folder)
-    for _ in range(3):
+    for number in range(3):
+        before = checkpoints(folder)
         process = start(folder, "dvc", "repro")
-        wait_for_checkpoint(folder)
-        time.sleep(0.3)
+        wait_for_checkpoint(folder, before)
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        output, _ = process.communicate()
+        assert ("Going on from .scratch/" in output) == (number > 0)
     result = run(folder, "dvc", "repro")
     assert "Going on from .scratch/" in result.stdout
     assert results(folder) == expected
