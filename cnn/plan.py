@@ -25,7 +25,7 @@ from jaxtyping import Float
 from cnn.layers import Conv2D, Layer, MaxPool2D, ReLU, Residual, Sequential
 from cnn.layers.layer import Shape
 from cnn.ops.pooling import first_maximum
-from cnn.ops.reductions import sum_over_rows
+from cnn.ops.reductions import repeat_for_pixels, sum_over_rows
 from cnn.ops.windows import crop, pad
 from cnn.ops.winograd import best_tile, winograd_backward, winograd_forward
 from cnn.parameter import Parameter
@@ -104,7 +104,7 @@ class WinogradConv2D(Layer):
         padded = pad(x, self.conv.window.pads(*x.shape[1:3]))
         y, transformed = winograd_forward(padded, self.conv.kernel.value, tile)
         if self.conv.bias is not None:
-            y += self.conv.bias.value
+            y += repeat_for_pixels(self.conv.bias.value, y.shape[1:])
         if training:
             self._save(y, tile, transformed, x.shape)
         return y
@@ -148,9 +148,9 @@ class ConvMaxPool(Layer):
         rows, saved = self.conv.forward_rows(x, block)
         blocks = rows.reshape(block[0] * block[1], -1, self.conv.out_channels)
         y, winner = first_maximum(iter(blocks)) if training else (blocks.max(axis=0), None)
-        if self.conv.bias is not None:
-            y += self.conv.bias.value
         y = y.reshape(len(x), *self.output_shape(x.shape[1:]))
+        if self.conv.bias is not None:
+            y += repeat_for_pixels(self.conv.bias.value, y.shape[1:])
         if training:
             self._save(y, winner, saved)
         return y

@@ -251,7 +251,7 @@ def test_normalize_equals_the_definition(rng):
 def test_the_gradient_of_normalize_matches_finite_differences(rng, axes):
     x, v = rng.standard_normal((3, 2, 4)), rng.standard_normal((3, 2, 4))
     centred, inverse_deviation, _, _ = normalize(x, axes, 0.1)
-    analytic = normalize_adjoint(v, centred, inverse_deviation, axes, inverse_deviation)
+    analytic, _, _ = normalize_adjoint(v, centred, inverse_deviation, axes, inverse_deviation)
     numeric = numeric_gradient(lambda: inner(np.multiply(*normalize(x, axes, 0.1)[:2]), v), x)
     assert relative_error(analytic, numeric) < 1e-7
 

@@ -10,7 +10,7 @@ from cnn.checks import check_count, check_range
 from cnn.layers.checks import check_channels
 from cnn.layers.layer import Layer, Shape
 from cnn.ops.normalization import normalize, normalize_adjoint
-from cnn.ops.reductions import dot_over_rows, sum_over_rows
+from cnn.ops.reductions import repeat_for_pixels
 from cnn.parameter import Parameter
 
 
@@ -63,29 +63,30 @@ class BatchNorm(Layer):
         self.output_shape(x.shape[1:])
         if not training:
             scale = self.gamma.value / np.sqrt(self.running_var + self.epsilon)
-            y = x * scale
-            y += self.beta.value - self.running_mean * scale
+            y = x * repeat_for_pixels(scale, x.shape[1:])
+            y += repeat_for_pixels(self.beta.value - self.running_mean * scale, x.shape[1:])
             return y
         axes = tuple(range(x.ndim - 1))
         centred, inverse_deviation, mean, variance = normalize(x, axes, self.epsilon)
         for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
             running *= self.momentum
             running += (1 - self.momentum) * batch.reshape(-1)
-        y = centred * (inverse_deviation * self.gamma.value)
-        y += self.beta.value
+        y = centred * repeat_for_pixels(inverse_deviation.reshape(-1) * self.gamma.value, x.shape[1:])
+        y += repeat_for_pixels(self.beta.value, x.shape[1:])
         self._save(y, centred, inverse_deviation, axes)
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n *shape c"]) -> Float[np.ndarray, "n *shape c"]:
         """With x̂ = (x − μ) / sqrt(σ² + epsilon): dL/dgamma = Σ dL/dy·x̂, dL/dbeta = Σ dL/dy over the batch.
 
-        dL/dx̂ = dL/dy·gamma, and from there to x through μ and σ², too: see `normalize_adjoint`.
+        dL/dx̂ = dL/dy·gamma, and from there to x through μ and σ², too: see `normalize_adjoint`, where gamma
+        stands in the scale.
         """
         centred, inverse_deviation, axes = self._take(grad_y)
-        self.gamma.grad = dot_over_rows(grad_y, centred) * inverse_deviation.reshape(-1)
-        self.beta.grad = sum_over_rows(grad_y)
         scale = inverse_deviation * self.gamma.value
-        return normalize_adjoint(grad_y, centred, inverse_deviation, axes, scale)
+        grad_x, grad_beta, grad_gamma = normalize_adjoint(grad_y, centred, inverse_deviation, axes, scale)
+        self.beta.grad, self.gamma.grad = grad_beta.reshape(-1), grad_gamma.reshape(-1)
+        return grad_x
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The same as the input's."""

@@ -10,7 +10,7 @@ from cnn.checks import check_count, check_flag
 from cnn.initializers import Initializer, fan_in_uniform, zeros
 from cnn.layers.checks import check_image_shape
 from cnn.layers.layer import Layer, Shape
-from cnn.ops.reductions import sum_over_rows
+from cnn.ops.reductions import repeat_for_pixels, sum_over_rows
 from cnn.ops.windows import Padding, Pair, Window, col2im, crop, im2col, pad
 from cnn.parameter import Parameter
 
@@ -86,7 +86,7 @@ class Conv2D(Layer):
         rows, saved = self.forward_rows(x)
         y = rows.swapaxes(0, 1).reshape(len(x), *self.output_shape(x.shape[1:]))
         if self.bias is not None:
-            y += self.bias.value
+            y += repeat_for_pixels(self.bias.value, y.shape[1:])
         if training:
             self._save(y, saved)
         return y

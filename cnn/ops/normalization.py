@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from jaxtyping import Float
 
-from cnn.ops.reductions import dot_over_rows, sum_over_rows
+from cnn.ops.reductions import dot_over_rows, repeat_for_pixels, sum_over_rows
 
 Array = Float[np.ndarray, "*shape"]
 Reduced = Float[np.ndarray, "*reduced"]
@@ -20,37 +20,50 @@ def normalize(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, R
 
     μ and σ² are mean and biased variance over `axes`, which stay as axes of length 1.
     """
-    mean = _mean(x, axes)
-    centred = x - mean
-    variance = _mean_product(centred, centred, axes)
+    count = prod(x.shape[axis] for axis in axes)
+    mean = _sum(x, axes) / count
+    centred = x - _spread(mean, x, axes)
+    variance = _sum_product(centred, centred, axes) / count
     return centred, 1 / np.sqrt(variance + epsilon), mean, variance
 
 
 def normalize_adjoint(
     grad: Array, centred: Array, inverse_deviation: Reduced, axes: tuple[int, ...], scale: Reduced
-) -> Array:
-    """dL/dx = scale · (g − mean(g) − x̂ · mean(g·x̂)), with g = dL/dx̂ and scale = 1/d; means over `axes`.
+) -> tuple[Array, Reduced, Reduced]:
+    """(dL/dx, Σ g, Σ g·x̂), sums over `axes`, with g = dL/dx̂, scale = 1/d and m numbers to a mean, where
 
-    x_i moves x̂_i directly, by 1/d, and all the x̂_j through μ and d: with m numbers to a mean,
-    ∂μ/∂x_i = 1/m and ∂d/∂x_i = x̂_i/m, so ∂x̂_j/∂x_i = (δ_ij − 1/m − x̂_j·x̂_i/m) / d. Summed up with g_j,
-    that is the equation above. A factor of g that is the same along `axes` may stand in scale instead.
-    Uses up `centred`.
+        dL/dx = scale · (g − Σ g / m − x̂ · Σ g·x̂ / m)
+
+    x_i moves x̂_i directly, by 1/d, and all the x̂_j through μ and d: ∂μ/∂x_i = 1/m and ∂d/∂x_i = x̂_i/m, so
+    ∂x̂_j/∂x_i = (δ_ij − 1/m − x̂_j·x̂_i/m) / d. Summed up with g_j, that is the equation above. A factor of g
+    that is the same along `axes` may stand in scale instead. Uses up `centred`.
     """
-    projection = _mean_product(grad, centred, axes) * np.square(inverse_deviation)
-    grad_x = grad - _mean(grad, axes)
-    centred *= projection
+    count = prod(grad.shape[axis] for axis in axes)
+    total = _sum(grad, axes)
+    projection = _sum_product(grad, centred, axes) * inverse_deviation
+    grad_x = grad - _spread(total / count, grad, axes)
+    centred *= _spread(projection * inverse_deviation / count, grad, axes)
     grad_x -= centred
-    grad_x *= scale
-    return grad_x
+    grad_x *= _spread(scale, grad, axes)
+    return grad_x, total, projection
 
 
-def _mean(x: Array, axes: tuple[int, ...]) -> Reduced:
-    if axes == tuple(range(x.ndim - 1)):
-        return (sum_over_rows(x) / prod(x.shape[:-1])).reshape((1,) * len(axes) + x.shape[-1:])
-    return x.mean(axis=axes, keepdims=True)
+def _sum(x: Array, axes: tuple[int, ...]) -> Reduced:
+    if _are_all_but_last(axes, x):
+        return sum_over_rows(x).reshape((1,) * len(axes) + x.shape[-1:])
+    return x.sum(axis=axes, keepdims=True)
 
 
-def _mean_product(x: Array, y: Array, axes: tuple[int, ...]) -> Reduced:
-    if axes == tuple(range(x.ndim - 1)):
-        return (dot_over_rows(x, y) / prod(x.shape[:-1])).reshape((1,) * len(axes) + x.shape[-1:])
-    return (x * y).mean(axis=axes, keepdims=True)
+def _sum_product(x: Array, y: Array, axes: tuple[int, ...]) -> Reduced:
+    if _are_all_but_last(axes, x):
+        return dot_over_rows(x, y).reshape((1,) * len(axes) + x.shape[-1:])
+    return (x * y).sum(axis=axes, keepdims=True)
+
+
+def _spread(values: Reduced, x: Array, axes: tuple[int, ...]) -> Array:
+    """`values` for the numbers of x, in a form that broadcasts fast."""
+    return repeat_for_pixels(values.reshape(-1), x.shape[1:]) if _are_all_but_last(axes, x) else values
+
+
+def _are_all_but_last(axes: tuple[int, ...], x: Array) -> bool:
+    return axes == tuple(range(x.ndim - 1))

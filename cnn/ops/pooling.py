@@ -48,8 +48,13 @@ def max_pool_adjoint(
 ) -> Float[np.ndarray, "n h w c"]:
     """Each output's gradient to the one pixel that won; pixels that won several windows add theirs up."""
     grad_x, sides = _zeros_to_cover(shape, window, grad_y)
+    disjoint = all(stride >= extent for stride, extent in zip(window.stride, window.extent, strict=True))
     for index, position in enumerate(window.positions(*grad_y.shape[1:3])):
-        grad_x[position] += grad_y * (winner == index)
+        won = winner == index
+        if disjoint:
+            np.multiply(grad_y, won, out=grad_x[position])
+        else:
+            grad_x[position] += grad_y * won
     return crop(grad_x, sides)
 
 

@@ -1,4 +1,6 @@
-"""Sums over all axes but the last: of a batch of images, one number for each channel."""
+"""Sums over all axes but the last: of a batch of images, one number for each channel; and the way back."""
+
+from math import prod
 
 import numpy as np
 from jaxtyping import Float
@@ -13,3 +15,14 @@ def sum_over_rows(x: Float[np.ndarray, "*n c"]) -> Float[np.ndarray, " c"]:
 def dot_over_rows(x: Float[np.ndarray, "*n c"], y: Float[np.ndarray, "*n c"]) -> Float[np.ndarray, " c"]:
     """Σ x·y over all axes but the last, without an array for the products."""
     return np.einsum("rc,rc->c", x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]))
+
+
+def repeat_for_pixels(
+    vector: Float[np.ndarray, " c"], shape: tuple[int, ...]
+) -> Float[np.ndarray, "*shape c"]:
+    """One number for each channel, once for each pixel of an image of `shape`, (*shape, c).
+
+    NumPy would repeat them by itself, but it runs once through a long array sooner than through many short
+    ones.
+    """
+    return np.tile(vector, prod(shape[:-1])).reshape(shape)
