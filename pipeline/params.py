@@ -1,5 +1,6 @@
 """params.yaml: which keys there are, what each means, and which values it takes."""
 
+import re
 from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
@@ -286,9 +287,10 @@ def load_layers(architecture: str, path: Path = ARCHITECTURES) -> list[Any]:
         raise UserError(
             f"{unknown('architecture', architecture, map(str, architectures))} They stand in {path}."
         )
-    if "." in architecture:  # DVC takes it for a key within a key
+    if not re.fullmatch(r"[\w-]+", architecture):  # DVC takes a dot for a key within a key
         raise UserError(
-            f"In {path}: the name of an architecture must not contain a dot; received {architecture!r}."
+            f"In {path}: the name of an architecture consists of letters, digits, _ and -; "
+            f"received {architecture!r}."
         )
     layers = architectures[architecture]
     if not isinstance(layers, list) or not layers:

@@ -1,4 +1,5 @@
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -296,10 +297,12 @@ def test_a_network_that_cannot_be_built_is_refused(build, layers, message):
     assert str(error.value) == message
 
 
-def test_an_architectures_name_may_not_hold_a_dot(tmp_path):
-    (tmp_path / "a.yaml").write_text("a.b:\n- {type: relu}\n")
-    with pytest.raises(UserError, match="must not contain a dot"):
-        load_layers("a.b", tmp_path / "a.yaml")
+@pytest.mark.parametrize("name", ["a.b", "a b", "[a](b)", "*a*", "a\x85", "<b>"])
+def test_an_architectures_name_is_plain(tmp_path, name):
+    (tmp_path / "a.yaml").write_text(f"{json.dumps(name)}:\n- {{type: relu}}\nbreit-2_ä:\n- {{type: relu}}\n")
+    with pytest.raises(UserError, match="consists of letters, digits, _ and -; received"):
+        load_layers(name, tmp_path / "a.yaml")
+    assert load_layers("breit-2_ä", tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize("content", ["mine: {}\n", "mine: []\n", "mine: relu\n"])
