@@ -1,8 +1,11 @@
 """Files that are there whole or not at all."""
 
+import errno
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     disk before its name does. What an earlier process left, which was killed here, is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays: matplotlib chooses by it. The process id keeps two processes apart.
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
-    for left in path.parent.glob(f".{path.stem}-*{path.suffix}"):
+    # The suffix stays: matplotlib chooses by it. Host and process id keep two processes apart.
+    start = f".{path.stem}.tmp-{platform.node()}-"
+    temporary = path.with_name(f"{start}{os.getpid()}{path.suffix}")
+    for left in path.parent.glob(f"{escape(start)}*{escape(path.suffix)}"):
         if not _is_of_running_process(left):
             left.unlink(missing_ok=True)
     try:
@@ -66,6 +70,9 @@ def _flush(path: Path) -> None:
     file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(file)
+    except OSError as error:
+        if not (path.is_dir() and error.errno == errno.EINVAL):  # some file systems cannot do it for folders
+            raise
     finally:
         os.close(file)
 
@@ -77,6 +84,6 @@ def _is_of_running_process(temporary: Path) -> bool:
         os.kill(int(temporary.stem.rpartition("-")[2]), 0)
     except ProcessLookupError:
         return False
-    except (ValueError, OSError):  # not one of ours, or another user's
+    except (ValueError, OverflowError, OSError):  # not one of ours, or another user's
         return True
     return True

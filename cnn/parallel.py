@@ -219,7 +219,7 @@ class _Process:
         self._tasks.rewind()
         try:
             self._tasks.send(tasks)
-        except BrokenPipeError:
+        except OSError:
             raise self._lost() from None
         self._waiting += len(tasks)
 
@@ -227,7 +227,7 @@ class _Process:
         """The next outcome, in the order of the tasks."""
         try:
             message = self._outcomes.wait()
-        except EOFError:
+        except (EOFError, OSError):  # the latter in the midst of a message
             self._waiting = 0
             raise self._lost() from None
         self._waiting -= 1
@@ -238,15 +238,16 @@ class _Process:
         """Wait for the outcomes that nobody took."""
         while self._waiting:
             self._waiting -= 1
-            with suppress(EOFError):
+            with suppress(EOFError, OSError):
                 self._outcomes.wait()
 
     def close(self) -> None:
         """End the process."""
         self._tasks.sender.close()
         self._outcomes.receiver.close()
-        os.kill(self._pid, signal.SIGKILL)  # it holds nothing that could be lost
-        os.waitpid(self._pid, 0)
+        with suppress(ProcessLookupError, ChildProcessError):  # gone, where SIGCHLD is ignored
+            os.kill(self._pid, signal.SIGKILL)  # it holds nothing that could be lost
+            os.waitpid(self._pid, 0)
 
     def _lost(self) -> Exception:
         return WorkerLostError(

@@ -12,9 +12,12 @@ from cnn.parallel import WorkerLostError
 from pipeline.errors import StoppedError, UserError
 
 RESTORE = (
-    "DVC puts a stage's earlier results away before it starts it. They come back from its cache with: "
+    "DVC puts a stage's earlier results away before it starts it. Those of the last commit, and its params and "
+    "networks in place of yours, come back with: "
     "git checkout params.yaml architectures.yaml dvc.lock reports && dvc checkout --force"
 )
+
+INTERRUPTED = 130  # the exit code after Ctrl-C
 
 app = typer.Typer(
     help="A convolutional network in NumPy: fetch -> preprocess -> train -> evaluate -> report. `dvc repro` "
@@ -156,8 +159,10 @@ def main() -> None:
     except StoppedError as stopped:
         print(f"{stopped}\n{RESTORE}" if _dvc_stage() else stopped, file=sys.stderr)
         sys.exit(128 + stopped.signal)  # the convention of shells
-    except KeyboardInterrupt:
-        sys.exit("Stopped. To go on: dvc repro")
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # Typer's answer to Ctrl-C
+            print(f"Stopped. To go on: dvc repro{_where_results_are()}", file=sys.stderr)
+        raise
     except WorkerLostError as error:
         sys.exit(
             f"error: {error}\nTo go on from the last checkpoint, with one: LOKY_MAX_CPU_COUNT=1 dvc repro"

@@ -5,22 +5,43 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from hashlib import file_digest, sha256
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from cnn import EpochReport, checkpoint
 from cnn.checkpoint import CheckpointError
 from cnn.state import Stateful
+from pipeline.errors import UserError
 from pipeline.paths import DATASET, PROCESSED, SCRATCH
 
 PROJECT = Path(__file__).parents[1]
 CODE = ("cnn/**/*.py", *(f"pipeline/{name}.py" for name in ("architectures", "methods", "train")))
 KEPT = 3  # runs whose checkpoints stay, the latest ones
+SECONDS_TO_WAIT = 5  # for the workers of a training that was killed
+
+
+def only_training() -> AbstractContextManager[Any]:
+    """A lock to hold, in a `with` block, while training; UserError where another process has it.
+
+    DVC has its own, but a training can outlive a DVC that was killed, and would overwrite the next one's
+    results.
+    """
+    path = SCRATCH / "lock"
+    path.parent.mkdir(exist_ok=True)
+    try:
+        return FileLock(path).acquire(timeout=SECONDS_TO_WAIT)
+    except Timeout:
+        raise UserError(
+            "Another training is still running in this folder, and would overwrite the results of this one. "
+            "Wait for its end, or stop it; this shows it: pgrep -af 'pipeline train'"
+        ) from None
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
@@ -61,11 +82,15 @@ class RunCheckpoint:
         checkpoint.save(
             self.path,
             arrays,
-            {"history": [asdict(report) for report in self.history], "statistics": self.statistics},
+            {
+                "run": self.path.parent.name,
+                "history": [asdict(report) for report in self.history],
+                "statistics": self.statistics,
+            },
         )
         self._saved_at = time.monotonic()
-        others = sorted(SCRATCH.glob("*/training.npz"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in others[KEPT:]:
+        others = set(SCRATCH.glob("*/training.npz")) - {self.path}
+        for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:
             shutil.rmtree(old.parent, ignore_errors=True)
 
     def restore(self) -> bool:
@@ -76,6 +101,8 @@ class RunCheckpoint:
         states = {part: _part(arrays, part) for part in (*self.parts, "best")}
         before = {part: stateful.state_dict() for part, stateful in self.parts.items()}
         try:
+            if metadata["run"] != self.path.parent.name:
+                raise ValueError("it is another run's.")
             history = [EpochReport(**report) for report in metadata["history"]]
             statistics = list(metadata["statistics"])
             for part, stateful in self.parts.items():

@@ -27,7 +27,7 @@ from pipeline.methods import make_augmentation, make_loss, make_optimizer, make_
 from pipeline.params import Params, load_params
 from pipeline.paths import ENVIRONMENT, HISTORY, MODEL, MODELS, STATISTICS
 from pipeline.processed import load_description, load_examples
-from pipeline.resume import RunCheckpoint, StopSignal, fingerprint
+from pipeline.resume import RunCheckpoint, StopSignal, fingerprint, only_training
 from pipeline.yaml_files import to_yaml
 
 
@@ -52,24 +52,14 @@ def train() -> None:
 
     # One BLAS thread: with more, the order of sums would depend on how many cores there are.
     # Overflows show in losses and gradients, which are checked at each step.
-    with threadpool_limits(1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
+    with (
+        only_training(),
+        threadpool_limits(1, user_api="blas"),
+        np.errstate(over="ignore", invalid="ignore"),
+    ):
         run = _fit(model, layers, params, description, console)
-
-    made_by = environment()
-    best = max(run.history, key=lambda report: report.validation_accuracy)
-    metadata = {
-        "architecture": architecture,
-        "layers": layers,
-        "data": description,
-        "epoch": best.epoch,
-        "environment": made_by,
-    }
-    checkpoint.save(MODEL, run.best_state, metadata)
-    write_text(MODELS / "architecture.yaml", to_yaml({architecture: layers}))
-    write_text(ENVIRONMENT, json.dumps(made_by, indent=2) + "\n")
-    write_text(STATISTICS, _to_csv(run.statistics))
-    write_text(HISTORY, _to_csv([asdict(report) for report in run.history]))
-    run.remove()
+        best = _write_results(run, {"architecture": architecture, "layers": layers, "data": description})
+        run.remove()
     console.print(
         f"Best epoch: {best.epoch}, with validation accuracy {best.validation_accuracy:.4f}. "
         f"Its weights are in {MODEL}."
@@ -171,6 +161,18 @@ def _fit(
                 f"{decayed}."
             ) from None
     return run
+
+
+def _write_results(run: RunCheckpoint, network: dict[str, Any]) -> EpochReport:
+    """The network of the best epoch, which is returned, and the history of all."""
+    made_by = environment()
+    best = max(run.history, key=lambda report: report.validation_accuracy)
+    checkpoint.save(MODEL, run.best_state, network | {"epoch": best.epoch, "environment": made_by})
+    write_text(MODELS / "architecture.yaml", to_yaml({network["architecture"]: network["layers"]}))
+    write_text(ENVIRONMENT, json.dumps(made_by, indent=2) + "\n")
+    write_text(STATISTICS, _to_csv(run.statistics))
+    write_text(HISTORY, _to_csv([asdict(report) for report in run.history]))
+    return best
 
 
 class _Bar:

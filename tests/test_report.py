@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.trained import Predictions, load_history, load_metrics, load_predictions, load_statistics
 
 ROOT = Path(__file__).parents[1]
-NAME = r"<small & new> $\foo$"
+NAME = "small_new-2"
 SMALL = [
     {"type": "conv2d", "out_channels": 4, "kernel_size": 3, "stride": 2},
     {"type": "relu"},

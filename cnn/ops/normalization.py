@@ -60,7 +60,7 @@ def _sum_product(x: Array, y: Array, axes: tuple[int, ...]) -> Reduced:
     return (x * y).sum(axis=axes, keepdims=True)
 
 
-def _spread(values: Reduced, x: Array, axes: tuple[int, ...]) -> Array:
+def _spread(values: Reduced, x: Array, axes: tuple[int, ...]) -> Float[np.ndarray, "..."]:
     """`values` for the numbers of x, in a form that broadcasts fast."""
     return repeat_for_pixels(values.reshape(-1), x.shape[1:]) if _are_all_but_last(axes, x) else values
 
