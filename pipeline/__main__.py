@@ -12,8 +12,8 @@ from cnn.parallel import WorkerLostError
 from pipeline.errors import StoppedError, UserError
 
 RESTORE = (
-    "DVC puts a stage's earlier results away before it starts it. Those of the last commit, and its params and "
-    "networks in place of yours, come back with: "
+    "DVC puts a stage's earlier results away before it starts it. Those of the last commit, and with them its "
+    "params and networks in place of yours, come back with: "
     "git checkout params.yaml architectures.yaml dvc.lock reports && dvc checkout --force"
 )
 

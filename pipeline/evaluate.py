@@ -8,7 +8,6 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from joblib import cpu_count
 from numpy.typing import NDArray
 from sklearn.metrics import classification_report, confusion_matrix
 from threadpoolctl import threadpool_limits
@@ -19,6 +18,7 @@ from cnn.gradients import Loss
 from cnn.layers.sequential import count_parameters
 from cnn.parallel import Workers
 from pipeline.architectures import gives_probabilities
+from pipeline.cores import count_cores
 from pipeline.params import Evaluate, load_params
 from pipeline.paths import CLASSIFICATION_REPORT, METRICS, PREDICTIONS
 from pipeline.processed import load_examples
@@ -31,7 +31,7 @@ def evaluate() -> None:
     model, metadata, description = load_trained()
     names = description["class_names"]
     validation, test = load_examples("validation", description), load_examples("test", description)
-    with threadpool_limits(1, user_api="blas"), Workers(model, cpu_count()) as workers:
+    with threadpool_limits(1, user_api="blas"), Workers(model, count_cores()) as workers:
         validation_outputs = workers.predict(validation.images, params.batch_size)
         test_outputs = workers.predict(test.images, params.batch_size)
 

@@ -49,16 +49,13 @@ LASTING = ("cosine", "one_cycle")  # schedules that are told how many epochs the
 
 
 def make_loss(options: params.Loss, classes: int) -> Loss:
-    """The chosen loss; UserError where the weights are not one for each class."""
-    keys = options.options()
-    if keys.get("class_weights") is not None:
-        keys["class_weights"] = np.array(keys["class_weights"])
-        if len(keys["class_weights"]) != classes:
-            raise UserError(
-                f"There are {classes} classes, so as many class weights are needed; received "
-                f"{len(keys['class_weights'])}.\nIn params.yaml: train.loss.{options.name}.class_weights."
-            )
-    return partial(LOSSES[options.name], **keys)
+    """The chosen loss; UserError where its keys do not suit so many classes."""
+    loss = partial(LOSSES[options.name], **options.options())
+    try:
+        loss(np.full((1, classes), 1 / classes, np.float32), np.eye(1, classes, dtype=np.float32))
+    except ValueError as error:
+        raise UserError(f"{error}\nIn params.yaml: train.loss.{options.name}.") from None
+    return loss
 
 
 def make_optimizer(options: params.Optimizer, parameters: Mapping[str, Parameter]) -> Optimizer:

@@ -42,7 +42,7 @@ def _fraction_or_count(value: float) -> float:
     return value
 
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 Kept = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Pixels = Annotated[float, Field(ge=0, le=1000)]
@@ -53,7 +53,9 @@ class Data(Section):
     """What to train on, and how it is prepared."""
 
     dataset: Annotated[str, one_of("dataset", DATASETS)] = Field(description="the name of a dataset")
-    train_size: Count | None = Field(description="how many images to train on: a whole number >= 1, or null")
+    train_size: Count | None = Field(
+        description="how many images to train on: a whole number from 1 to 10^9, or null"
+    )
     validation_size: Annotated[int | float, AfterValidator(_fraction_or_count)] = Field(
         description="the part of the training set kept for validation: a fraction between 0 and 1, "
         "or a whole number of images >= 1"
@@ -224,13 +226,15 @@ class Augmentation(Section):
 class Train(Section):
     """How to train."""
 
-    epochs: Count = Field(description="how many passes over the training set: a whole number >= 1")
-    batch_size: Count = Field(description="how many images to a step: a whole number >= 1")
+    epochs: Count = Field(
+        description="how many passes over the training set: a whole number from 1 to 10^9"
+    )
+    batch_size: Count = Field(description="how many images to a step: a whole number from 1 to 10^9")
     shard_size: Count = Field(
-        description="how many images of a batch are computed together: a whole number >= 1"
+        description="how many images of a batch are computed together: a whole number from 1 to 10^9"
     )
     patience: Count | None = Field(
-        description="how many epochs without a better validation accuracy end training: a whole number >= 1, "
+        description="how many epochs without a better validation accuracy end training: a whole number from 1 to 10^9, "
         "or null"
     )
     clip_norm: Positive | None = Field(
@@ -254,7 +258,9 @@ class Train(Section):
 class Evaluate(Section):
     """How to evaluate."""
 
-    batch_size: Count = Field(description="how many images to a forward pass: a whole number >= 1")
+    batch_size: Count = Field(
+        description="how many images to a forward pass: a whole number from 1 to 10^9"
+    )
     confidence_level: float = Field(
         gt=0, lt=1, description="the level of the intervals around accuracies: a fraction between 0 and 1"
     )
@@ -282,11 +288,9 @@ def load_params(path: Path = PARAMS) -> Params:
 
 def load_layers(architecture: str, path: Path = ARCHITECTURES) -> list[Any]:
     """The list of layers, not yet checked, that has the name `architecture` in the file at `path`."""
-    architectures = read_mapping(path)
+    architectures = {str(name): layers for name, layers in read_mapping(path).items()}
     if architecture not in architectures:
-        raise UserError(
-            f"{unknown('architecture', architecture, map(str, architectures))} They stand in {path}."
-        )
+        raise UserError(f"{unknown('architecture', architecture, architectures)} They stand in {path}.")
     if not re.fullmatch(r"[\w-]+", architecture):  # DVC takes a dot for a key within a key
         raise UserError(
             f"In {path}: the name of an architecture consists of letters, digits, _ and -; "

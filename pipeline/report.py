@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from joblib import cpu_count
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 from threadpoolctl import threadpool_limits
@@ -15,6 +14,7 @@ from cnn.inspection import activations, kernels, occlusion
 from cnn.parallel import Workers
 from pipeline import figures
 from pipeline.calibration import calibration_bins
+from pipeline.cores import count_cores
 from pipeline.errors import UserError
 from pipeline.figures import save_figure
 from pipeline.model_card import model_card
@@ -53,7 +53,7 @@ def report() -> None:
     matrix = confusion_matrix(predictions.actual, predictions.predicted, labels=range(len(names)))
     bins = calibration_bins(predictions.probability, predictions.actual == predictions.predicted)
 
-    with threadpool_limits(1, user_api="blas"), Workers(model, cpu_count()) as workers:
+    with threadpool_limits(1, user_api="blas"), Workers(model, count_cores()) as workers:
 
         def predict(images: NDArray[np.float32]) -> NDArray[np.float32]:
             return probabilities_of(model, workers.predict(images))

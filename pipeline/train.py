@@ -11,7 +11,6 @@ from math import log
 from typing import Any
 
 import numpy as np
-from joblib import cpu_count
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
@@ -20,8 +19,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from cnn import EpochReport, MovingAverage, NonFiniteError, Progress, Sequential, checkpoint, fit
 from cnn.atomic import write_text
 from cnn.checkpoint import CheckpointError
+from cnn.gradients import Loss
 from cnn.inspection import EpochStatistics
 from pipeline.architectures import build_chosen
+from pipeline.cores import count_cores
 from pipeline.errors import StoppedError, UserError
 from pipeline.methods import make_augmentation, make_loss, make_optimizer, make_schedule
 from pipeline.params import Params, load_params
@@ -47,6 +48,7 @@ def train() -> None:
         )
     image_shape = tuple(description["image_shape"])
     model, layers = build_chosen(params, image_shape, len(description["class_names"]))
+    loss = make_loss(params.train.loss, len(description["class_names"]))
     console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(model.summary(image_shape))
 
@@ -57,7 +59,7 @@ def train() -> None:
         threadpool_limits(1, user_api="blas"),
         np.errstate(over="ignore", invalid="ignore"),
     ):
-        run = _fit(model, layers, params, description, console)
+        run = _fit(model, layers, loss, params, description, console)
         best = _write_results(run, {"architecture": architecture, "layers": layers, "data": description})
         run.remove()
     console.print(
@@ -82,7 +84,12 @@ def environment() -> dict[str, Any]:
 
 
 def _fit(
-    model: Sequential, layers: list[Any], params: Params, description: dict[str, Any], console: Console
+    model: Sequential,
+    layers: list[Any],
+    loss: Loss,
+    params: Params,
+    description: dict[str, Any],
+    console: Console,
 ) -> RunCheckpoint:
     """`fit` from the last checkpoint on, with a moving bar on a terminal, and a line for each epoch."""
     options = params.train
@@ -123,7 +130,7 @@ def _fit(
 
         reports = fit(
             model,
-            make_loss(options.loss, len(description["class_names"])),
+            loss,
             optimizer,
             make_schedule(options.schedule, learning_rate, options.epochs),
             load_examples("train", description),
@@ -137,7 +144,7 @@ def _fit(
             clip_value=options.clip_value,
             moving_average=average,
             patience=options.patience,
-            workers=cpu_count(),
+            workers=count_cores(),
             progress=at,
             on_step=on_step,
         )

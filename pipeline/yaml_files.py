@@ -30,7 +30,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid YAML: {error.problem}{place}.") from None
     except YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
-    except ValueError as error:  # a date or a number that looks like one and is none
+    except (ValueError, LookupError) as error:  # a date or a number that looks like one and is none
         raise UserError(f"{path} holds a value that cannot be read: {error}.") from None
     if _is_larger(content, LARGEST):
         raise UserError(f"{path} holds more than {LARGEST:,} values, aliases followed.")

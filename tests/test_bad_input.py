@@ -31,6 +31,8 @@ def bad_params():
         yield key, float("nan") if isinstance(value, int | float) else {"a": "mapping"}
         if isinstance(value, int | float) and not isinstance(value, bool):
             yield key, -1
+        if isinstance(value, int) and not isinstance(value, bool):
+            yield key, 10**400
     yield "train.epoch", 3
     yield "train.optimizer.sgd.momentun", 0.9
     yield "evaluate.confidence", 0.9
@@ -38,6 +40,8 @@ def bad_params():
     yield "model.architecture", "sampel"
     yield "data.dataset", "cifar"
     yield "train.optimizer.sgd.nesterov", True
+    for weight in (0.0, 1e300):  # all of them; the latter is infinite in float32
+        yield "train.loss.softmax_cross_entropy.class_weights", [weight] * 10
     yield "data.train_size", 10**9  # more than there are
     yield "data.validation_size", 1437
     yield "data.train_size", 1437  # leaves none for validation
@@ -78,6 +82,8 @@ BAD_NETWORKS = {
 }
 BAD_FILES = {
     "empty": b"",
+    "a bool that is none": b"seed: !!bool x\n",
+    "a number that is none": b"seed: !!int ''\n",
     "a list": b"- 1\n",
     "no YAML": b"baseline: [",
     "a tab": b"\tbaseline: 1",
@@ -152,6 +158,7 @@ def test_a_param_that_cannot_work_is_named_and_nothing_is_written(refuse, key, v
         "model.architecture": "sampel",
         "data.dataset": "cifar",
         "train.optimizer.sgd.nesterov": "train.optimizer.sgd: nesterov",
+        "train.loss.softmax_cross_entropy.class_weights": "In params.yaml: train.loss.softmax_cross_entropy.",
     }
     assert key in message or named_otherwise[key] in message, message
 

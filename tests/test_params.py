@@ -70,7 +70,7 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         (
             "train.epochs",
             ...,
-            "train.epochs is missing: how many passes over the training set: a whole number >= 1.",
+            "train.epochs is missing: how many passes over the training set: a whole number from 1 to 10^9.",
         ),
         ("train", ..., "train is missing: the keys of training."),
         ("train.epoch", 3, "train.epoch is no known key. Did you mean 'train.epochs'?"),
@@ -78,12 +78,12 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         (
             "train.epochs",
             0,
-            "train.epochs must be how many passes over the training set: a whole number >= 1; received 0.",
+            "train.epochs must be how many passes over the training set: a whole number from 1 to 10^9; received 0.",
         ),
-        ("train.epochs", "ten", "a whole number >= 1; received 'ten'."),
-        ("train.epochs", 2.0, "a whole number >= 1; received 2.0."),
-        ("train.epochs", True, "a whole number >= 1; received True."),
-        ("train.epochs", None, "a whole number >= 1; received null."),
+        ("train.epochs", "ten", "a whole number from 1 to 10^9; received 'ten'."),
+        ("train.epochs", 2.0, "a whole number from 1 to 10^9; received 2.0."),
+        ("train.epochs", True, "a whole number from 1 to 10^9; received True."),
+        ("train.epochs", None, "a whole number from 1 to 10^9; received null."),
         ("train", [1], "train must be the keys of training; received [1]."),
         (
             "train.optimizer.learning_rate",
@@ -119,11 +119,11 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         ("data.validation_size", 1.5, "or a whole number of images >= 1; received 1.5."),
         ("data.validation_size", 0, "or a whole number of images >= 1; received 0."),
         ("data.validation_size", "all", "or a whole number of images >= 1; received 'all'."),
-        ("data.train_size", -1, "a whole number >= 1, or null; received -1."),
+        ("data.train_size", -1, "a whole number from 1 to 10^9, or null; received -1."),
         ("train.loss.name", "mse", "Known: cross_entropy, mean_squared_error, softmax_cross_entropy."),
         ("train.loss.softmax_cross_entropy.label_smoothing", 1.5, "in [0, 1]; received 1.5."),
         ("train.loss.softmax_cross_entropy.class_weights", [1, -1], "numbers >= 0, or null; received -1."),
-        ("train.patience", 0, "a whole number >= 1, or null; received 0."),
+        ("train.patience", 0, "a whole number from 1 to 10^9, or null; received 0."),
         ("train.clip_norm", 0, "a number > 0, or null; received 0."),
         ("train.moving_average", 1, "in [0, 1), or null; received 1."),
         ("train.schedule.one_cycle.rise", 1, "in (0, 1); received 1."),
@@ -454,8 +454,8 @@ def test_class_weights_must_be_one_for_each_class(tmp_path):
     with pytest.raises(UserError) as error:
         make_loss(options, 10)
     assert str(error.value) == (
-        "There are 10 classes, so as many class weights are needed; received 2.\n"
-        "In params.yaml: train.loss.softmax_cross_entropy.class_weights."
+        "class_weights must be 10 finite numbers >= 0, one for each class and not all 0; "
+        "received [1.0, 2.0].\nIn params.yaml: train.loss.softmax_cross_entropy."
     )
     loss, gradient = make_loss(options, 2)(np.zeros((1, 2), np.float32), np.array([[0, 1]], np.float32))
     assert loss == pytest.approx(2 * np.log(2))
@@ -546,7 +546,8 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
     chosen = load_params(write(tmp_path, keys))
     model, _ = build_chosen(chosen, (28, 28, 1), 10)
     monkeypatch.chdir(tmp_path)
-    train_stage._fit(model, [], chosen, description, Console())
+    loss = make_loss(chosen.train.loss, 10)
+    train_stage._fit(model, [], loss, chosen, description, Console())
     wanted = {
         "epochs": 7,
         "batch_size": 11,
