@@ -1,8 +1,19 @@
+import errno
+import hashlib
+import io
+import os
+import platform
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from cnn import checkpoint
-from cnn.atomic import atomic_path
+from cnn.atomic import atomic_path, write_text
 from cnn.checkpoint import CheckpointError
 
 ARRAYS = {
@@ -77,3 +88,84 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         write_half()
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
     assert (tmp_path / "file.txt").read_text() == "old"
+
+
+def test_a_compressed_checkpoint_is_refused(tmp_path):
+    """It could unpack to any size; `save` writes none."""
+    checkpoint.save(tmp_path / "model.npz", {"a": np.zeros(100)}, {})
+    content = io.BytesIO()
+    with (
+        zipfile.ZipFile(tmp_path / "model.npz") as old,
+        zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    digest = hashlib.sha256(content.getvalue()).hexdigest().encode()
+    (tmp_path / "model.npz").write_bytes(content.getvalue() + digest)
+    with pytest.raises(CheckpointError, match="is compressed"):
+        checkpoint.load(tmp_path / "model.npz")
+
+
+def test_what_a_killed_process_left_is_cleared_and_nothing_else(tmp_path):
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
+    here = platform.node()
+    left = f".file.tmp-{here}-{gone.stdout.strip()}.txt"
+    kept = {
+        ".file-2023.txt",  # a user's
+        ".file.txt",
+        f".file.tmp-{here}-{os.getppid()}.txt",  # of a process that runs
+        f".file.tmp-{here}-20250101120000.txt",
+        f".file.tmp-{here}-.txt",
+        ".file.tmp-another-host-1.txt",
+        f".file2.tmp-{here}-{gone.stdout.strip()}.txt",
+    }
+    for name in {left} | kept:
+        (tmp_path / name).touch()
+    write_text(tmp_path / "file.txt", "new")
+    assert {path.name for path in tmp_path.iterdir()} == kept | {"file.txt"}
+
+
+def test_two_processes_write_to_different_temporary_files(tmp_path):
+    code = "import sys; from pathlib import Path; from cnn.atomic import atomic_path\n"
+    code += "with atomic_path(Path(sys.argv[1])) as temporary: print(temporary.name); temporary.touch()"
+    with atomic_path(tmp_path / "file.txt") as mine:
+        mine.write_text("mine")
+        command = [sys.executable, "-c", code, str(tmp_path / "file.txt")]
+        other = subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+        )
+        assert other.stdout.strip() != mine.name
+    assert (tmp_path / "file.txt").read_text() == "mine"
+
+
+def test_content_reaches_the_disk_before_its_name_and_the_name_before_the_end(tmp_path, monkeypatch):
+    events = []
+    fsync, replace = os.fsync, Path.replace
+
+    def record_fsync(file):
+        events.append("folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "content")
+        fsync(file)
+
+    def record_replace(path, target):
+        events.append("name")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(Path, "replace", record_replace)
+    write_text(tmp_path / "file.txt", "new")
+    assert events == ["content", "name", "folder"]
+
+
+def test_a_file_system_that_cannot_flush_folders_is_no_obstacle(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuse_folders(file):
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    write_text(tmp_path / "file.txt", "new")
+    assert (tmp_path / "file.txt").read_text() == "new"

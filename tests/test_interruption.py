@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -160,6 +161,10 @@ def test_a_run_killed_again_and_again_in_training_ends_with_the_same_bytes(clean
 def test_a_stage_that_is_asked_to_stop_says_how_to_go_on(clean, expected, tmp_path, number, code):
     folder = tmp_path / "project"
     shutil.copytree(clean, folder)
+    params = (folder / "params.yaml").read_text()
+    seldom = params.replace("checkpoint_seconds: 0.05", "checkpoint_seconds: 1000.0")  # so: at an epoch's end
+    assert seldom != params
+    (folder / "params.yaml").write_text(seldom)
     run(folder, "dvc", "repro", "preprocess")
     process = start(folder, "pipeline", "train")
     wait_for_checkpoint(folder)
@@ -167,11 +172,16 @@ def test_a_stage_that_is_asked_to_stop_says_how_to_go_on(clean, expected, tmp_pa
     output, _ = process.communicate()
     assert process.returncode == code
     last = output.splitlines()[-1]
-    assert last.startswith("Stopped in epoch ")
-    assert last.endswith(" images. To go on from there: dvc repro")
+    stopped = re.fullmatch(
+        r"Stopped in epoch (\d+) of 20, after ([\d,]+) images. To go on from there: dvc repro", last
+    )
+    assert stopped, last
     assert "Traceback" not in output
     assert not (folder / "models").exists()
-    assert "Going on from" in run(folder, "dvc", "repro").stdout
+    epoch, images = stopped.groups()
+    (folder / "params.yaml").write_text(params)
+    went_on = f"after {int(epoch) - 1} epochs and {images} images."
+    assert went_on in run(folder, "dvc", "repro").stdout  # from the very step at which it was stopped
     assert results(folder) == expected
 
 
