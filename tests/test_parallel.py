@@ -234,6 +234,35 @@ def test_a_worker_process_that_is_killed_is_reported():
 
 
 @needs_fork
+def test_a_worker_process_that_is_killed_while_it_answers_is_reported(monkeypatch):
+    monkeypatch.setattr(parallel, "ROOM", 1000)
+    pids = []
+
+    def answer(replica, task):
+        if task == "who":
+            return os.getpid()
+        if task == "large":  # too large for the pipe, where half of it waits to be read
+            return np.zeros(2**20)
+        sleep(0.5)
+        return os.kill(pids[0], signal.SIGKILL)
+
+    with Workers(network(), 2) as pool:
+        pids += set(pool.map(answer, ["who", "who"])) - {os.getpid()}
+        with pytest.raises(parallel.WorkerLostError, match="A worker process was killed"):
+            list(pool.map(answer, ["kill", "large"]))
+
+
+@needs_fork
+def test_workers_end_well_where_the_system_forgets_ended_processes():
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with Workers(network(), 2) as pool:
+            assert list(pool.map(lambda replica, task: task, range(4))) == [0, 1, 2, 3]
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@needs_fork
 def test_no_worker_process_is_left_behind():
     with Workers(network(), 3) as pool:
         pids = set(pool.map(lambda replica, task: os.getpid(), range(3))) - {os.getpid()}
