@@ -65,7 +65,7 @@ def compare_committed(recorded: Lock, project: Path, clone: Path) -> list[str]:
     """Outputs kept in Git that are not as dvc.lock records them, in a clone in which nothing has run."""
     return [
         f"- {path} as committed is not the file that dvc.lock records: its MD5 is {committed[:8]}, not "
-        f"{digest[:8]}. It was changed after the run. Run dvc repro, and commit what it changes."
+        f"{digest[:8]}. One of them is of another run. Run dvc repro, and commit what it changes."
         for stage in recorded.values()
         for path, digest in _files(stage, project).items()
         if (clone / path).is_file()
