@@ -1,7 +1,9 @@
 """`python -m pipeline verify`: whether the recorded results come out again, byte for byte."""
 
 import json
+import os
 import subprocess
+from hashlib import md5
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,8 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
+from pipeline.datasets import DATASETS
 from pipeline.errors import UserError
-from pipeline.fetch import MIRROR_VARIABLE
+from pipeline.fetch import MIRROR_VARIABLE, SHARED_FOLDER
 from pipeline.params import load_params
 from pipeline.paths import ENVIRONMENT, PARAMS, RAW
 from pipeline.run import check_git, dvc
@@ -23,18 +26,23 @@ Lock = dict[str, dict[str, Any]]
 def verify() -> None:
     """Rerun the last commit's pipeline in a temporary clone, and compare each output with its dvc.lock."""
     check_git()
-    if subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout:
+    if _git("status", "--porcelain"):
         print("note: What is not committed is left out: the last commit is verified.")
     with TemporaryDirectory() as folder:
-        clone = Path(folder) / "clone"
-        subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
+        _git("clone", "--quiet", _git("rev-parse", "--show-toplevel"), f"{folder}/clone")
+        clone = Path(folder, "clone", _git("rev-parse", "--show-prefix"))
         recorded = read_lock(clone)
-        here = (RAW / load_params(clone / PARAMS).data.dataset).is_dir()
-        if dvc("repro", folder=clone, **({MIRROR_VARIABLE: str(RAW.resolve())} if here else {})) != 0:
-            raise UserError("The pipeline stopped in the clone; the reason stands above.")
-        problems = compare(recorded, read_lock(clone), Path.cwd(), clone)
+        problems = compare_committed(recorded, Path.cwd(), clone)
+        mirror = find_mirror(load_params(clone / PARAMS).data.dataset)
+        (clone / LOCK).unlink()  # what the new one holds has run in the clone
+        (clone / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n")  # shared with nobody
+        if dvc("repro", "--force", folder=clone, **({MIRROR_VARIABLE: mirror} if mirror else {})) != 0:
+            raise UserError(
+                "\n".join(["The pipeline stopped in the clone; the reason stands above.", *problems])
+            )
+        problems += compare(recorded, read_lock(clone), Path.cwd(), clone)
     if problems:
-        raise UserError("\n".join(["The recorded results did not come out again.", *problems]))
+        raise UserError("\n".join(["Not every byte is as dvc.lock records it.", *problems]))
     print("Every byte is as dvc.lock records it.")
 
 
@@ -42,8 +50,35 @@ def read_lock(folder: Path) -> Lock:
     """The stages of a dvc.lock."""
     if not (folder / LOCK).exists():
         raise UserError("The last commit has no dvc.lock. Make one, and commit it: dvc repro")
-    stages: Lock = read_mapping(folder / LOCK)["stages"]
+    content = read_mapping(folder / LOCK)
+    stages = content.get("stages")
+    if not isinstance(stages, dict):
+        raise UserError(
+            "dvc.lock must hold the key stages, and there what each read and wrote; the last commit's holds: "
+            f"{', '.join(map(str, content)) or 'nothing'}. Make a new one, and commit it: "
+            "rm dvc.lock && dvc repro"
+        )
     return stages
+
+
+def compare_committed(recorded: Lock, project: Path, clone: Path) -> list[str]:
+    """Outputs kept in Git that are not as dvc.lock records them, in a clone in which nothing has run."""
+    return [
+        f"- {path} as committed is not the file that dvc.lock records: its MD5 is {committed[:8]}, not "
+        f"{digest[:8]}. One of them is of another run. Run dvc repro, and commit what it changes."
+        for stage in recorded.values()
+        for path, digest in _files(stage, project).items()
+        if (clone / path).is_file()
+        and (committed := md5((clone / path).read_bytes(), usedforsecurity=False).hexdigest()) != digest
+    ]
+
+
+def find_mirror(name: str) -> str | None:
+    """The first folder here that has all of the dataset's files; absolute, for a fetch in another folder."""
+    for folder in (RAW, Path(os.environ.get(MIRROR_VARIABLE, "")), SHARED_FOLDER):
+        if all((folder / name / file.name).is_file() for file in DATASETS[name].files):
+            return str(folder.resolve())
+    return None
 
 
 def compare(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str]:
@@ -71,7 +106,7 @@ def _explanations(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> li
         f"- {dep['path']} is not as it was when {stage} ran: dvc.lock belongs to other code. "
         "Run dvc repro, and commit what it changes."
         for stage in rerun
-        for dep in rerun[stage]["deps"]
+        for dep in rerun[stage].get("deps", [])
         if dep["path"] not in outputs and dep not in recorded.get(stage, {}).get("deps", [])
     ]
     found += [
@@ -81,7 +116,7 @@ def _explanations(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> li
     ]
     old, new = _environment(recorded, project), _environment(rerun, clone)
     if old is None:
-        found.append(f"- {ENVIRONMENT} of the recorded run is not in DVC's cache here: it is not known.")
+        found.append(f"- {ENVIRONMENT} of the recorded run is not in .dvc/cache here: it is not known.")
     elif new is not None:
         found += [
             f"- {key}: recorded {old.get(key)}, here {new.get(key)}. Other versions and other processors may "
@@ -118,3 +153,9 @@ def _files(stage: dict[str, Any], folder: Path) -> dict[str, str]:
 def _cached(digest: str, folder: Path) -> bytes | None:
     path = folder / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
     return path.read_bytes() if path.exists() else None
+
+
+def _git(*arguments: str) -> str:
+    """What Git prints."""
+    result = subprocess.run(["git", *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    return result.stdout.removesuffix("\n")

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import md5
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_pipeline import make_project, results, run
+from test_pipeline import STAGES, make_project, results, run, stages_run
 
 from pipeline import verify
+from pipeline.datasets import DATASETS
+from pipeline.errors import UserError
 from pipeline.run import mend_lock
 
 SMALL = """
@@ -262,16 +265,82 @@ def test_make_run_mends_what_a_killed_dvc_leaves_half_written(tmp_path, monkeypa
     assert lock.exists() == kept
 
 
-def test_verify_finds_every_byte_again(clean, finished):
+def test_verify_needs_recorded_results(clean):
     result = run(clean, "pipeline", "verify")
     assert result.returncode == 1
     assert "The last commit has no dvc.lock. Make one, and commit it: dvc repro" in result.stderr
-    (finished / "params.yaml").write_text("")
-    result = run(finished, "pipeline", "verify")
+
+
+def test_verify_runs_every_stage_whatever_a_shared_cache_holds_and_finds_every_byte_again(finished, tmp_path):
+    folder, cache = tmp_path / "repository/folder/project", tmp_path / "cache"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns(".git"))
+    shutil.copytree(finished / ".dvc/cache", cache)
+    min(cache.glob("files/md5/*/*")).unlink()  # so that a run with this cache would be seen in it
+    with (folder / ".dvc/config").open("a") as file:
+        file.write(f"[cache]\n    dir = {cache}\n")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path / "repository", check=True)
+    commit(folder)
+    (folder / "params.yaml").write_text("")
+    cached = sorted(cache.rglob("*"))
+    result = run(folder, "pipeline", "verify")
+    assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.startswith("note: What is not committed is left out")
-    assert result.stdout.endswith("Every byte is as dvc.lock records it.\n")
+    assert stages_run(result.stdout) == STAGES
     assert "models/model.npz" in result.stdout
-    assert result.returncode == 0
+    assert result.stdout.endswith("Every byte is as dvc.lock records it.\n")
+    assert sorted(cache.rglob("*")) == cached
+
+
+def test_verify_finds_forged_reports_whether_or_not_dvc_lock_agrees_with_them(finished):
+    with (finished / "reports/history.csv").open("a") as file:
+        file.write("forged")
+    metrics = finished / "reports/metrics.json"
+    digests = [md5(metrics.read_bytes()).hexdigest()]
+    metrics.write_text(re.sub('"accuracy": [0-9.]+', '"accuracy": 0.99', metrics.read_text()))
+    digests.append(md5(metrics.read_bytes()).hexdigest())
+    lock = finished / "dvc.lock"
+    lock.write_text(lock.read_text().replace(*digests))
+    commit(finished)
+    result = run(finished, "pipeline", "verify")
+    assert result.returncode == 1
+    (row,) = (line for line in result.stdout.splitlines() if "DIFFERENT" in line)
+    assert [cell.strip() for cell in row.split("│")[2:5]] == [
+        "reports/metrics.json",
+        digests[1][:8],
+        digests[0][:8],
+    ]
+    heading, committed, differs = result.stderr.splitlines()
+    assert heading == "error: Not every byte is as dvc.lock records it."
+    assert committed.startswith("- reports/history.csv as committed is not the file that dvc.lock records: ")
+    assert differs.startswith("- Code, params and environment are as recorded: this should not be.")
+
+
+@pytest.mark.parametrize(
+    ("content", "held"), [("{}", "nothing"), ("schema: '2.0'", "schema"), ("stages: []", "stages")]
+)
+def test_a_lock_without_stages_is_told(tmp_path, content, held):
+    (tmp_path / "dvc.lock").write_text(content)
+    with pytest.raises(UserError) as caught:
+        verify.read_lock(tmp_path)
+    assert str(caught.value) == (
+        "dvc.lock must hold the key stages, and there what each read and wrote; the last commit's holds: "
+        f"{held}. Make a new one, and commit it: rm dvc.lock && dvc repro"
+    )
+
+
+def test_verify_looks_for_the_dataset_where_fetch_would_and_hands_on_an_absolute_path(tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("DATASET_MIRROR", "https://localhost")
+    assert verify.find_mirror("mnist") is None  # the variable says enough
+    for place in ("../shared/datasets", "mirror", "data/raw"):  # the later, the nearer
+        for file in DATASETS["mnist"].files:
+            path = Path(place) / "mnist" / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert verify.find_mirror("mnist") != str(Path(place).resolve()), "not whole yet"
+            path.touch()
+        monkeypatch.setenv("DATASET_MIRROR", "mirror")
+        assert verify.find_mirror("mnist") == str(Path(place).resolve())
 
 
 def test_verify_tells_what_is_not_the_same_and_what_may_explain_it(finished, tmp_path, capsys, monkeypatch):
@@ -282,7 +351,7 @@ def test_verify_tells_what_is_not_the_same_and_what_may_explain_it(finished, tmp
     (models,) = (out for out in other["train"]["outs"] if out["path"] == "models")
     models["md5"] = "0" * 32 + ".dir"
     (problem,) = verify.compare(other, lock, finished, finished)
-    assert problem.startswith("- models/environment.json of the recorded run is not in DVC's cache here")
+    assert problem.startswith("- models/environment.json of the recorded run is not in .dvc/cache here")
     assert capsys.readouterr().out.count("DIFFERENT") == 1
 
     other["train"]["params"]["params.yaml"]["seed"] = 5
