@@ -23,6 +23,7 @@ from pipeline.params import load_params
 from pipeline.paths import RAW
 
 MIRROR_VARIABLE = "DATASET_MIRROR"
+NOTE_VARIABLE = "NO_SOURCE_NOTE"  # a path: an empty file is put there where no source has what is asked for
 SHARED_FOLDER = Path("../shared/datasets")
 TIMEOUT = (5, 30)  # seconds: to connect, and between bytes
 LONGEST = 600  # seconds for a file
@@ -66,6 +67,8 @@ def _fetch_file(name: str, file: DataFile, destination: Path) -> None:
         if problem is None:
             return
         tried.append(f"- {location}: {problem}")
+    if note := os.environ.get(NOTE_VARIABLE):
+        Path(note).touch()
     raise UserError(
         "\n".join(
             [
