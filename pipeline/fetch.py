@@ -1,7 +1,7 @@
 """The fetch stage: the dataset's files into data/raw, each with the hash it must have."""
 
-import logging
 import os
+import re
 import sys
 import time
 from hashlib import sha256
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from sklearn.datasets import load_digits
 
-from cnn.atomic import write_array, write_bytes
+from cnn.atomic import atomic_path, write_array, write_bytes
 from pipeline.datasets import DATASETS, DIGITS_FILES, DataFile
 from pipeline.errors import UserError
 from pipeline.idx import LARGEST_FILE
@@ -23,10 +23,12 @@ from pipeline.params import load_params
 from pipeline.paths import RAW
 
 MIRROR_VARIABLE = "DATASET_MIRROR"
+NOTE_VARIABLE = "NO_SOURCE_NOTE"  # a path: an empty file is put there where no source has what is asked for
 SHARED_FOLDER = Path("../shared/datasets")
 TIMEOUT = (5, 30)  # seconds: to connect, and between bytes
 LONGEST = 600  # seconds for a file
 PAUSES = (1, 3)  # seconds before the second and the third try
+OTHER_HASH = "its SHA-256 is not the published one"
 
 
 def fetch() -> None:
@@ -38,7 +40,7 @@ def fetch() -> None:
         _write_digits(folder)
     for file in dataset.files:
         _fetch_file(name, file, folder / file.name)
-    print(f"{dataset.title}: {len(list(folder.iterdir()))} files in {folder}.")
+    print(f"{dataset.title}: {len(dataset.files or DIGITS_FILES)} files in {folder}.")
 
 
 def sources(name: str) -> list[str]:
@@ -65,7 +67,9 @@ def _fetch_file(name: str, file: DataFile, destination: Path) -> None:
         )
         if problem is None:
             return
-        tried.append(f"- {location}: {problem}")
+        tried.append(f"- {_without_password(location)}: {problem}")
+    if note := os.environ.get(NOTE_VARIABLE):
+        Path(note).touch()
     raise UserError(
         "\n".join(
             [
@@ -87,17 +91,16 @@ def _copy(location: str, file: DataFile, destination: Path) -> str | None:
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
     if sha256(content).hexdigest() != file.sha256:
-        return "its SHA-256 is not the published one"
+        return OTHER_HASH
     write_bytes(destination, content)
     return None
 
 
 def _download(location: str, file: DataFile, destination: Path) -> str | None:
-    """Download, check, and only then put in place; what was wrong, or None.
+    """Download from a server; what was wrong, or None.
 
     What may pass by itself (a broken connection, a server in trouble) is tried again after a while.
     """
-    pooch.get_logger().setLevel(logging.WARNING)
     for pause in (*PAUSES, None):
         problem, may_pass = _try_download(location, file, destination)
         if problem is None or not may_pass or pause is None:
@@ -107,22 +110,23 @@ def _download(location: str, file: DataFile, destination: Path) -> str | None:
 
 
 def _try_download(location: str, file: DataFile, destination: Path) -> tuple[str | None, bool]:
-    """(what was wrong or None, whether it may be better the next time)."""
+    """Download, check, and only then put in place: (what was wrong or None, whether it may pass)."""
     try:
-        pooch.retrieve(
-            location,
-            known_hash=f"sha256:{file.sha256}",
-            fname=destination.name,
-            path=destination.parent,
-            downloader=_stream,
-        )
+        with atomic_path(destination) as temporary:
+            _stream(location, temporary, destination.name)
+            if not _is_whole(temporary, file):
+                raise _NotTheFileError(OTHER_HASH)
     except requests.HTTPError as error:
-        code = 0 if error.response is None else error.response.status_code
-        return f"it answered: {error}", code >= 500 or code in (408, 425, 429)
+        answer = error.response
+        assert answer is not None  # raise_for_status gives it
+        code = answer.status_code
+        return f"it answered: {code} {answer.reason}", code >= 500 or code in (408, 425, 429)
     except requests.Timeout:
         return "it did not answer in time", True
-    except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL):
+    except requests.exceptions.InvalidSchema:
         return "only folders, http and https addresses can be asked", False
+    except ValueError:  # of requests, urllib3 or the encoding of the host's name
+        return "the address is not valid", False
     except requests.exceptions.ChunkedEncodingError:
         return "the connection broke off", True
     except requests.TooManyRedirects:
@@ -131,8 +135,6 @@ def _try_download(location: str, file: DataFile, destination: Path) -> tuple[str
         return "it cannot be reached", True
     except _NotTheFileError as error:
         return str(error), False
-    except ValueError:  # pooch: the hash differs
-        return "its SHA-256 is not the published one", False
     return None, False
 
 
@@ -140,16 +142,16 @@ class _NotTheFileError(Exception):
     """What comes cannot be the file."""
 
 
-def _stream(url: str, output: str, _: object) -> None:
-    """Write what a server sends to the file `output`, for pooch, but no more than LARGEST_FILE bytes."""
+def _stream(url: str, path: Path, title: str) -> None:
+    """Write what a server sends to the file at `path`, but no more than LARGEST_FILE bytes."""
     deadline = time.monotonic() + LONGEST
     with requests.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as response:
         response.raise_for_status()
         if "html" in response.headers.get("Content-Type", ""):
             raise _NotTheFileError("it sent a web page instead of the file")
         length = response.headers.get("Content-Length", "")
-        with Path(output).open("wb") as file, _progress_bar() as bar:
-            task = bar.add_task(Path(url).name, total=int(length) if length.isdecimal() else None)
+        with path.open("wb") as file, _progress_bar() as bar:
+            task = bar.add_task(title, total=int(length) if length.isdecimal() else None)
             try:
                 while chunk := response.raw.read1(2**16):  # what has come, without waiting for more
                     file.write(chunk)
@@ -175,6 +177,11 @@ def _progress_bar() -> Progress:
 
 def _is_url(location: str) -> bool:
     return "://" in location
+
+
+def _without_password(location: str) -> str:
+    """`location` to be shown: of SCHEME://USER:PASSWORD@HOST/… without what stands before the last @."""
+    return re.sub(r"^(\w+://|[^/]*:).*@", r"\1…@", location)
 
 
 def _is_whole(path: Path, file: DataFile) -> bool:

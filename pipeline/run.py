@@ -2,17 +2,19 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.architectures import build_chosen
 from pipeline.datasets import DATASETS, REFERENCE_ACCURACY
-from pipeline.errors import UserError
-from pipeline.fetch import MIRROR_VARIABLE
+from pipeline.errors import StoppedError, UserError
+from pipeline.fetch import MIRROR_VARIABLE, NOTE_VARIABLE
 from pipeline.methods import make_loss
 from pipeline.params import load_params
 from pipeline.paths import CLASSIFICATION_REPORT, METRICS, REPORT
@@ -27,33 +29,52 @@ def run() -> None:
     make_loss(params.train.loss, len(dataset.class_names))
     check_git()
     mend_lock()
-    # Fetching is how to find out whether the dataset can be had, here, from a source or from DVC's cache.
-    fetched = dvc("repro", "--quiet", "fetch") == 0
-    if not fetched and params.data.dataset == "mnist":
-        print(
-            "\nMNIST could not be fetched, for the reasons above. So that there is something to see, this\n"
-            "run is on the small digits that come with scikit-learn: dvc exp run -S data.dataset=digits\n",
-            flush=True,
-        )
-        code = dvc("exp", "run", "-S", "data.dataset=digits")
-    else:
-        code = dvc("repro") if fetched else 1
+    try:
+        code, fell_back = _run_stages(params.data.dataset)
+    except KeyboardInterrupt:
+        raise StoppedError("Stopped. To go on: make run", signal.SIGINT) from None
     if code != 0:
         raise UserError("The pipeline stopped; the reason stands above.")
-    _print_summary(fell_back=not fetched)
+    _print_summary(fell_back)
+
+
+def _run_stages(dataset: str) -> tuple[int, bool]:
+    """Run DVC, and again on the digits if no source has MNIST: (its exit code, whether it fell back).
+
+    DVC ends with the same code whatever a stage ends with; so the fetch stage leaves a note.
+    """
+    with TemporaryDirectory() as folder:
+        note = Path(folder) / "no_source"
+        code = dvc("repro", folder=Path(), **{NOTE_VARIABLE: str(note)})
+        no_source = note.exists()
+    if not no_source or dataset != "mnist":
+        return code, False
+    print(
+        "\nMNIST could not be fetched, for the reasons above. So that there is something to see, this\n"
+        "run is on the small digits that come with scikit-learn: dvc exp run -S data.dataset=digits\n",
+        flush=True,
+    )
+    return dvc("exp", "run", "-S", "data.dataset=digits"), True
 
 
 def dvc(*arguments: str, folder: Path = Path(), **variables: str) -> int:
-    """Run DVC with this Python first on the path, so that its stages run on the same; its exit code."""
+    """Run DVC with this Python first on the path, so that its stages run on the same; its exit code.
+
+    Ctrl-C reaches DVC and its stage, too; KeyboardInterrupt is raised when they have ended in their own way.
+    """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    interrupted = False
     with subprocess.Popen(
         [sys.executable, "-m", "dvc", *arguments], cwd=folder, env=os.environ | variables | {"PATH": path}
     ) as process:
-        while True:
+        while process.returncode is None:
             try:
-                return process.wait()
-            except KeyboardInterrupt:  # DVC and its stage have it, too, and will end in their own way
-                continue
+                process.wait()
+            except KeyboardInterrupt:
+                interrupted = True
+    if interrupted:
+        raise KeyboardInterrupt
+    return process.returncode
 
 
 def mend_lock() -> None:

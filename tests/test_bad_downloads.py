@@ -1,7 +1,11 @@
 """A server that misbehaves in any way costs nothing but a message; good data stay, the next source is asked."""
 
+import errno
 import gzip
 import http.server
+import os
+import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 
 import pytest
+from test_failed_writes import in_a_child
 from test_fetch import FILES, tiny_dataset  # noqa: F401
 
 from pipeline import fetch
@@ -221,6 +226,60 @@ def test_a_damaged_file_is_kept_until_a_whole_one_is_there(serve, monkeypatch):
         fetch_one()
     assert files() == {NAME: GOOD[:-1]}
     monkeypatch.setenv("DATASET_MIRROR", serve(answer(200, GOOD))[0])
+    fetch_one()
+    assert files() == {NAME: GOOD}
+
+
+def test_a_downloaded_file_may_be_read_by_whom_any_other_may(serve, monkeypatch):
+    monkeypatch.setenv("DATASET_MIRROR", serve(answer(200, GOOD))[0])
+    fetch_one()
+    fetch.Path("other").touch()
+    assert (fetch.RAW / "tiny" / NAME).stat().st_mode == fetch.Path("other").stat().st_mode
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(serve, monkeypatch):
+    monkeypatch.setenv("DATASET_MIRROR", serve(answer(200, GOOD))[0])
+
+    def attempt():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        try:
+            fetch_one()
+        except OSError as error:
+            return f"{error.strerror} {error.filename}"
+        return "written"
+
+    assert in_a_child(attempt) == f"File too large data/raw/tiny/{NAME}"
+    assert files() == {}
+
+
+def test_a_downloaded_file_has_reached_the_disk_before_it_gets_its_name(serve, monkeypatch):
+    def fail(file):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setenv("DATASET_MIRROR", serve(answer(200, GOOD))[0])
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        fetch_one()
+    assert files() == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_killed_download_leaves_is_cleared_by_the_next(serve, monkeypatch, number):
+    monkeypatch.setattr(fetch, "LONGEST", 60)
+    address, asked = serve([drip, answer(200, GOOD)])
+    monkeypatch.setenv("DATASET_MIRROR", address)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            fetch_one()
+        finally:
+            os._exit(0)
+    while not asked:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(pid, number)
+    os.waitpid(pid, 0)
+    assert len(files()) == 1, "the child was in the middle of it"
     fetch_one()
     assert files() == {NAME: GOOD}
 

@@ -4,6 +4,7 @@ import http.server
 import struct
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_a_wrong_file_is_refused_and_nothing_is_left(tiny_dataset, monkeypatch, 
 
 def test_a_source_that_has_not_the_file_or_does_not_answer_is_told(tiny_dataset, monkeypatch, server):
     monkeypatch.setenv("DATASET_MIRROR", f"{server}/nowhere")
-    with pytest.raises(UserError, match="it answered: 404 Client Error"):
+    with pytest.raises(UserError, match=r"it answered: 404 File not found\n"):
         fetch_all()
     monkeypatch.setenv("DATASET_MIRROR", "http://127.0.0.1:9")
     with pytest.raises(UserError, match="it cannot be reached"):
@@ -126,12 +127,47 @@ def test_a_source_that_has_not_the_file_or_does_not_answer_is_told(tiny_dataset,
     monkeypatch.setenv("DATASET_MIRROR", "gopher://nowhere")
     with pytest.raises(UserError, match="only folders, http and https addresses can be asked"):
         fetch_all()
+    for address in ("http://a..b", "http://[::1", "http://127.0.0.1:99999"):
+        monkeypatch.setenv("DATASET_MIRROR", address)
+        with pytest.raises(UserError, match="the address is not valid"):
+            fetch_all()
     monkeypatch.setenv("DATASET_MIRROR", "x" * 5000)
     with pytest.raises(UserError, match="it cannot be read: File name too long"):
         fetch_all()
     monkeypatch.setenv("DATASET_MIRROR", "nowhere")
     with pytest.raises(UserError, match=r"nowhere/tiny/train-i\.gz: there is no such file"):
         fetch_all()
+
+
+@pytest.mark.parametrize(
+    ("mirror", "shown"),
+    [
+        ("{server}/nowhere", "http://…@127.0.0.1:"),
+        ("http://me:secret@a..b", "http://…@a..b/tiny"),
+        ("http://me:se/cr@secret@127.0.0.1:9", "http://…@127.0.0.1:9/tiny"),
+        ("http://secret@127.0.0.1:9/", "http://…@127.0.0.1:9/tiny"),
+        ("git+https://me:secret@nowhere", "git+https:…@nowhere/tiny"),
+        ("me:secret@nowhere", "me:…@nowhere/tiny"),
+        ("no@where", "no@where/tiny"),
+    ],
+)
+def test_passwords_are_not_shown(monkeypatch, server, capfd, mirror, shown):
+    mirror = mirror.format(server=server.replace("//", "//me:secret@"))
+    monkeypatch.setenv("DATASET_MIRROR", mirror)
+    with pytest.raises(UserError) as error:
+        fetch_all()
+    said = str(error.value) + "".join(capfd.readouterr())
+    assert f"- {shown}" in said
+    assert "secret" not in said
+
+
+def test_only_the_files_of_the_dataset_are_counted(tiny_dataset, monkeypatch, capsys):
+    (fetch.RAW / "tiny").mkdir(parents=True)
+    (fetch.RAW / "tiny" / "stray").touch()
+    monkeypatch.setenv("DATASET_MIRROR", str(tiny_dataset))
+    monkeypatch.setattr(fetch, "load_params", lambda: SimpleNamespace(data=SimpleNamespace(dataset="tiny")))
+    fetch.fetch()
+    assert capsys.readouterr().out == "tiny: 4 files in data/raw/tiny.\n"
 
 
 @pytest.mark.parametrize(

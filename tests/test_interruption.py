@@ -1,12 +1,14 @@
 """The real thing, cut off: DVC runs the pipeline on the digits, is stopped or killed, and goes on."""
 
 import copy
+import http.server
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from hashlib import md5
 from pathlib import Path
@@ -32,20 +34,21 @@ small:
 STOPPED_EARLY = 60  # seconds; no run takes as long
 
 
-def environment():
+def environment(**variables):
     return os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "COLUMNS": "100",
+        **variables,
     }
 
 
-def start(folder, *command):
+def start(folder, *command, **variables):
     """`python -m COMMAND` in a session of its own, so that signals can reach all of its processes."""
     return subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=folder,
-        env=environment(),
+        env=environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -186,6 +189,46 @@ def test_a_stage_that_is_asked_to_stop_says_how_to_go_on(clean, expected, tmp_pa
     went_on = f"after {int(epoch) - 1} epochs and {images} images."
     assert went_on in run(folder, "dvc", "repro").stdout  # from the very step at which it was stopped
     assert results(folder) == expected
+
+
+@pytest.fixture
+def endless_server():
+    """The address of a server that sends a byte now and then, and whether somebody asked it."""
+    asked = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            asked.set()
+            try:
+                while True:
+                    self.wfile.write(b"x")
+                    time.sleep(0.1)
+            except OSError:  # the other side has gone
+                pass
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def test_ctrl_c_in_a_download_stops_make_run_and_changes_nothing(tmp_path, endless_server):
+    address, asked = endless_server
+    folder = make_project(tmp_path / "project")
+    process = start(folder, "pipeline", "run", DATASET_MIRROR=address)
+    assert asked.wait(STOPPED_EARLY)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 130
+    assert output.splitlines()[-1] == "Stopped. To go on: make run"
+    assert "MNIST could not be fetched" not in output
+    assert "Traceback" not in output
+    subprocess.run(["git", "diff", "--exit-code"], cwd=folder, check=True)
 
 
 def test_ctrl_c_in_an_experiment_leaves_the_last_results_within_reach(finished, expected):

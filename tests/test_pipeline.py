@@ -283,6 +283,21 @@ def test_run_falls_back_to_digits_and_says_why(tmp_path):
     assert "reports/report.html" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("path", "content", "reason"),
+    [("data", "", "data"), ("dvc.yaml", "stages: 3", "'./dvc.yaml' validation failed.")],
+)
+def test_run_falls_back_only_where_no_source_has_the_files(tmp_path, path, content, reason):
+    project = make_project(tmp_path / "project")
+    (project / path).write_text(content)
+    result = run(project, "pipeline", "run")
+    assert result.returncode == 1
+    assert reason in result.stderr
+    assert result.stderr.endswith("error: The pipeline stopped; the reason stands above.\n")
+    assert "MNIST could not be fetched" not in result.stdout
+    assert (project / "params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+
+
 @pytest.mark.parametrize("stage", [*STAGES, "explain", "playground", "predict", "run", "verify"])
 def test_every_command_explains_itself(stage):
     result = run(ROOT, "pipeline", stage, "--help")
