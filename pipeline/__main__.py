@@ -12,8 +12,8 @@ from cnn.parallel import WorkerLostError
 from pipeline.errors import StoppedError, UserError
 
 RESTORE = (
-    "DVC puts a stage's earlier results away before it starts it. Those of the last commit, and with them its "
-    "params and networks in place of yours, come back with: "
+    "DVC puts a stage's earlier results away before it starts it. Those of the last commit, and with them "
+    "its params and networks in place of yours, come back with: "
     "git checkout params.yaml architectures.yaml dvc.lock reports && dvc checkout --force"
 )
 
@@ -161,7 +161,8 @@ def main() -> None:
         sys.exit(128 + stopped.signal)  # the convention of shells
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # Typer's answer to Ctrl-C
-            print(f"Stopped. To go on: dvc repro{_where_results_are()}", file=sys.stderr)
+            again = "dvc repro" if _dvc_stage() else "the same again"
+            print(f"Stopped. To go on: {again}{_where_results_are()}", file=sys.stderr)
         raise
     except WorkerLostError as error:
         sys.exit(

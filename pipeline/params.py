@@ -226,16 +226,14 @@ class Augmentation(Section):
 class Train(Section):
     """How to train."""
 
-    epochs: Count = Field(
-        description="how many passes over the training set: a whole number from 1 to 10^9"
-    )
+    epochs: Count = Field(description="how many passes over the training set: a whole number from 1 to 10^9")
     batch_size: Count = Field(description="how many images to a step: a whole number from 1 to 10^9")
     shard_size: Count = Field(
         description="how many images of a batch are computed together: a whole number from 1 to 10^9"
     )
     patience: Count | None = Field(
-        description="how many epochs without a better validation accuracy end training: a whole number from 1 to 10^9, "
-        "or null"
+        description="how many epochs without a better validation accuracy end training: a whole number "
+        "from 1 to 10^9, or null"
     )
     clip_norm: Positive | None = Field(
         description="the greatest length of all gradients together: a number > 0, or null"
@@ -258,9 +256,7 @@ class Train(Section):
 class Evaluate(Section):
     """How to evaluate."""
 
-    batch_size: Count = Field(
-        description="how many images to a forward pass: a whole number from 1 to 10^9"
-    )
+    batch_size: Count = Field(description="how many images to a forward pass: a whole number from 1 to 10^9")
     confidence_level: float = Field(
         gt=0, lt=1, description="the level of the intervals around accuracies: a fraction between 0 and 1"
     )

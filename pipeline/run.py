@@ -28,7 +28,7 @@ def run() -> None:
     build_chosen(params, dataset.image_shape, len(dataset.class_names))
     make_loss(params.train.loss, len(dataset.class_names))
     check_git()
-    mend_lock()
+    mend_dvc()
     try:
         code, fell_back = _run_stages(params.data.dataset)
     except KeyboardInterrupt:
@@ -77,15 +77,21 @@ def dvc(*arguments: str, folder: Path = Path(), **variables: str) -> int:
     return process.returncode
 
 
-def mend_lock() -> None:
-    """Remove DVC's list of locks if it is no JSON: DVC was killed while it wrote it, and would not run."""
-    lock = Path(".dvc/tmp/rwlock")
+def mend_dvc() -> None:
+    """Remove DVC's list of locks if it is no JSON, and an empty dvc.lock.
+
+    DVC was killed while it wrote them in place, and would not run with them. Without dvc.lock it finds the
+    results of earlier runs in its cache.
+    """
+    locks, recorded = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
     try:
-        json.loads(lock.read_bytes())
+        json.loads(locks.read_bytes())
     except ValueError:
-        lock.unlink()
+        locks.unlink()
     except OSError:  # there is none
         pass
+    if recorded.is_file() and not recorded.read_bytes().strip():
+        recorded.unlink()
 
 
 def check_git() -> None:

@@ -20,7 +20,7 @@ from test_pipeline import STAGES, make_project, results, run, stages_run
 from pipeline import verify
 from pipeline.datasets import DATASETS
 from pipeline.errors import UserError
-from pipeline.run import mend_lock
+from pipeline.run import mend_dvc
 
 SMALL = """
 small:
@@ -300,12 +300,22 @@ def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(clean, exp
 @pytest.mark.parametrize(("content", "kept"), [(b"", False), (b'{"a', False), (b"{}", True)])
 def test_make_run_mends_what_a_killed_dvc_leaves_half_written(tmp_path, monkeypatch, content, kept):
     monkeypatch.chdir(tmp_path)
-    mend_lock()  # where there is none
+    mend_dvc()  # where there is none
     lock = tmp_path / ".dvc/tmp/rwlock"
     lock.parent.mkdir(parents=True)
     lock.write_bytes(content)
-    mend_lock()
+    mend_dvc()
     assert lock.exists() == kept
+
+
+def test_make_run_mends_empty_files_of_dvc_and_finds_the_results_again(finished, expected):
+    (finished / ".dvc/tmp/rwlock").write_bytes(b"")
+    recorded = (finished / "dvc.lock").read_bytes()
+    (finished / "dvc.lock").write_bytes(b"")
+    result = run(finished, "pipeline", "run")
+    assert result.returncode == 0, result.stderr
+    assert results(finished) == expected
+    assert (finished / "dvc.lock").read_bytes() == recorded
 
 
 def test_verify_needs_recorded_results(clean):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from ruamel.yaml import YAML
 
 from cnn import checkpoint
 from cnn.checkpoint import CheckpointError
-from pipeline import fetch, preprocess, resume, train
+from pipeline import __main__ as program
+from pipeline import evaluate, fetch, preprocess, resume, train
 from pipeline.errors import UserError
 from pipeline.resume import RunCheckpoint, fingerprint
 
@@ -178,3 +180,21 @@ def test_a_run_is_told_from_others_by_settings_and_data_and_environment(project,
         assert fingerprint({"seed": 0}) != first, path
         path.write_bytes(content)
     assert fingerprint({"seed": 0}) == first
+
+
+@pytest.mark.parametrize(
+    ("stage", "again"), [("evaluate", "dvc repro\nDVC puts"), (None, "the same again\n")]
+)
+def test_ctrl_c_in_a_stage_that_keeps_nothing_says_how_to_go_on(monkeypatch, capsys, stage, again):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "evaluate", interrupt)
+    monkeypatch.setattr(sys, "argv", ["pipeline", "evaluate"])
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    if stage:
+        monkeypatch.setenv("DVC_STAGE", stage)
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith(f"Stopped. To go on: {again}")
