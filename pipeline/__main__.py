@@ -1,11 +1,18 @@
 """`python -m pipeline STAGE`: what dvc.yaml runs, and what a person may run by hand."""
 
+import io
 import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    sys.exit(
+        "error: This Python does not have the project's packages. Use the one that has: "
+        "source .venv/bin/activate, which `make run` sets up."
+    )
 
 from cnn.checkpoint import CheckpointError
 from cnn.parallel import WorkerLostError
@@ -24,6 +31,7 @@ app = typer.Typer(
     "runs the stages that are out of date; here each can be run by itself, in the project's folder. All of "
     "them read params.yaml.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -154,6 +162,9 @@ def run() -> None:
 
 def main() -> None:
     """Run the app; what the user can mend is told in one message, with exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where it cannot show Greek letters
     try:
         app(prog_name="python -m pipeline")
     except StoppedError as stopped:

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.patches import Rectangle
@@ -25,7 +26,10 @@ DOTS_PER_INCH = 150
 INK = "#1d2430"  # of texts and axes; in pages, the colour of the text around
 TRAIN_COLOUR, VALIDATION_COLOUR = "#8a8f98", "#2f7fd1"  # both are legible on white and on nearly black
 SERIES = ("#2f7fd1", "#d9772b", "#3d9a5b", "#b0509a", "#7d68c8", "#8a8f98", "#c44b4b", "#2a9d9d")
-DIVERGING = "RdBu_r"  # red is positive, blue negative
+DIVERGING = "orange_to_blue"  # orange is negative, white 0, blue positive, as in the playground
+matplotlib.colormaps.register(
+    LinearSegmentedColormap.from_list(DIVERGING, ["#b8500c", "#ffffff", "#1d5fc4"]), force=True
+)
 WEIGHTS = ("kernel", "weight")  # the ends of the names of parameters with two axes or more
 STYLE = {
     "axes.edgecolor": INK,
@@ -38,7 +42,6 @@ STYLE = {
     "svg.fonttype": "none",  # texts stay texts
     "svg.hashsalt": "cnn",  # equal figures, equal bytes
     "text.color": INK,
-    "text.parse_math": False,
     "xtick.color": INK,
     "ytick.color": INK,
 }
@@ -108,7 +111,7 @@ def calibration_figure(bins: Rows) -> Figure:
     upper.plot([b["confidence"] for b in bins], [b["accuracy"] for b in bins], **style, label="this network")
     upper.set_ylabel("right")
     upper.yaxis.set_major_formatter(PercentFormatter(1))
-    upper.legend(loc="upper left")
+    figure.legend(loc="outside upper center", ncols=2)
     edges = [b["low"] for b in bins]
     widths = [b["high"] - b["low"] for b in bins]
     lower.bar(edges, [b["count"] for b in bins], widths, align="edge", color=TRAIN_COLOUR, edgecolor=INK)

@@ -45,7 +45,7 @@ A convolutional network of {metrics["model"]["parameters"]:,} parameters, writte
 | cross-entropy | {test["loss"]:.4f} | {validation["loss"]:.4f} |
 
 Its probabilities are off by {expected_calibration_error(bins):.2%} on average (expected calibration error).
-It misses most of class {worst}: recall {metrics["per_class"][worst]["recall"]:.2%}.
+The class that it recognises least is {worst}: recall {metrics["per_class"][worst]["recall"]:.2%}.
 
 ## What it is for, and what not
 

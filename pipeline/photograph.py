@@ -68,7 +68,10 @@ def read_photograph(path: Path) -> Grey:
     except UserError:
         raise
     except UnidentifiedImageError:
-        raise UserError(f"{path} is no image of a known format. Known are PNG, JPEG and others.") from None
+        raise UserError(
+            f"{path} is no image of a known format. Known are PNG, JPEG and others: "
+            "convert it to one of them."
+        ) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = f"{(Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million"
         raise UserError(f"{path} has more than {limit} pixels. Make it smaller, or crop it.") from None

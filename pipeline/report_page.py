@@ -144,7 +144,8 @@ def _cell(found: Findings, row: int, column: int, worst: int) -> str:
         return f'<td class="hit">{count:,}</td>'
     if not count:
         return "<td></td>"
-    text = f"{count} x {escape(found.names[row])}, taken for {escape(found.names[column])}"
+    times = "once" if count == 1 else f"{count} times"
+    text = f"{escape(found.names[row])} taken for {escape(found.names[column])} {times}"
     images = " ".join(_image(image[..., 0]) for image in found.confused[row, column])
     share = round(12 + 55 * count / worst)
     return (

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 from hashlib import md5
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from pipeline.datasets import DATASETS
-from pipeline.errors import UserError
+from pipeline.errors import StoppedError, UserError
 from pipeline.fetch import MIRROR_VARIABLE, SHARED_FOLDER
 from pipeline.params import load_params
 from pipeline.paths import ENVIRONMENT, PARAMS, RAW
@@ -36,7 +37,13 @@ def verify() -> None:
         mirror = find_mirror(load_params(clone / PARAMS).data.dataset)
         (clone / LOCK).unlink()  # what the new one holds has run in the clone
         (clone / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n")  # shared with nobody
-        if dvc("repro", "--force", folder=clone, **({MIRROR_VARIABLE: mirror} if mirror else {})) != 0:
+        print("The last commit's pipeline runs in a temporary clone, of which the next lines tell.", flush=True)
+        variables = {MIRROR_VARIABLE: mirror} if mirror else {}
+        try:
+            code = dvc("repro", "--force", folder=clone, **variables)
+        except KeyboardInterrupt:
+            raise StoppedError("Stopped. Nothing has changed outside of that clone.", signal.SIGINT) from None
+        if code != 0:
             raise UserError(
                 "\n".join(["The pipeline stopped in the clone; the reason stands above.", *problems])
             )

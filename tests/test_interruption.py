@@ -160,7 +160,7 @@ def test_a_run_killed_again_and_again_in_training_ends_with_the_same_bytes(clean
     result = run(folder, "dvc", "repro")
     assert "Going on from .scratch/" in result.stdout
     assert results(folder) == expected
-    assert not list(folder.glob(".scratch/*"))
+    assert not checkpoints(folder)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -274,7 +274,10 @@ def test_a_missing_file_a_folder_and_a_device_are_told_apart(tmp_path):
 def test_a_file_that_is_no_image_is_refused(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    assert refusal(path) == f"{path} is no image of a known format. Known are PNG, JPEG and others."
+    assert (
+        refusal(path)
+        == f"{path} is no image of a known format. Known are PNG, JPEG and others: convert it to one of them."
+    )
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "tiff", "webp", "bmp"])

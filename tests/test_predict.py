@@ -163,7 +163,10 @@ def test_one_bad_file_does_not_hide_the_others(project, predict):
     assert code == 1
     assert "a.png: 7" in out
     assert "c.png: 7" in out
-    assert err == "error: b.png is no image of a known format. Known are PNG, JPEG and others.\n"
+    assert (
+        err
+        == "error: b.png is no image of a known format. Known are PNG, JPEG and others: convert it to one of them.\n"
+    )
 
 
 def test_pictures_of_files_of_one_name_do_not_overwrite_each_other(project, predict):
