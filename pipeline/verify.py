@@ -37,7 +37,7 @@ def verify() -> None:
         mirror = find_mirror(load_params(clone / PARAMS).data.dataset)
         (clone / LOCK).unlink()  # what the new one holds has run in the clone
         (clone / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n")  # shared with nobody
-        print("The last commit's pipeline runs in a temporary clone, of which the next lines tell.", flush=True)
+        print("What follows is of a temporary clone, in which the last commit is run.", flush=True)
         variables = {MIRROR_VARIABLE: mirror} if mirror else {}
         try:
             code = dvc("repro", "--force", folder=clone, **variables)
