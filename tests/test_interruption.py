@@ -44,7 +44,10 @@ def environment(**variables):
 
 
 def start(folder, *command, **variables):
-    """`python -m COMMAND` in a session of its own, so that signals can reach all of its processes."""
+    """`python -m COMMAND` in a session of its own, so that signals can reach all of its processes.
+
+    Ctrl-C is not ignored there, as it is in what a shell runs in the background.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", *command],
         cwd=folder,
@@ -53,6 +56,7 @@ def start(folder, *command, **variables):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
