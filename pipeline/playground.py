@@ -14,6 +14,7 @@ from cnn import Layer, Sequential
 from cnn.atomic import write_text
 from cnn.layers.layer import Shape
 from pipeline.architectures import LAYERS, gives_probabilities
+from pipeline.datasets import DATASETS
 from pipeline.paths import DATASET, REPORTS
 from pipeline.processed import load_description, load_examples
 from pipeline.trained import load_model
@@ -49,7 +50,7 @@ def render(model: Sequential, metadata: dict[str, Any], examples: Labelled) -> s
     weights: list[NDArray[Any]] = []
     content = {
         "architecture": metadata["architecture"],
-        "data": data,
+        "data": data | {"dataset": DATASETS[data["dataset"]].title},
         "network": describe(model, tuple(data["image_shape"]), "", weights),
         "gives_probabilities": gives_probabilities(model),
         "weights": encode(weights),

@@ -16,7 +16,7 @@ from cnn.parameter import Parameter
 
 
 class Conv2D(Layer):
-    """Slides `out_channels` small kernels over the image; each output is one kernel's match at one place.
+    """Slides small kernels over the image; each channel of the output is one kernel's match at every place.
 
         y[n, p, q, o] = bias[o] + Σ_{i, j, c} x[n, row, column, c] · kernel[i, j, c, o]
         row = p·stride_h + i·dilation_h,    column = q·stride_w + j·dilation_w
