@@ -102,7 +102,8 @@ def _checked_targets(
 
 
 def _checked_weights(weights: ArrayLike, targets: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
-    array = np.asarray(weights, targets.dtype)
+    with np.errstate(over="ignore"):  # what overflows is found below
+        array = np.asarray(weights, targets.dtype)
     classes = targets.shape[1]
     if array.shape != (classes,) or not np.isfinite(array).all() or array.min() < 0 or not array.any():
         raise ValueError(
