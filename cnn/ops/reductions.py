@@ -20,7 +20,7 @@ def dot_over_rows(x: Float[np.ndarray, "*n c"], y: Float[np.ndarray, "*n c"]) ->
 def repeat_for_pixels(
     vector: Float[np.ndarray, " c"], shape: tuple[int, ...]
 ) -> Float[np.ndarray, "*shape c"]:
-    """One number for each channel, once for each pixel of an image of `shape`, (*shape, c).
+    """One number for each channel, repeated for every pixel of an image of `shape`, whose last axis is c.
 
     NumPy would repeat them by itself, but it runs once through a long array sooner than through many short
     ones.
