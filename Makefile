@@ -16,8 +16,8 @@ test: .venv/installed ## set everything up and run the tests
 	@$(BIN)/python -m pytest
 
 test-faults: .venv/installed ## the tests of faults, at length: thousands of damaged files, 200 killed runs; an hour
-	@$(BIN)/python -m pytest --long tests/test_resume.py tests/test_interruption.py tests/test_damaged_files.py \
-	  tests/test_bad_input.py tests/test_bad_downloads.py tests/test_failed_writes.py
+	@$(BIN)/python -m pytest --long tests/faults/test_resume.py tests/faults/test_interruption.py tests/faults/test_damaged_files.py \
+	  tests/faults/test_bad_input.py tests/faults/test_bad_downloads.py tests/faults/test_failed_writes.py
 
 lint: .venv/installed ## check style (ruff) and types (mypy)
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -31,7 +31,7 @@ from cnn import (
 )
 from cnn.layers.layer import Shape
 from cnn.parallel import keep_freed_memory
-from pipeline.processed import load_description, load_examples
+from pipeline.artefacts.dataset import load_description, load_examples
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 

@@ -23,10 +23,10 @@ from cnn import SGD, Adam, augmentation, fit, schedules, softmax_cross_entropy
 from cnn.gradients import count_correct
 from cnn.parallel import Workers
 from cnn.random import Stream, derive_rng
-from pipeline.fetch import MIRROR_VARIABLE
-from pipeline.params import load_params
+from pipeline.artefacts.dataset import load_description, load_examples
+from pipeline.config.params import load_params
 from pipeline.paths import PARAMS, RAW
-from pipeline.processed import load_description, load_examples
+from pipeline.stages.fetch import MIRROR_VARIABLE
 
 BATCH_SIZE, WORKERS, SEED = 64, 2, 0
 EPOCHS = 10

@@ -47,7 +47,7 @@ def fetch() -> None:
     Looked for in this order: the folder or URL in the environment variable DATASET_MIRROR, which holds
     DATASET/FILE; the folder ../shared/datasets, if there is one; the public mirrors.
     """
-    from pipeline import fetch as stage
+    from pipeline.stages import fetch as stage
 
     stage.fetch()
 
@@ -58,7 +58,7 @@ def preprocess() -> None:
 
     Splits off validation images, with all classes in proportion; data.train_size and data.standardize apply.
     """
-    from pipeline import preprocess as stage
+    from pipeline.stages import preprocess as stage
 
     stage.preprocess()
 
@@ -70,7 +70,7 @@ def train() -> None:
     models/model.npz holds the weights of the epoch with the best validation accuracy. A run that was cut
     off goes on from its last checkpoint.
     """
-    from pipeline import train as stage
+    from pipeline.stages import train as stage
 
     stage.train()
 
@@ -78,7 +78,7 @@ def train() -> None:
 @app.command(short_help="measure it on test images")
 def evaluate() -> None:
     """Evaluate models/ on the test images; write metrics, predictions and a classification report."""
-    from pipeline import evaluate as stage
+    from pipeline.stages import evaluate as stage
 
     stage.evaluate()
 
@@ -86,7 +86,7 @@ def evaluate() -> None:
 @app.command(short_help="show it on a page")
 def report() -> None:
     """Write reports/report.html, which shows all about the trained network, model_card.md and the figures."""
-    from pipeline import report as stage
+    from pipeline.stages import report as stage
 
     stage.report()
 
@@ -107,7 +107,7 @@ def predict(
     One digit an image, upright, dark on light or light on dark; of any size, anywhere, in uneven light.
     A file that is wrong is told, and the others still get their answer; the exit code is then 1.
     """
-    from pipeline import predict as command
+    from pipeline.apps import predict as command
 
     command.predict(files, as_json=as_json, pictures=show)
 
@@ -118,7 +118,7 @@ def verify() -> None:
 
     If not, it says what may explain it: other code, other params, another NumPy, BLAS or processor.
     """
-    from pipeline import verify as command
+    from pipeline.apps import verify as command
 
     command.verify()
 
@@ -133,7 +133,7 @@ def explain(
     the way back the norm of each gradient and, beside it, the same by finite differences; and then what a
     step of gradient descent would change. docs/mathematics.md derives it all. Nothing is written.
     """
-    from pipeline import explain as command
+    from pipeline.apps import explain as command
 
     command.explain(index)
 
@@ -144,7 +144,7 @@ def playground() -> None:
 
     One file that runs in any browser, also without a network. Test images come from data/processed.
     """
-    from pipeline import playground as command
+    from pipeline.apps import playground as command
 
     command.playground()
 
@@ -155,7 +155,7 @@ def run() -> None:
 
     Where MNIST cannot be reached, it says so and runs on the small digits that come with scikit-learn.
     """
-    from pipeline import run as stage
+    from pipeline.apps import run as stage
 
     stage.run()
 

@@ -57,7 +57,7 @@ STAGES = ["fetch", "preprocess", "train", "evaluate", "report"]
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_just_the_code_that_it_imports(stage):
     """pipeline files one by one; of cnn, the files that stand for themselves, or the whole package."""
-    found, waiting = set(), [ROOT / f"pipeline/{stage}.py"]
+    found, waiting = set(), [ROOT / f"pipeline/stages/{stage}.py"]
     while waiting:
         path = waiting.pop()
         if path in found:
@@ -70,9 +70,9 @@ def test_a_stage_depends_on_just_the_code_that_it_imports(stage):
     alone = {f"cnn/{name.split('.')[1]}.py" for name in used if "." in name}
     needed |= alone if alone <= {"cnn/atomic.py", "cnn/checkpoint.py"} and "cnn" not in used else {"cnn"}
     deps = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"][stage]["deps"]
-    assert {dep for dep in deps if dep.startswith(("pipeline", "cnn")) and "/page/" not in dep} == needed
+    assert {dep for dep in deps if dep.startswith(("pipeline", "cnn")) and "/templates/" not in dep} == needed
     assert deps == sorted(deps)
-    others = {f"pipeline/{other}.py" for other in STAGES if other != stage}
+    others = {f"pipeline/stages/{other}.py" for other in STAGES if other != stage}
     assert not needed & others, "stages never import each other"
 
 
@@ -84,7 +84,7 @@ def test_arrays_have_the_shapes_that_signatures_promise():
     checker = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
     result = subprocess.run(
         [*command, f"--jaxtyping-packages=cnn,{checker}", *tests],
-        cwd=ROOT / "tests",
+        cwd=ROOT / "tests/cnn",
         capture_output=True,
         text=True,
     )

@@ -1,0 +1,287 @@
+"""`python -m pipeline explain`: one test image through the trained network and back, in numbers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+from cnn import SGD, BatchNorm, Layer, Residual, Sequential, cross_entropy, softmax_cross_entropy
+from cnn.gradient_check import numeric_gradient, relative_error
+from cnn.gradients import Examples, Loss, assigned
+from cnn.layers.layer import Shape
+from cnn.layers.sequential import count_parameters
+from cnn.parameter import Parameter
+from cnn.random import Stream, derive_rng
+from pipeline.artefacts.dataset import load_examples
+from pipeline.artefacts.trained import load_trained, probabilities_of
+from pipeline.config.architectures import gives_probabilities
+from pipeline.config.params import load_params
+from pipeline.errors import UserError
+
+SHADES = " .:-=+*#%@"  # from black to white
+COMPANIONS = 7  # images beside the explained one, where batch normalisation needs a batch
+STEPS = (1e-4, 1e-6, 1e-8)  # ε of difference quotients, see `compare`
+
+
+def explain(index: int) -> None:
+    """Print test image `index`, what the network says, and one training step on it, layer by layer."""
+    model, _, description = load_trained()
+    learning_rate = load_params().train.optimizer.sgd.learning_rate
+    test = load_examples("test", description)
+    count = len(test.images)
+    if not 0 <= index < count:
+        raise UserError(f"--index must be that of a test image, from 0 to {count - 1}; received {index}.")
+    loss = cross_entropy if gives_probabilities(model) else softmax_cross_entropy
+    probabilities = probabilities_of(model, model.predict(test.images[index : index + 1]))[0]
+    names = description["class_names"]
+
+    # Batch normalisation takes its statistics over a batch, and of one vector it makes zeros. So there the
+    # step is on some images more; what is shown of activations and dL/dx is of the explained one.
+    alone = not any(isinstance(layer, BatchNorm) for _, layer, _ in model.walk(description["image_shape"]))
+    batch = (index + np.arange(1 if alone else min(1 + COMPANIONS, count))) % count
+    step = TrainingStep(model, loss, Examples(test.images[batch], test.targets[batch]))
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    picture = draw(test.images[index] * description["deviation"] + description["mean"])
+    console.print(Panel.fit(picture, title=f"test image {index}"))
+    console.print(f"Its label: {names[test.targets[index].argmax()]}")
+    console.print(_prediction_table(probabilities, names))
+    others = "" if alone else f" and the {len(batch) - 1} after it (for batch normalisation)"
+    console.print(f"One training step, in float64, on this image{others}: loss {step.before:.6g}")
+    console.print(step.forward_table())
+    with threadpool_limits(1, user_api="blas"):  # for so small products more threads only wait
+        console.print(step.backward_table())
+    console.print(
+        "Each gradient is tried along a random direction v: analytic is Σ gradient · v, numeric "
+        "(L(+εv) − L(−εv)) / 2ε, from forward passes alone. An error above 1e-4 comes from a kink of ReLU or "
+        "max pooling, or from a gradient so small that L's rounding hides it. docs/mathematics.md derives "
+        "every row."
+    )
+    console.print(*step.sgd_table(learning_rate))
+
+
+class Watched(Layer):
+    """A layer that shows what goes through it, and lets its input be nudged."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.nudge: NDArray[np.float64] | float = 0.0  # added to x
+        self.x = self.y = self.grad_x = np.empty(0)
+
+    @property
+    def takes_rng(self) -> bool:
+        """Whether the layer does."""
+        return self.layer.takes_rng
+
+    def forward(
+        self, x: NDArray[Any], training: bool = True, rng: np.random.Generator | None = None
+    ) -> NDArray[Any]:
+        """The layer's, of x + nudge."""
+        random: dict[str, Any] = {"rng": rng} if self.takes_rng else {}
+        self.x = x + self.nudge
+        self.y = self.layer.forward(self.x, training, **random)
+        return self.y
+
+    def backward(self, grad_y: NDArray[Any]) -> NDArray[Any]:
+        """The layer's."""
+        self.grad_x = self.layer.backward(grad_y)
+        return self.grad_x
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The layer's."""
+        return self.layer.output_shape(input_shape)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """The layer's."""
+        return self.layer.parameters()
+
+    def walk(self, input_shape: Shape) -> Iterator[tuple[str, Layer, Shape]]:
+        """The layer's."""
+        return self.layer.walk(input_shape)
+
+
+def watch(layers: Sequence[Layer]) -> list[Layer]:
+    """The same layers, with the same parameters, each watched, and so are those inside them."""
+    watched: list[Layer] = []
+    for layer in layers:
+        if isinstance(layer, Sequential):
+            layer = Sequential(watch(layer.layers))
+        elif isinstance(layer, Residual):
+            shortcut = None if layer.shortcut is None else watch(layer.shortcut)
+            layer = Residual(watch(layer.layers), shortcut)
+        watched.append(Watched(layer))
+    return watched
+
+
+class TrainingStep:
+    """One step of gradient descent on a few images, whose first one is explained; all of it in float64.
+
+    Random layers draw the same numbers in every pass, so that the loss is a function of inputs and
+    parameters, and has a gradient. The parameters of `model` become float64, and are changed by `sgd_table`.
+    """
+
+    def __init__(self, model: Sequential, loss: Loss, examples: Examples) -> None:
+        for parameter in model.parameters().values():
+            parameter.value = parameter.value.astype(np.float64)
+        self._network = Sequential(watch(model.layers))
+        self._loss, self._targets = loss, examples.targets
+        self._images = examples.images.astype(np.float64)
+        self._rng = np.random.default_rng(0)  # of directions; any will do
+        self.parameters = self._network.parameters()
+
+        self.outputs = self._forward()
+        self.before, self.grad_outputs = loss(self.outputs, self._targets)
+        self._network.backward(self.grad_outputs)
+        # Later passes leave other numbers in the layers: keep those of this one.
+        self._layers = [
+            (name, layer, shape, layer.x, layer.y, layer.grad_x)
+            for name, layer, shape in self._network.walk(examples.images.shape[1:])
+            if isinstance(layer, Watched)
+        ]
+        self.gradients = {name: assigned(parameter.grad) for name, parameter in self.parameters.items()}
+
+    def _forward(self) -> NDArray[Any]:
+        return self._network.forward(self._images, rng=derive_rng(0, Stream.DROPOUT, 0, 0, 0))
+
+    def loss(self) -> float:
+        """That of the network as it is now."""
+        return self._loss(self._forward(), self._targets)[0]
+
+    def forward_table(self) -> Table:
+        """Layer by layer, first to last: what it is, and the range of its output for the explained image."""
+        table = _table("Forward", "layer", "output shape", "parameters", "min", "mean", "max")
+        image = self._images[0]
+        table.add_row("image", _by(image.shape), "", *_range(image))
+        for name, layer, shape, _, y, _ in self._layers:
+            inner = layer.layer
+            composite = isinstance(inner, Sequential | Residual)
+            title = f"{type(inner).__name__}:" if composite else repr(inner)
+            count = "" if composite else f"{count_parameters(inner):,}"
+            table.add_row(f"{name} {title}", _by(shape), count, *_range(y[0]))
+        return table
+
+    def backward_table(self) -> Table:
+        """Layer by layer, last to first: the norm of each gradient, and whether finite differences agree."""
+        table = _table("Backward", "layer", "gradient", "norm", "analytic", "numeric", "error")
+        rows = [("loss", "dL/dy", self.grad_outputs[0], self._check_outputs())]
+        for name, layer, _, x, _, grad_x in reversed(self._layers):
+            title = f"{name} {type(layer.layer).__name__}"
+            if not isinstance(layer.layer, Sequential | Residual):
+                for part in layer.parameters():
+                    gradient = self.gradients[f"{name}.{part}"]
+                    check = self._check_parameter(f"{name}.{part}")
+                    rows.append((title, f"dL/d{part}", gradient, check))
+            rows.append((title, "dL/dx", grad_x[0], self._check_input(layer, x, grad_x)))
+        for title, what, gradient, (analytic, numeric, error) in rows:
+            norm = f"{np.linalg.norm(gradient):.2e}"
+            table.add_row(title, what, norm, f"{analytic:.4e}", f"{numeric:.4e}", f"{error:.0e}")
+        return table
+
+    def sgd_table(self, learning_rate: float) -> tuple[Table, str]:
+        """What a step of plain gradient descent changes, and a sentence on the loss; the step is made."""
+        table = _table("One step of SGD", "parameter", "shape", "norm", "change", "largest")
+        for name, gradient in self.gradients.items():
+            self.parameters[name].grad = gradient
+            change = learning_rate * np.abs(gradient)
+            norms = (np.linalg.norm(self.parameters[name].value), np.linalg.norm(change), change.max())
+            table.add_row(name, _by(gradient.shape), *(f"{norm:.3g}" for norm in norms))
+        SGD(self.parameters, learning_rate).step()
+        squares = sum(float(np.square(gradient).sum()) for gradient in self.gradients.values())
+        return table, (
+            f"θ = θ − {learning_rate:g} · dL/dθ. The loss goes from {self.before:.6g} to {self.loss():.6g}; "
+            f"the slope alone promises −{learning_rate:g} · Σ (dL/dθ)² = {-learning_rate * squares:.3g}."
+        )
+
+    def _check_outputs(self) -> tuple[float, float, float]:
+        v = np.zeros_like(self.outputs)
+        v[0] = self._rng.standard_normal(v[0].shape)
+        return compare(
+            lambda t: self._loss(self.outputs + t * v, self._targets)[0], float((self.grad_outputs * v).sum())
+        )
+
+    def _check_parameter(self, name: str) -> tuple[float, float, float]:
+        value = self.parameters[name].value
+        before, v = value.copy(), self._rng.standard_normal(value.shape)
+
+        def loss_at(t: float) -> float:
+            value[...] = before + t * v
+            return self.loss()
+
+        result = compare(loss_at, float((self.gradients[name] * v).sum()))
+        value[...] = before
+        return result
+
+    def _check_input(
+        self, layer: Watched, x: NDArray[Any], grad_x: NDArray[Any]
+    ) -> tuple[float, float, float]:
+        """Of the explained image alone.
+
+        Its blank parts make equal numbers, of which the maximum has no derivative. So equal numbers of a
+        channel are nudged alike, and near ones nearly so: v = sin(a·x + b), a and b drawn for each channel.
+        """
+        a, b = self._rng.uniform(1, 2, x.shape[-1]), self._rng.uniform(0, 2 * np.pi, x.shape[-1])
+        v = np.zeros_like(x)
+        v[0] = np.sin(a * x[0] / (np.abs(x[0]).max() or 1.0) + b)
+
+        def loss_at(t: float) -> float:
+            layer.nudge = t * v
+            return self.loss()
+
+        result = compare(loss_at, float((grad_x * v).sum()))
+        layer.nudge = 0.0
+        return result
+
+
+def compare(loss_at: Callable[[float], float], analytic: float) -> tuple[float, float, float]:
+    """(analytic, numeric, relative error) for dL/dt at t = 0, where L = loss_at(t).
+
+    Of several widths of the difference quotient, that which agrees best: wide ones may reach over a kink,
+    narrow ones drown in rounding errors, and none makes a wrong derivative right.
+    """
+    t = np.zeros(())
+    quotients = [numeric_gradient(lambda: loss_at(float(t)), t, step) for step in STEPS]
+    # Relative to the analytic one, since a quotient may be 0 where rounding has swallowed the difference.
+    error, numeric = min((relative_error(q, np.array(analytic)), float(q)) for q in quotients)
+    return analytic, numeric, error
+
+
+def draw(pixels: NDArray[Any]) -> str:
+    """An image (h, w, c), black 0 and white 1, as text: two characters for each pixel."""
+    levels = np.rint(pixels.mean(axis=2).clip(0, 1) * (len(SHADES) - 1)).astype(int)
+    return "\n".join("".join(2 * SHADES[level] for level in row) for row in levels)
+
+
+def _prediction_table(probabilities: NDArray[Any], names: Sequence[str]) -> Table:
+    table = _table("Prediction", "class", "probability")
+    for best in np.argsort(-probabilities, kind="stable")[:5]:
+        table.add_row(names[best], f"{probabilities[best]:.4%}")
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    """An empty table, the first column of which is text and the others numbers."""
+    table = Table(
+        title=f"\n{title}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _range(y: NDArray[Any]) -> list[str]:
+    """Smallest, mean and largest."""
+    return [f"{value:.4g}" for value in (y.min(), y.mean(), y.max())]
+
+
+def _by(shape: Shape) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,254 @@
+"use strict";
+// The network, forward only: what cnn/layers computes with training=False, in the browser.
+//
+// It runs in a worker, so that drawing never waits for it. An activation is a Float32Array in the order
+// (row, column, channel), the channel fastest, as in NumPy. Sums are taken in double precision, and rounded
+// to float32 once for each layer. A layer is what pipeline/apps/playground.py describes: its type, its output's
+// shape, its options, its arrays by name and its children.
+
+// ---- sliding windows ------------------------------------------------------------------------------------
+
+// Calls visit(place, tap, row, column) for each window and each of its pixels:
+//     place = p·out_w + q,    tap = i·kernel_w + j
+//     row = p·stride_h + i·dilation_h − top,    column = q·stride_w + j·dilation_w − left
+// Rows and columns outside of the image are in the padding, or beyond it (ceil_mode).
+function slide(layer, visit) {
+  const [outHeight, outWidth] = layer.shape;
+  const [kernelHeight, kernelWidth] = layer.kernel_size;
+  const [strideHeight, strideWidth] = layer.stride;
+  const [dilationHeight, dilationWidth] = layer.dilation;
+  const [[top], [left]] = layer.pads;
+  for (let p = 0; p < outHeight; p++) {
+    for (let q = 0; q < outWidth; q++) {
+      for (let i = 0; i < kernelHeight; i++) {
+        for (let j = 0; j < kernelWidth; j++) {
+          const row = p * strideHeight + i * dilationHeight - top;
+          const column = q * strideWidth + j * dilationWidth - left;
+          visit(p * outWidth + q, i * kernelWidth + j, row, column);
+        }
+      }
+    }
+  }
+}
+
+// y[p, q, o] = bias[o] + Σ_{i, j, c} x[row, column, c] · kernel[i, j, c, o], where the padding is 0.
+// With groups, c runs over the part of the channels that o belongs to.
+function conv2d(layer, x, [height, width, channels]) {
+  const { kernel, bias } = layer.arrays;
+  const out = layer.shape[2];
+  const inGroup = channels / layer.groups;
+  const outGroup = out / layer.groups;
+  const sums = new Float64Array(layer.shape[0] * layer.shape[1] * out);
+  slide(layer, (place, tap, row, column) => {
+    if (row < 0 || row >= height || column < 0 || column >= width) return;
+    const pixel = (row * width + column) * channels;
+    for (let c = 0; c < channels; c++) {
+      const value = x[pixel + c];
+      if (value === 0) continue; // much of a drawing is empty, and of what ReLU leaves
+      const group = Math.floor(c / inGroup);
+      const first = (tap * inGroup + c - group * inGroup) * out + group * outGroup;
+      const to = place * out + group * outGroup;
+      for (let o = 0; o < outGroup; o++) sums[to + o] += value * kernel[first + o];
+    }
+  });
+  if (bias) for (let k = 0; k < sums.length; k++) sums[k] += bias[k % out];
+  return new Float32Array(sums);
+}
+
+// y[p, q, c] = max_{i, j} x[row, column, c], where the padding is −∞.
+function maxPool2d(layer, x, [height, width, channels]) {
+  const y = new Float32Array(layer.shape[0] * layer.shape[1] * channels).fill(-Infinity);
+  slide(layer, (place, tap, row, column) => {
+    if (row < 0 || row >= height || column < 0 || column >= width) return;
+    const pixel = (row * width + column) * channels;
+    for (let c = 0; c < channels; c++) {
+      y[place * channels + c] = Math.max(y[place * channels + c], x[pixel + c]);
+    }
+  });
+  return y;
+}
+
+// y[p, q, c] = 1/count · Σ_{i, j} x[row, column, c], where the padding is 0, and counts if count_include_pad;
+// what ceil_mode adds beyond it never does.
+function avgPool2d(layer, x, [height, width, channels]) {
+  const [[top, bottom], [left, right]] = layer.count_include_pad ? layer.pads : [[0, 0], [0, 0]];
+  const places = layer.shape[0] * layer.shape[1];
+  const sums = new Float64Array(places * channels);
+  const counts = new Float64Array(places);
+  slide(layer, (place, tap, row, column) => {
+    if (row >= -top && row < height + bottom && column >= -left && column < width + right) counts[place]++;
+    if (row < 0 || row >= height || column < 0 || column >= width) return;
+    const pixel = (row * width + column) * channels;
+    for (let c = 0; c < channels; c++) sums[place * channels + c] += x[pixel + c];
+  });
+  return Float32Array.from(sums, (sum, k) => sum / counts[Math.floor(k / channels)]);
+}
+
+// y[c] = 1/(h·w) · Σ_{p, q} x[p, q, c]
+function globalAvgPool2d(layer, x, [height, width, channels]) {
+  const sums = new Float64Array(channels);
+  x.forEach((value, k) => (sums[k % channels] += value));
+  return Float32Array.from(sums, (sum) => sum / (height * width));
+}
+
+// y[c] = max_{p, q} x[p, q, c]
+function globalMaxPool2d(layer, x, [, , channels]) {
+  const y = new Float32Array(channels).fill(-Infinity);
+  x.forEach((value, k) => (y[k % channels] = Math.max(y[k % channels], value)));
+  return y;
+}
+
+// ---- vectors and normalisation --------------------------------------------------------------------------
+
+// y[o] = bias[o] + Σ_i x[i] · weight[i, o]
+function dense(layer, x) {
+  const { weight, bias } = layer.arrays;
+  const [out] = layer.shape;
+  const sums = Float64Array.from(bias ?? new Float32Array(out));
+  for (let i = 0; i < x.length; i++) {
+    if (x[i] === 0) continue;
+    for (let o = 0; o < out; o++) sums[o] += x[i] * weight[i * out + o];
+  }
+  return new Float32Array(sums);
+}
+
+// y = gamma · (x − mean) / sqrt(var + epsilon) + beta for each channel, with the running statistics.
+function batchNorm(layer, x) {
+  const { gamma, beta, running_mean: mean, running_var: variance } = layer.arrays;
+  const scale = Float64Array.from(gamma, (g, c) => g / Math.sqrt(variance[c] + layer.epsilon));
+  const channels = gamma.length;
+  return x.map((value, k) => (value - mean[k % channels]) * scale[k % channels] + beta[k % channels]);
+}
+
+// y = gamma · (x − μ) / sqrt(σ² + epsilon) + beta, with mean and variance over the channels of each pixel.
+function layerNorm(layer, x) {
+  const { gamma, beta } = layer.arrays;
+  return alongLastAxis(layer, x, (pixel) => {
+    const mean = pixel.reduce((sum, value) => sum + value, 0) / pixel.length;
+    const variance = pixel.reduce((sum, value) => sum + (value - mean) ** 2, 0) / pixel.length;
+    const deviation = Math.sqrt(variance + layer.epsilon);
+    return pixel.map((value, c) => (gamma[c] * (value - mean)) / deviation + beta[c]);
+  });
+}
+
+// log p_i = x_i − m − log Σ_j exp(x_j − m), with m = max x, so that no exponential is larger than 1.
+function logSoftmax(x) {
+  const largest = x.reduce((a, b) => Math.max(a, b));
+  const rest = Math.log(x.reduce((sum, value) => sum + Math.exp(value - largest), 0));
+  return x.map((value) => value - largest - rest);
+}
+
+// p_i = exp(x_i) / Σ_j exp(x_j)
+function softmax(x) {
+  return logSoftmax(x).map(Math.exp);
+}
+
+// f of each vector along the last axis, in double precision.
+function alongLastAxis(layer, x, f) {
+  const length = layer.shape.at(-1);
+  const y = new Float32Array(x.length);
+  for (let k = 0; k < x.length; k += length) y.set(f(Float64Array.from(x.subarray(k, k + length))), k);
+  return y;
+}
+
+// ---- activations, number by number ----------------------------------------------------------------------
+
+// σ(x) = 1 / (1 + exp(−x)); where exp overflows to ∞, that is 0, as it should be.
+function sigmoid(x) {
+  return 1 / (1 + Math.exp(-x));
+}
+
+// erf(z) = 2/√π · exp(−z²) · Σ_n 2ⁿ·z^(2n+1) / (1·3·5 … (2n+1))
+// All terms have the sign of z, so nothing cancels. Beyond 6, erf is ±1 to the last bit.
+// Source: Abramowitz & Stegun, "Handbook of mathematical functions" (1964), equation 7.1.6.
+function erf(z) {
+  if (Math.abs(z) > 6) return Math.sign(z);
+  let term = z;
+  let sum = z;
+  for (let n = 1; Math.abs(term) > 1e-17 * Math.abs(sum); n++) {
+    term *= (2 * z * z) / (2 * n + 1);
+    sum += term;
+  }
+  return (2 / Math.sqrt(Math.PI)) * Math.exp(-z * z) * sum;
+}
+
+// x·Φ(x), with Φ(x) = ½·(1 + erf(x / √2)), or ½·(1 + tanh(√(2/π)·(x + 0.044715·x³)))
+function gelu(x, approximate) {
+  const inner = Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3);
+  return (x / 2) * (1 + (approximate ? Math.tanh(inner) : erf(x * Math.SQRT1_2)));
+}
+
+const identity = (layer, x) => x;
+const elementwise = (f) => (layer, x) => x.map((value) => f(value, layer));
+
+// ---- the layers by their names in architectures.yaml ----------------------------------------------------
+
+// Each is a function of (layer, x, shape of x).
+const LAYERS = {
+  avg_pool2d: avgPool2d,
+  batch_norm: batchNorm,
+  conv2d,
+  dense,
+  dropout: identity, // drops in training only
+  elu: elementwise((x, { alpha }) => (x > 0 ? x : alpha * Math.expm1(x))),
+  flatten: identity, // the order of the numbers is the same
+  gelu: elementwise((x, { approximate }) => gelu(x, approximate)),
+  global_avg_pool2d: globalAvgPool2d,
+  global_max_pool2d: globalMaxPool2d,
+  layer_norm: layerNorm,
+  leaky_relu: elementwise((x, { slope }) => Math.max(x, slope * x)),
+  log_softmax: (layer, x) => alongLastAxis(layer, x, logSoftmax),
+  max_pool2d: maxPool2d,
+  relu: elementwise((x) => Math.max(x, 0)),
+  sigmoid: elementwise(sigmoid),
+  silu: elementwise((x) => x * sigmoid(x)),
+  softmax: (layer, x) => alongLastAxis(layer, x, softmax),
+  spatial_dropout: identity,
+  tanh: elementwise(Math.tanh),
+
+  // f_last(… f_1(f_0(x)))
+  sequential(layer, x, shape, outputs) {
+    for (const child of layer.children) {
+      x = forward(child, x, shape, outputs);
+      shape = child.shape;
+    }
+    return x;
+  },
+
+  // layers(x) + shortcut(x); a shortcut without layers is the identity
+  residual(layer, x, shape, outputs) {
+    const [layers, shortcut] = layer.children.map((child) => forward(child, x, shape, outputs));
+    return layers.map((value, k) => value + shortcut[k]);
+  },
+};
+
+// The layer's output; it and those of the layers inside are put into `outputs` by the layers' names.
+function forward(layer, x, shape, outputs) {
+  return (outputs[layer.name] = LAYERS[layer.type](layer, x, shape, outputs));
+}
+
+// Puts in the place of each array's position its numbers.
+function attachArrays(layer, weights) {
+  for (const [name, { start, length }] of Object.entries(layer.arrays ?? {})) {
+    layer.arrays[name] = weights.subarray(start, start + length);
+  }
+  for (const child of layer.children) attachArrays(child, weights);
+}
+
+// ---- the worker's messages ------------------------------------------------------------------------------
+
+// First {network, weights, shape}; then {id, pixels, all}, each answered by {id, outputs, milliseconds}: the
+// outputs of all layers by name, or, without `all`, only the last one's, whose name is "".
+let model;
+self.onmessage = ({ data }) => {
+  if (data.network) {
+    model = data;
+    attachArrays(model.network, model.weights);
+    return;
+  }
+  const start = performance.now();
+  const outputs = {};
+  const y = forward(model.network, data.pixels, model.shape, outputs);
+  const milliseconds = performance.now() - start;
+  self.postMessage({ id: data.id, outputs: data.all ? outputs : { "": y }, milliseconds });
+};

@@ -1,0 +1,133 @@
+"""What `make run` does: the whole pipeline, and a summary of what came out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.artefacts.trained import load_metrics
+from pipeline.config.architectures import build_chosen
+from pipeline.config.methods import make_loss
+from pipeline.config.params import load_params
+from pipeline.data.catalogue import DATASETS, REFERENCE_ACCURACY
+from pipeline.errors import StoppedError, UserError
+from pipeline.paths import CLASSIFICATION_REPORT, METRICS, REPORT
+from pipeline.stages.fetch import MIRROR_VARIABLE, NOTE_VARIABLE
+
+
+def run() -> None:
+    """Check params.yaml and the network, run the pipeline, sum it up."""
+    params = load_params()
+    dataset = DATASETS[params.data.dataset]
+    build_chosen(params, dataset.image_shape, len(dataset.class_names))
+    make_loss(params.train.loss, len(dataset.class_names))
+    check_git()
+    mend_dvc()
+    try:
+        code, fell_back = _run_stages(params.data.dataset)
+    except KeyboardInterrupt:
+        raise StoppedError("Stopped. To go on: make run", signal.SIGINT) from None
+    if code != 0:
+        raise UserError("The pipeline stopped; the reason stands above.")
+    _print_summary(fell_back)
+
+
+def _run_stages(dataset: str) -> tuple[int, bool]:
+    """Run DVC, and again on the digits if no source has MNIST: (its exit code, whether it fell back).
+
+    DVC ends with the same code whatever a stage ends with; so the fetch stage leaves a note.
+    """
+    with TemporaryDirectory() as folder:
+        note = Path(folder) / "no_source"
+        code = dvc("repro", folder=Path(), **{NOTE_VARIABLE: str(note)})
+        no_source = note.exists()
+    if not no_source or dataset != "mnist":
+        return code, False
+    print(
+        "\nMNIST could not be fetched, for the reasons above. So that there is something to see, this\n"
+        "run is on the small digits that come with scikit-learn: dvc exp run -S data.dataset=digits\n",
+        flush=True,
+    )
+    return dvc("exp", "run", "-S", "data.dataset=digits"), True
+
+
+def dvc(*arguments: str, folder: Path = Path(), **variables: str) -> int:
+    """Run DVC with this Python first on the path, so that its stages run on the same; its exit code.
+
+    Ctrl-C reaches DVC and its stage, too; KeyboardInterrupt is raised when they have ended in their own way.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    interrupted = False
+    with subprocess.Popen(
+        [sys.executable, "-m", "dvc", *arguments], cwd=folder, env=os.environ | variables | {"PATH": path}
+    ) as process:
+        while process.returncode is None:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                interrupted = True
+    if interrupted:
+        raise KeyboardInterrupt
+    return process.returncode
+
+
+def mend_dvc() -> None:
+    """Remove DVC's list of locks if it is no JSON, and an empty dvc.lock.
+
+    DVC was killed while it wrote them in place, and would not run with them. Without dvc.lock it finds the
+    results of earlier runs in its cache.
+    """
+    locks, recorded = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
+    try:
+        json.loads(locks.read_bytes())
+    except ValueError:
+        locks.unlink()
+    except OSError:  # there is none
+        pass
+    if recorded.is_file() and not recorded.read_bytes().strip():
+        recorded.unlink()
+
+
+def check_git() -> None:
+    """UserError unless this folder is in a Git repository with a commit."""
+    try:
+        result = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True)
+    except FileNotFoundError:
+        raise UserError("Git is not installed; DVC needs it.") from None
+    if result.returncode != 0:
+        raise UserError(
+            "DVC's experiments need a Git repository with a commit, and this folder is none. Clone the "
+            "project instead of downloading it, or: git init && git add . && git commit -m start"
+        )
+
+
+def _print_summary(fell_back: bool) -> None:
+    metrics = load_metrics()
+    dataset, test = metrics["dataset"], metrics["test"]
+    table = Table(show_header=False, title="Result", title_justify="left")
+    table.add_row("dataset", DATASETS[dataset].title)
+    if fell_back:
+        table.add_row("why", "MNIST could not be fetched")
+    table.add_row(
+        "network", f"{metrics['model']['architecture']}, {metrics['model']['parameters']:,} parameters"
+    )
+    table.add_row("test accuracy", f"{test['accuracy']:.2%} of {test['examples']:,} images")
+    table.add_row("", f"(confidence interval {test['accuracy_low']:.2%} to {test['accuracy_high']:.2%})")
+    if dataset == "mnist":
+        table.add_row("for comparison", f"{REFERENCE_ACCURACY:.2%}, a published NumPy CNN after 10 epochs")
+    table.add_row("look at", f"{REPORT}")
+    table.add_row("numbers", f"{METRICS}\n{CLASSIFICATION_REPORT}")
+    Console(markup=False).print(table, highlight=False)
+    print("Try next:\n    source .venv/bin/activate")
+    if fell_back:
+        print(f"    export {MIRROR_VARIABLE}=…       # a folder or URL that holds mnist/…-ubyte.gz")
+    if dataset == "digits":
+        print("    dvc exp run -S data.dataset=mnist    # params.yaml now says digits; this changes it back")
+    else:
+        print("    dvc exp run -S model.architecture=sample\n    dvc exp show --only-changed")

@@ -1,0 +1,168 @@
+"""`python -m pipeline verify`: whether the recorded results come out again, byte for byte."""
+
+import json
+import os
+import signal
+import subprocess
+from hashlib import md5
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from pipeline.apps.run import check_git, dvc
+from pipeline.config.params import load_params
+from pipeline.config.yaml_files import read_mapping
+from pipeline.data.catalogue import DATASETS
+from pipeline.errors import StoppedError, UserError
+from pipeline.paths import ENVIRONMENT, PARAMS, RAW
+from pipeline.stages.fetch import MIRROR_VARIABLE, SHARED_FOLDER
+
+LOCK = Path("dvc.lock")
+Lock = dict[str, dict[str, Any]]
+
+
+def verify() -> None:
+    """Rerun the last commit's pipeline in a temporary clone, and compare each output with its dvc.lock."""
+    check_git()
+    if _git("status", "--porcelain"):
+        print("note: What is not committed is left out: the last commit is verified.")
+    with TemporaryDirectory() as folder:
+        _git("clone", "--quiet", _git("rev-parse", "--show-toplevel"), f"{folder}/clone")
+        clone = Path(folder, "clone", _git("rev-parse", "--show-prefix"))
+        recorded = read_lock(clone)
+        problems = compare_committed(recorded, Path.cwd(), clone)
+        mirror = find_mirror(load_params(clone / PARAMS).data.dataset)
+        (clone / LOCK).unlink()  # what the new one holds has run in the clone
+        (clone / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n")  # shared with nobody
+        print("What follows is of a temporary clone, in which the last commit is run.", flush=True)
+        variables = {MIRROR_VARIABLE: mirror} if mirror else {}
+        try:
+            code = dvc("repro", "--force", folder=clone, **variables)
+        except KeyboardInterrupt:
+            raise StoppedError("Stopped. Nothing has changed outside of that clone.", signal.SIGINT) from None
+        if code != 0:
+            raise UserError(
+                "\n".join(["The pipeline stopped in the clone; the reason stands above.", *problems])
+            )
+        problems += compare(recorded, read_lock(clone), Path.cwd(), clone)
+    if problems:
+        raise UserError("\n".join(["Not every byte is as dvc.lock records it.", *problems]))
+    print("Every byte is as dvc.lock records it.")
+
+
+def read_lock(folder: Path) -> Lock:
+    """The stages of a dvc.lock."""
+    if not (folder / LOCK).exists():
+        raise UserError("The last commit has no dvc.lock. Make one, and commit it: dvc repro")
+    content = read_mapping(folder / LOCK)
+    stages = content.get("stages")
+    if not isinstance(stages, dict):
+        raise UserError(
+            "dvc.lock must hold the key stages, and there what each read and wrote; the last commit's holds: "
+            f"{', '.join(map(str, content)) or 'nothing'}. Make a new one, and commit it: "
+            "rm dvc.lock && dvc repro"
+        )
+    return stages
+
+
+def compare_committed(recorded: Lock, project: Path, clone: Path) -> list[str]:
+    """Outputs kept in Git that are not as dvc.lock records them, in a clone in which nothing has run."""
+    return [
+        f"- {path} as committed is not the file that dvc.lock records: its MD5 is {committed[:8]}, not "
+        f"{digest[:8]}. One of them is of another run. Run dvc repro, and commit what it changes."
+        for stage in recorded.values()
+        for path, digest in _files(stage, project).items()
+        if (clone / path).is_file()
+        and (committed := md5((clone / path).read_bytes(), usedforsecurity=False).hexdigest()) != digest
+    ]
+
+
+def find_mirror(name: str) -> str | None:
+    """The first folder here that has all of the dataset's files; absolute, for a fetch in another folder."""
+    for folder in (RAW, Path(os.environ.get(MIRROR_VARIABLE, "")), SHARED_FOLDER):
+        if all((folder / name / file.name).is_file() for file in DATASETS[name].files):
+            return str(folder.resolve())
+    return None
+
+
+def compare(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str]:
+    """Print a table of all outputs; what differs, and what may explain it."""
+    file = Column("file", overflow="fold")
+    table = Table("stage", file, "recorded", "now", "", title="Verification", title_justify="left")
+    differ = False
+    for stage in rerun:
+        before = _files(recorded.get(stage, {}), project)
+        now = _files(rerun[stage], clone)
+        if before.keys() != now.keys():  # what a folder held is known where its list is in DVC's cache
+            before, now = (_outputs(lock.get(stage, {})) for lock in (recorded, rerun))
+        for name in sorted(before.keys() | now.keys()):
+            same = before.get(name) == now.get(name)
+            differ |= not same
+            digests = (digests.get(name, "none")[:8] for digests in (before, now))
+            table.add_row(stage, name, *digests, "same" if same else "DIFFERENT")
+    Console(markup=False).print(table, highlight=False)
+    return _explanations(recorded, rerun, project, clone) if differ else []
+
+
+def _explanations(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str]:
+    outputs = {name for stage in rerun.values() for name in _outputs(stage)}
+    found = [
+        f"- {dep['path']} is not as it was when {stage} ran: dvc.lock belongs to other code. "
+        "Run dvc repro, and commit what it changes."
+        for stage in rerun
+        for dep in rerun[stage].get("deps", [])
+        if dep["path"] not in outputs and dep not in recorded.get(stage, {}).get("deps", [])
+    ]
+    found += [
+        f"- The params of {stage} are not those of dvc.lock. Run dvc repro, and commit what it changes."
+        for stage in rerun
+        if rerun[stage].get("params") != recorded.get(stage, {}).get("params")
+    ]
+    old, new = _environment(recorded, project), _environment(rerun, clone)
+    if old is None:
+        found.append(f"- {ENVIRONMENT} of the recorded run is not in .dvc/cache here: it is not known.")
+    elif new is not None:
+        found += [
+            f"- {key}: recorded {old.get(key)}, here {new.get(key)}. Other versions and other processors may "
+            "round otherwise; the same ones give the same bytes."
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
+    return found or ["- Code, params and environment are as recorded: this should not be. Please report it."]
+
+
+def _environment(lock: Lock, folder: Path) -> dict[str, Any] | None:
+    digest = _files(lock.get("train", {}), folder).get(str(ENVIRONMENT))
+    content = None if digest is None else _cached(digest, folder)
+    return None if content is None else json.loads(content)
+
+
+def _outputs(stage: dict[str, Any]) -> dict[str, str]:
+    """The outputs' paths, and their MD5 as DVC has it."""
+    return {out["path"]: out["md5"] for out in stage.get("outs", [])}
+
+
+def _files(stage: dict[str, Any], folder: Path) -> dict[str, str]:
+    """The same file by file, where the lists of folders are in the DVC cache of `folder`."""
+    files = {}
+    for path, digest in _outputs(stage).items():
+        listed = _cached(digest, folder) if digest.endswith(".dir") else None
+        if listed is None:
+            files[path] = digest
+        else:
+            files |= {f"{path}/{entry['relpath']}": entry["md5"] for entry in json.loads(listed)}
+    return files
+
+
+def _cached(digest: str, folder: Path) -> bytes | None:
+    path = folder / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+    return path.read_bytes() if path.exists() else None
+
+
+def _git(*arguments: str) -> str:
+    """What Git prints."""
+    result = subprocess.run(["git", *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    return result.stdout.removesuffix("\n")

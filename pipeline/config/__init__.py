@@ -1,0 +1,1 @@
+"""What a run does: params.yaml and architectures.yaml, read and checked."""

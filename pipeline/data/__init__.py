@@ -1,0 +1,1 @@
+"""The datasets: which there are, where their files come from, and how those are read."""

@@ -1,0 +1,1 @@
+"""Pictures and texts about a trained network."""

@@ -1,0 +1,1 @@
+"""What dvc.yaml runs: fetch -> preprocess -> train -> evaluate -> report."""

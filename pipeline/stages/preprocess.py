@@ -1,0 +1,85 @@
+"""The preprocess stage: from the dataset's own files to arrays that training can map into memory."""
+
+import json
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from cnn.atomic import write_array, write_text
+from pipeline.config.params import Data, load_params
+from pipeline.data.catalogue import DATASETS
+from pipeline.data.raw import load_raw
+from pipeline.errors import UserError
+from pipeline.paths import DATASET, PROCESSED, RAW
+
+
+def preprocess() -> None:
+    """Write images (n, 28, 28, 1) and one-hot targets (n, classes), float32, for train, validation and test.
+
+    Pixels are scaled to [0, 1]; with `data.standardize`, the mean of the training images is then
+    subtracted and the result divided by their standard deviation, both one number for all pixels.
+    """
+    params = load_params()
+    name = params.data.dataset
+    dataset = DATASETS[name]
+    raw = load_raw(name, RAW / name)
+    train, validation = split(raw.train_labels, params.data, params.seed)
+
+    mean, deviation = 0.0, 1.0
+    if params.data.standardize:
+        pixels = scale(raw.train_images[train])
+        mean, deviation = float(pixels.mean(dtype=np.float64)), float(pixels.std(dtype=np.float64))
+
+    parts = {
+        "train": (raw.train_images[train], raw.train_labels[train]),
+        "validation": (raw.train_images[validation], raw.train_labels[validation]),
+        "test": (raw.test_images, raw.test_labels),
+    }
+    for part, (images, labels) in parts.items():
+        write_array(PROCESSED / f"{part}_images.npy", (scale(images) - mean) / deviation)
+        write_array(PROCESSED / f"{part}_targets.npy", one_hot(labels, len(dataset.class_names)))
+    description = {
+        "dataset": name,
+        "class_names": dataset.class_names,
+        "image_shape": dataset.image_shape,
+        "mean": mean,
+        "deviation": deviation,
+        "examples": {part: len(labels) for part, (_, labels) in parts.items()},
+    }
+    write_text(DATASET, json.dumps(description, indent=2) + "\n")
+    print(
+        ", ".join(f"{part} {len(labels):,}" for part, (_, labels) in parts.items()), f"images in {PROCESSED}."
+    )
+
+
+def split(labels: NDArray[np.uint8], data: Data, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(train, validation): indices into `labels`, apart from each other, with all classes in proportion.
+
+    A fractional `validation_size` is a fraction of all labels, rounded, whatever `train_size` is.
+    """
+    validation_size = data.validation_size
+    count = validation_size if isinstance(validation_size, int) else round(validation_size * len(labels))
+    train_size = len(labels) - count if data.train_size is None else data.train_size
+    classes = len(np.unique(labels))
+    if min(train_size, count) < classes or train_size + count > len(labels):
+        raise UserError(
+            f"The {len(labels):,} training images of {data.dataset} cannot be split into {train_size:,} for "
+            f"training and {count:,} for validation: each part needs at least one image of each of the "
+            f"{classes} classes, and both together no more than there are.\n"
+            "In params.yaml: data.train_size and data.validation_size."
+        )
+    train, validation = train_test_split(
+        np.arange(len(labels)), train_size=train_size, test_size=count, stratify=labels, random_state=seed
+    )
+    return np.sort(train), np.sort(validation)
+
+
+def scale(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Bytes (n, h, w) to float32 in [0, 1] with a channel axis, (n, h, w, 1)."""
+    return images[..., np.newaxis].astype(np.float32) / np.float32(255)
+
+
+def one_hot(labels: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
+    """Row n has a 1 in column labels[n], and 0 elsewhere."""
+    return np.eye(classes, dtype=np.float32)[labels]

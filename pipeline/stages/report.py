@@ -1,0 +1,203 @@
+"""The report stage: everything about a trained network on one page, the same as PNGs, and a model card."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix
+from threadpoolctl import threadpool_limits
+
+from cnn import Examples, Sequential
+from cnn.atomic import write_text
+from cnn.inspection import activations, kernels, occlusion
+from cnn.parallel import Workers
+from pipeline.artefacts.dataset import load_examples
+from pipeline.artefacts.trained import (
+    Predictions,
+    load_history,
+    load_metrics,
+    load_predictions,
+    load_statistics,
+    load_trained,
+    probabilities_of,
+)
+from pipeline.config.params import load_params
+from pipeline.cores import count_cores
+from pipeline.errors import UserError
+from pipeline.paths import FIGURES, MODEL_CARD, PREDICTIONS, REPORT
+from pipeline.report import figures
+from pipeline.report.calibration import calibration_bins
+from pipeline.report.figures import save_figure
+from pipeline.report.model_card import model_card
+from pipeline.report.page import Example, Findings, build
+
+WRONG, HARD = 20, 10  # images shown
+MAPS = 12  # of a layer; the first ones
+KERNELS = (4, 16)  # shown of a convolution: input channels, output channels
+SHOWN = 0  # the test image that is followed through the layers
+
+
+def report() -> None:
+    """Write report.html, model_card.md and the figures to reports/."""
+    params = load_params()
+    model, metadata, description = load_trained()
+    names: list[str] = description["class_names"]
+    metrics, history, statistics = load_metrics(), load_history(), load_statistics()
+    predictions = load_predictions(names)
+    test = load_examples("test", description)
+    if not np.array_equal(predictions.actual, test.targets.argmax(axis=1)):
+        raise UserError(
+            f"{PREDICTIONS} does not belong to data/processed. Bring them together with: dvc repro"
+        )
+    matrix = confusion_matrix(predictions.actual, predictions.predicted, labels=range(len(names)))
+    bins = calibration_bins(predictions.probability, predictions.actual == predictions.predicted)
+
+    with threadpool_limits(1, user_api="blas"), Workers(model, count_cores()) as workers:
+
+        def predict(images: NDArray[np.float32]) -> NDArray[np.float32]:
+            return probabilities_of(model, workers.predict(images))
+
+        wrong, hard = select(predictions, test, predict)
+        arguments = [
+            occlude(example, predict, description)
+            for example in one_of_each_class(predictions, test, predict)
+        ]
+        (followed,) = _examples(np.array([SHOWN]), predictions, test, predict)
+        maps = feature_maps(model, followed.image)
+    filters = kernel_tiles(model)
+    title = f"{description['dataset']}, {metadata['architecture']}"
+    accuracy = metrics["test"]["accuracy"]
+    drawn = {
+        "confusion_matrix": figures.confusion_matrix_figure(
+            matrix, names, f"{title}: test accuracy {accuracy:.2%} of {len(test.images):,} images"
+        ),
+        "training_curves": figures.training_curves_figure(history),
+        "calibration": figures.calibration_figure(bins),
+        "statistics": figures.statistics_figure(statistics),
+        "misclassified": figures.tiles_figure(
+            [
+                ("", [(_caption(e, names), e.image[..., 0]) for e in wrong[start : start + 10]])
+                for start in range(0, max(len(wrong), 1), 10)
+            ],
+            ["gray"] * -(-max(len(wrong), 1) // 10),
+        ),
+        "feature_maps": figures.tiles_figure(maps, ["gray"] * len(maps)),
+        "occlusion": figures.tiles_figure(
+            [
+                ("image", [(names[e.actual], e.image[..., 0]) for e, _ in arguments]),
+                ("for, against", [("", heat / (np.abs(heat).max() or 1)) for _, heat in arguments]),
+            ],
+            ["gray", figures.DIVERGING],
+        ),
+        "filters": figures.tiles_figure(
+            filters or [("no kernel", [])], [figures.DIVERGING] * max(len(filters), 1)
+        ),
+    }
+    for name, figure in drawn.items():
+        save_figure(figure, FIGURES / f"{name}.png")
+    write_text(MODEL_CARD, model_card(metadata, metrics, bins, params))
+    described = {
+        "training_curves": "Loss, accuracy and learning rate by epoch",
+        "calibration": "Accuracy by confidence, beside the diagonal of perfect calibration",
+        "statistics": "Length of gradients and spread of weights by epoch",
+    }
+    page = build(
+        Findings(
+            metadata=metadata,
+            metrics=metrics,
+            params=params,
+            model=model,
+            matrix=matrix,
+            bins=bins,
+            svgs={name: figures.to_svg(drawn[name], text) for name, text in described.items()},
+            wrong=wrong,
+            hard=hard,
+            confused=confused(predictions, test),
+            filters=filters,
+            maps=maps,
+            followed=followed,
+            arguments=arguments,
+        )
+    )
+    write_text(REPORT, page)
+    print(f"{REPORT} shows what the network learnt; the same as pictures is in {FIGURES}.")
+
+
+Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def select(predictions: Predictions, test: Examples, predict: Predict) -> tuple[list[Example], list[Example]]:
+    """(the surest of the wrong answers, the least sure of the right ones)."""
+    right = predictions.actual == predictions.predicted
+    order = np.argsort(predictions.probability, kind="stable")
+    wrong = order[~right[order]][::-1][:WRONG]
+    hard = order[right[order]][:HARD]
+    return _examples(wrong, predictions, test, predict), _examples(hard, predictions, test, predict)
+
+
+def one_of_each_class(predictions: Predictions, test: Examples, predict: Predict) -> list[Example]:
+    """The first image of each class that was recognised."""
+    right = predictions.actual == predictions.predicted
+    indices = [np.flatnonzero(right & (predictions.actual == c))[:1] for c in range(test.targets.shape[1])]
+    return _examples(np.concatenate(indices), predictions, test, predict)
+
+
+def occlude(
+    example: Example, predict: Predict, description: dict[str, Any]
+) -> tuple[Example, NDArray[np.floating[Any]]]:
+    """The example, and where it argues for its class (+) and against (−), in the margin of its logit."""
+
+    def margin(images: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        logs = np.log(np.maximum(predict(images.astype(np.float32)), np.finfo(np.float32).tiny))
+        return logs[:, example.actual] - np.delete(logs, example.actual, axis=1).max(axis=1)
+
+    black = -description["mean"] / description["deviation"]
+    return example, occlusion(margin, example.image, background=black)
+
+
+def confused(predictions: Predictions, test: Examples) -> dict[tuple[int, int], list[NDArray[np.float32]]]:
+    """Up to three images for each pair (actual, predicted) of different classes."""
+    found: dict[tuple[int, int], list[NDArray[np.float32]]] = {}
+    for index in np.flatnonzero(predictions.actual != predictions.predicted):
+        pair = int(predictions.actual[index]), int(predictions.predicted[index])
+        if len(found.setdefault(pair, [])) < 3:
+            found[pair].append(test.images[index])
+    return found
+
+
+def kernel_tiles(model: Sequential) -> list[tuple[str, list[tuple[str, NDArray[np.floating[Any]]]]]]:
+    """A row for each of the first input channels of each convolution: its kernels."""
+    return [
+        (f"layer {name}" + (f", in {channel}" if kernel.shape[2] > 1 else ""), tiles)
+        for name, kernel in kernels(model)
+        if kernel.shape[0] * kernel.shape[1] > 1
+        for channel in range(min(kernel.shape[2], KERNELS[0]))
+        for tiles in [[("", kernel[:, :, channel, out]) for out in range(min(kernel.shape[3], KERNELS[1]))]]
+    ]
+
+
+def feature_maps(
+    model: Sequential, image: NDArray[np.float32]
+) -> list[tuple[str, list[tuple[str, NDArray[np.floating[Any]]]]]]:
+    """The image, and a row of maps for each layer whose output is an image."""
+    rows = [("image", [("", image[..., 0])])]
+    for name, layer, y in activations(model, image[None]):
+        if y.ndim == 4:
+            maps = [("", y[0, :, :, channel]) for channel in range(min(y.shape[3], MAPS))]
+            rows.append((f"{name} {type(layer).__name__}", maps))
+    return rows
+
+
+def _examples(
+    indices: NDArray[np.intp], predictions: Predictions, test: Examples, predict: Predict
+) -> list[Example]:
+    images = np.asarray(test.images[indices])
+    return [
+        Example(int(index), image, int(predictions.actual[index]), p)
+        for index, image, p in zip(indices, images, predict(images), strict=True)
+    ]
+
+
+def _caption(example: Example, names: list[str]) -> str:
+    return f"{names[example.actual]} as {names[int(example.probabilities.argmax())]}"

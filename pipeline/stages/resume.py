@@ -1,0 +1,156 @@
+"""How a training run that was cut off goes on: checkpoints that belong to exactly one run, and signals."""
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from hashlib import file_digest, sha256
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from cnn import EpochReport, checkpoint
+from cnn.checkpoint import CheckpointError
+from cnn.state import Stateful
+from pipeline.errors import UserError
+from pipeline.paths import DATASET, PROCESSED, SCRATCH
+
+PROJECT = Path(__file__).parents[2]
+CODE = (
+    "cnn/**/*.py",
+    *(f"pipeline/{name}.py" for name in ("config/architectures", "config/methods", "stages/train")),
+)
+KEPT = 3  # runs whose checkpoints stay, the latest ones
+SECONDS_TO_WAIT = 5  # for the workers of a training that was killed
+
+
+def only_training() -> AbstractContextManager[Any]:
+    """A lock to hold, in a `with` block, while training; UserError where another process has it.
+
+    DVC has its own, but a training can outlive a DVC that was killed, and would overwrite the next one's
+    results.
+    """
+    path = SCRATCH / "lock"
+    path.parent.mkdir(exist_ok=True)
+    try:
+        return FileLock(path).acquire(timeout=SECONDS_TO_WAIT)
+    except Timeout:
+        raise UserError(
+            "Another training is still running in this folder, and would overwrite the results of this one. "
+            "Wait for its end, or stop it; this shows it: pgrep -af 'pipeline train'"
+        ) from None
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """16 characters for all that a run depends on: `settings` (which JSON can hold), the data, the code."""
+    digest = sha256(json.dumps(settings, sort_keys=True).encode())
+    code = sorted(path for pattern in CODE for path in PROJECT.glob(pattern))
+    data = [DATASET, *sorted(PROCESSED.glob("train_*.npy")), *sorted(PROCESSED.glob("validation_*.npy"))]
+    for path in [*code, *data]:
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {file_digest(file, 'sha256').hexdigest()}".encode())
+    return digest.hexdigest()[:16]
+
+
+class RunCheckpoint:
+    """The last checkpoint of a run in .scratch/FINGERPRINT, from which it goes on to the same bits.
+
+    `parts` are all that the run changes: model, optimizer and so on.
+    """
+
+    def __init__(self, key: str, parts: Mapping[str, Stateful], seconds: float) -> None:
+        self.path = SCRATCH / key / "training.npz"
+        self.parts = parts
+        self.seconds = seconds
+        self.history: list[EpochReport] = []
+        self.statistics: list[dict[str, Any]] = []  # rows of reports/statistics.csv
+        self.best_state: dict[str, NDArray[Any]] = {}  # the model's, of the best epoch so far
+        self._saved_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether the last one is older than `seconds`."""
+        return time.monotonic() - self._saved_at >= self.seconds
+
+    def save(self) -> None:
+        """Write the present state in place of the last one."""
+        arrays = {f"best.{name}": array for name, array in self.best_state.items()}
+        for part, stateful in self.parts.items():
+            arrays |= {f"{part}.{name}": array for name, array in stateful.state_dict().items()}
+        checkpoint.save(
+            self.path,
+            arrays,
+            {
+                "run": self.path.parent.name,
+                "history": [asdict(report) for report in self.history],
+                "statistics": self.statistics,
+            },
+        )
+        self._saved_at = time.monotonic()
+        others = set(SCRATCH.glob("*/training.npz")) - {self.path}
+        for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:
+            shutil.rmtree(old.parent, ignore_errors=True)
+
+    def restore(self) -> bool:
+        """Take over the last one, if there is one; CheckpointError, and no change, if it is of no use."""
+        if not self.path.exists():
+            return False
+        arrays, metadata = checkpoint.load(self.path)
+        states = {part: _part(arrays, part) for part in (*self.parts, "best")}
+        before = {part: stateful.state_dict() for part, stateful in self.parts.items()}
+        try:
+            if metadata["run"] != self.path.parent.name:
+                raise ValueError("it is another run's.")
+            history = [EpochReport(**report) for report in metadata["history"]]
+            statistics = list(metadata["statistics"])
+            for part, stateful in self.parts.items():
+                stateful.load_state_dict(states[part])
+        except (KeyError, TypeError, ValueError) as error:
+            for part, stateful in self.parts.items():
+                stateful.load_state_dict(before[part])
+            raise CheckpointError(f"The checkpoint {self.path} does not fit this run: {error}") from None
+        self.history, self.statistics, self.best_state = history, statistics, states["best"]
+        return True
+
+    def remove(self) -> None:
+        """The run has finished."""
+        shutil.rmtree(self.path.parent, ignore_errors=True)
+
+
+def _part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
+    return {
+        name.removeprefix(f"{part}."): array for name, array in arrays.items() if name.startswith(f"{part}.")
+    }
+
+
+class StopSignal:
+    """In its `with` block, Ctrl-C and SIGTERM set `received`, for the run to end at a good place.
+
+    The second one ends it at once, by KeyboardInterrupt.
+    """
+
+    SIGNALS: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        self._before = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number

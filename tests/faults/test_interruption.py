@@ -1,0 +1,423 @@
+"""The real thing, cut off: DVC runs the pipeline on the digits, is stopped or killed, and goes on."""
+
+import copy
+import http.server
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from hashlib import md5
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_pipeline import STAGES, make_project, results, run, stages_run
+
+from pipeline.apps import verify
+from pipeline.apps.run import mend_dvc
+from pipeline.data.catalogue import DATASETS
+from pipeline.errors import UserError
+
+SMALL = """
+small:
+- {type: conv2d, out_channels: 4, kernel_size: 3, stride: 2, bias: false}
+- {type: batch_norm}
+- {type: relu}
+- {type: dropout, rate: 0.5}
+- {type: flatten}
+- {type: dense, out_features: 10}
+"""
+STOPPED_EARLY = 60  # seconds; no run takes as long
+
+
+def environment(**variables):
+    return os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "COLUMNS": "100",
+        **variables,
+    }
+
+
+def start(folder, *command, **variables):
+    """`python -m COMMAND` in a session of its own, so that signals can reach all of its processes.
+
+    Ctrl-C is not ignored there, as it is in what a shell runs in the background.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """A project, committed, in which nothing has run: everything at random and with a memory is switched on."""
+    folder = make_project(tmp_path_factory.mktemp("clean") / "project")
+    text = (folder / "params.yaml").read_text()
+    for old, new in {
+        "dataset: mnist": "dataset: digits",
+        "architecture: baseline": "architecture: small",
+        "epochs: 10": "epochs: 20",
+        "checkpoint_seconds: 30.0": "checkpoint_seconds: 0.05",
+        "random_shift: 0.0": "random_shift: 1.0",
+        "moving_average: #": "moving_average: 0.9 #",
+        "name: sgd": "name: adam",
+        "name: constant": "name: one_cycle",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "params.yaml").write_text(text)
+    with (folder / "architectures.yaml").open("a") as file:
+        file.write(SMALL)
+    commit(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(clean, tmp_path_factory):
+    """The same after a run, with its results committed, and how many seconds the run took."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "project"
+    shutil.copytree(clean, folder)
+    begin = time.monotonic()
+    result = run(folder, "dvc", "repro")
+    assert result.returncode == 0, result.stderr
+    seconds = time.monotonic() - begin
+    commit(folder)
+    return folder, seconds
+
+
+@pytest.fixture
+def finished(undisturbed, tmp_path):
+    """A copy of it, to do with as a test likes."""
+    shutil.copytree(undisturbed[0], tmp_path / "finished")
+    return tmp_path / "finished"
+
+
+@pytest.fixture(scope="module")
+def expected(undisturbed):
+    """What a run comes to."""
+    return results(undisturbed[0])
+
+
+def commit(folder):
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", "add", "."], cwd=folder, check=True)
+    subprocess.run(["git", *identity, "commit", "-qm", "a commit"], cwd=folder, check=True)
+
+
+def checkpoints(folder):
+    """The checkpoints there are, with the times at which they were written."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob(".scratch/*/training.npz")}
+
+
+def wait_for_checkpoint(folder, before=()):
+    """Until one is written that is not `before`."""
+    deadline = time.monotonic() + STOPPED_EARLY
+    while checkpoints(folder).items() <= dict(before).items():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(clean, undisturbed, expected, tmp_path, faults):
+    _, seconds = undisturbed
+    resumed = caught_dvc = 0
+    for number in faults(2, 200):
+        folder = tmp_path / str(number)
+        shutil.copytree(clean, folder)
+        process = start(folder, "dvc", "repro")
+        time.sleep(np.random.default_rng(number).uniform(0.5, seconds))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        result = run(folder, "dvc", "repro")
+        if "Unable to read RWLock-file" in result.stderr:  # killed while DVC wrote a file of its own
+            caught_dvc += 1
+            (folder / ".dvc/tmp/rwlock").unlink()
+            result = run(folder, "dvc", "repro")
+        assert result.returncode == 0, (number, result.stdout + result.stderr)
+        resumed += "Going on from" in result.stdout
+        assert results(folder) == expected, number
+        shutil.rmtree(folder)
+        print(f"{number}: {resumed} went on from a checkpoint, {caught_dvc} hit DVC's rwlock", flush=True)
+
+
+def test_a_run_killed_again_and_again_in_training_ends_with_the_same_bytes(clean, expected, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(clean, folder)
+    for number in range(3):
+        before = checkpoints(folder)
+        process = start(folder, "dvc", "repro")
+        wait_for_checkpoint(folder, before)
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        assert ("Going on from .scratch/" in output) == (number > 0)
+    result = run(folder, "dvc", "repro")
+    assert "Going on from .scratch/" in result.stdout
+    assert results(folder) == expected
+    assert not checkpoints(folder)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stage_that_is_asked_to_stop_says_how_to_go_on(clean, expected, tmp_path, number, code):
+    folder = tmp_path / "project"
+    shutil.copytree(clean, folder)
+    params = (folder / "params.yaml").read_text()
+    seldom = params.replace("checkpoint_seconds: 0.05", "checkpoint_seconds: 1000.0")  # so: at an epoch's end
+    assert seldom != params
+    (folder / "params.yaml").write_text(seldom)
+    run(folder, "dvc", "repro", "preprocess")
+    process = start(folder, "pipeline", "train")
+    wait_for_checkpoint(folder)
+    os.killpg(process.pid, number)
+    output, _ = process.communicate()
+    assert process.returncode == code
+    last = output.splitlines()[-1]
+    stopped = re.fullmatch(
+        r"Stopped in epoch (\d+) of 20, after ([\d,]+) images. To go on from there: dvc repro", last
+    )
+    assert stopped, last
+    assert "Traceback" not in output
+    assert not (folder / "models").exists()
+    epoch, images = stopped.groups()
+    (folder / "params.yaml").write_text(params)
+    went_on = f"after {int(epoch) - 1} epochs and {images} images."
+    assert went_on in run(folder, "dvc", "repro").stdout  # from the very step at which it was stopped
+    assert results(folder) == expected
+
+
+@pytest.fixture
+def endless_server():
+    """The address of a server that sends a byte now and then, and whether somebody asked it."""
+    asked = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            asked.set()
+            try:
+                while True:
+                    self.wfile.write(b"x")
+                    time.sleep(0.1)
+            except OSError:  # the other side has gone
+                pass
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def test_ctrl_c_in_a_download_stops_make_run_and_changes_nothing(tmp_path, endless_server):
+    address, asked = endless_server
+    folder = make_project(tmp_path / "project")
+    process = start(folder, "pipeline", "run", DATASET_MIRROR=address)
+    assert asked.wait(STOPPED_EARLY)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode == 130
+    assert output.splitlines()[-1] == "Stopped. To go on: make run"
+    assert "MNIST could not be fetched" not in output
+    assert "Traceback" not in output
+    subprocess.run(["git", "diff", "--exit-code"], cwd=folder, check=True)
+
+
+def test_ctrl_c_in_an_experiment_leaves_the_last_results_within_reach(finished, expected):
+    process = start(finished, "dvc", "exp", "run", "-S", "train.epochs=50")
+    wait_for_checkpoint(finished)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate()
+    assert process.returncode != 0
+    assert "Traceback" not in output
+    (line,) = (line for line in output.splitlines() if line.startswith("DVC puts a stage's"))
+    command = line.rpartition(" with: ")[2]
+    subprocess.run(command, shell=True, cwd=finished, env=environment(), check=True, capture_output=True)
+    assert results(finished) == expected
+    assert "up to date" in run(finished, "dvc", "repro").stdout
+
+
+def test_a_checkpoint_is_never_taken_for_that_of_another_run(clean, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(clean, folder)
+    run(folder, "dvc", "repro", "preprocess")
+
+    def cut_off():
+        before = set(folder.glob(".scratch/*/training.npz"))
+        process = start(folder, "pipeline", "train")
+        deadline = time.monotonic() + STOPPED_EARLY
+        while set(folder.glob(".scratch/*/training.npz")) <= before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        assert "Going on from" not in process.communicate()[0]
+        (new,) = set(folder.glob(".scratch/*/training.npz")) - before
+        return new
+
+    def change(path, old, new):
+        text = (folder / path).read_text()
+        assert old in text
+        (folder / path).write_text(text.replace(old, new))
+
+    cut_off()
+    change("params.yaml", "seed: 0", "seed: 1")
+    cut_off()
+    change("architectures.yaml", "rate: 0.5", "rate: 0.4")
+    cut_off()
+    kept = set(folder.glob(".scratch/*/training.npz"))
+    change("cnn/optimizers.py", '"""Optimisers:', '"""The optimisers:')
+    newest = cut_off()
+    assert set(folder.glob(".scratch/*/training.npz")) < kept | {newest}  # the oldest has gone
+    newest.write_bytes(b"damaged")
+    process = start(folder, "pipeline", "train")
+    output, _ = process.communicate()
+    assert (
+        "is damaged or none at all: its checksum does not match its content. Training starts anew." in output
+    )
+    assert process.returncode == 0
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(clean, expected, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(clean, folder)
+    first = start(folder, "dvc", "repro")
+    wait_for_checkpoint(folder)
+    second = run(folder, "dvc", "repro")
+    assert second.returncode != 0
+    assert "is busy, it is being blocked by" in second.stderr or "Unable to acquire lock" in second.stderr
+    first.communicate()
+    assert first.returncode == 0
+    assert results(folder) == expected
+
+
+@pytest.mark.parametrize(("content", "kept"), [(b"", False), (b'{"a', False), (b"{}", True)])
+def test_make_run_mends_what_a_killed_dvc_leaves_half_written(tmp_path, monkeypatch, content, kept):
+    monkeypatch.chdir(tmp_path)
+    mend_dvc()  # where there is none
+    lock = tmp_path / ".dvc/tmp/rwlock"
+    lock.parent.mkdir(parents=True)
+    lock.write_bytes(content)
+    mend_dvc()
+    assert lock.exists() == kept
+
+
+def test_make_run_mends_empty_files_of_dvc_and_finds_the_results_again(finished, expected):
+    (finished / ".dvc/tmp/rwlock").write_bytes(b"")
+    recorded = (finished / "dvc.lock").read_bytes()
+    (finished / "dvc.lock").write_bytes(b"")
+    result = run(finished, "pipeline", "run")
+    assert result.returncode == 0, result.stderr
+    assert results(finished) == expected
+    assert (finished / "dvc.lock").read_bytes() == recorded
+
+
+def test_verify_needs_recorded_results(clean):
+    result = run(clean, "pipeline", "verify")
+    assert result.returncode == 1
+    assert "The last commit has no dvc.lock. Make one, and commit it: dvc repro" in result.stderr
+
+
+def test_verify_runs_every_stage_whatever_a_shared_cache_holds_and_finds_every_byte_again(finished, tmp_path):
+    folder, cache = tmp_path / "repository/folder/project", tmp_path / "cache"
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns(".git"))
+    shutil.copytree(finished / ".dvc/cache", cache)
+    min(cache.glob("files/md5/*/*")).unlink()  # so that a run with this cache would be seen in it
+    with (folder / ".dvc/config").open("a") as file:
+        file.write(f"[cache]\n    dir = {cache}\n")
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path / "repository", check=True)
+    commit(folder)
+    (folder / "params.yaml").write_text("")
+    cached = sorted(cache.rglob("*"))
+    result = run(folder, "pipeline", "verify")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.startswith("note: What is not committed is left out")
+    assert stages_run(result.stdout) == STAGES
+    assert "models/model.npz" in result.stdout
+    assert result.stdout.endswith("Every byte is as dvc.lock records it.\n")
+    assert sorted(cache.rglob("*")) == cached
+
+
+def test_verify_finds_forged_reports_whether_or_not_dvc_lock_agrees_with_them(finished):
+    with (finished / "reports/history.csv").open("a") as file:
+        file.write("forged")
+    metrics = finished / "reports/metrics.json"
+    digests = [md5(metrics.read_bytes()).hexdigest()]
+    metrics.write_text(re.sub('"accuracy": [0-9.]+', '"accuracy": 0.99', metrics.read_text()))
+    digests.append(md5(metrics.read_bytes()).hexdigest())
+    lock = finished / "dvc.lock"
+    lock.write_text(lock.read_text().replace(*digests))
+    commit(finished)
+    result = run(finished, "pipeline", "verify")
+    assert result.returncode == 1
+    (row,) = (line for line in result.stdout.splitlines() if "DIFFERENT" in line)
+    assert [cell.strip() for cell in row.split("│")[2:5]] == [
+        "reports/metrics.json",
+        digests[1][:8],
+        digests[0][:8],
+    ]
+    heading, committed, differs = result.stderr.splitlines()
+    assert heading == "error: Not every byte is as dvc.lock records it."
+    assert committed.startswith("- reports/history.csv as committed is not the file that dvc.lock records: ")
+    assert differs.startswith("- Code, params and environment are as recorded: this should not be.")
+
+
+@pytest.mark.parametrize(
+    ("content", "held"), [("{}", "nothing"), ("schema: '2.0'", "schema"), ("stages: []", "stages")]
+)
+def test_a_lock_without_stages_is_told(tmp_path, content, held):
+    (tmp_path / "dvc.lock").write_text(content)
+    with pytest.raises(UserError) as caught:
+        verify.read_lock(tmp_path)
+    assert str(caught.value) == (
+        "dvc.lock must hold the key stages, and there what each read and wrote; the last commit's holds: "
+        f"{held}. Make a new one, and commit it: rm dvc.lock && dvc repro"
+    )
+
+
+def test_verify_looks_for_the_dataset_where_fetch_would_and_hands_on_an_absolute_path(tmp_path, monkeypatch):
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("DATASET_MIRROR", "https://localhost")
+    assert verify.find_mirror("mnist") is None  # the variable says enough
+    for place in ("../shared/datasets", "mirror", "data/raw"):  # the later, the nearer
+        for file in DATASETS["mnist"].files:
+            path = Path(place) / "mnist" / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert verify.find_mirror("mnist") != str(Path(place).resolve()), "not whole yet"
+            path.touch()
+        monkeypatch.setenv("DATASET_MIRROR", "mirror")
+        assert verify.find_mirror("mnist") == str(Path(place).resolve())
+
+
+def test_verify_tells_what_is_not_the_same_and_what_may_explain_it(finished, tmp_path, capsys, monkeypatch):
+    lock = verify.read_lock(finished)
+    assert verify.compare(lock, lock, finished, finished) == []
+
+    other = copy.deepcopy(lock)
+    (models,) = (out for out in other["train"]["outs"] if out["path"] == "models")
+    models["md5"] = "0" * 32 + ".dir"
+    (problem,) = verify.compare(other, lock, finished, finished)
+    assert problem.startswith("- models/environment.json of the recorded run is not in .dvc/cache here")
+    assert capsys.readouterr().out.count("DIFFERENT") == 1
+
+    other["train"]["params"]["params.yaml"]["seed"] = 5
+    next(dep for dep in other["train"]["deps"] if dep["path"] == "cnn")["md5"] = "0" * 32
+    code, params, _ = verify.compare(other, lock, finished, finished)
+    assert code.startswith("- cnn is not as it was when train ran: dvc.lock belongs to other code.")
+    assert params.startswith("- The params of train are not those of dvc.lock.")
+
+    environments = iter([{"numpy": "1.0", "blas": "x"}, {"numpy": "2.0", "blas": "x"}])
+    monkeypatch.setattr(verify, "_environment", lambda lock, folder: next(environments))
+    (problem,) = verify._explanations(lock, lock, finished, finished)
+    assert problem.startswith("- numpy: recorded 1.0, here 2.0. Other versions")

@@ -1,0 +1,49 @@
+"""`python -m pipeline` as a person meets it: help, another Python, a terminal without Greek letters."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("fetch", "preprocess", "train", "evaluate", "report")
+COMMANDS = (*STAGES, "run", "predict", "playground", "explain", "verify")
+
+
+def run(*command, **variables):
+    return subprocess.run(command, capture_output=True, cwd=ROOT, env=variables or None, encoding="utf-8")
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_names_all_commands(option):
+    result = run(sys.executable, "-m", "pipeline", option)
+    assert result.returncode == 0
+    listed = {
+        line.split()[0] for line in result.stdout.partition("Commands:")[2].splitlines() if line.strip()
+    }
+    assert set(COMMANDS) <= listed
+
+
+def test_a_python_without_the_packages_says_which_one_has_them():
+    result = run(
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        f"import sys, runpy; sys.path[:0] = [{str(ROOT)!r}]; "
+        "runpy.run_module('pipeline', run_name='__main__')",
+    )
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: This Python does not have the project's packages. Use the one that has: "
+        "source .venv/bin/activate, which `make run` sets up.\n"
+    )
+
+
+def test_where_greek_letters_cannot_be_printed_question_marks_are():
+    program = "import sys; from pipeline import __main__ as p, predict; "
+    program += "predict.predict = lambda *a, **k: print('\\u03a3 x'); "
+    program += "sys.argv = ['pipeline', 'predict', 'a.png']; p.main()"
+    result = run(sys.executable, "-c", program, PYTHONIOENCODING="ascii", PATH="")
+    assert (result.returncode, result.stdout.strip()) == (0, "? x"), result.stderr

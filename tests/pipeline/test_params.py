@@ -1,0 +1,566 @@
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from ruamel.yaml import YAML
+
+import cnn
+import cnn.augmentation
+import cnn.schedules
+from pipeline.config import architectures, methods, params
+from pipeline.config.architectures import INITIALIZERS, LAYERS, build_chosen, build_model
+from pipeline.config.methods import make_augmentation, make_loss, make_schedule
+from pipeline.config.params import load_layers, load_params
+from pipeline.data.catalogue import DATASETS
+from pipeline.errors import UserError
+from pipeline.stages import train as train_stage
+
+ROOT = Path(__file__).parents[2]
+HEAD = "cannot be used:"
+
+
+def write(tmp_path, changes):
+    """params.yaml with some keys, "a.b.c", changed, or removed where the value is ..."""
+    content = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    for key, value in changes.items():
+        if not isinstance(key, str):
+            content[key] = value
+            continue
+        section = content
+        *parents, last = key.split(".")
+        for parent in parents:
+            section = section[parent]
+        if value is ...:
+            del section[last]
+        else:
+            section[last] = value
+    path = tmp_path / "params.yaml"
+    YAML(typ="safe", pure=True).dump(content, path)
+    return path
+
+
+def test_the_params_that_come_with_the_project_are_the_references():
+    params = load_params(ROOT / "params.yaml")
+    assert (params.data.dataset, params.model.architecture, params.train.epochs) == ("mnist", "baseline", 10)
+    assert (params.train.batch_size, params.train.loss.name) == (64, "softmax_cross_entropy")
+    plain = {"learning_rate": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+    assert (params.train.optimizer.name, params.train.optimizer.options()) == ("sgd", plain)
+    assert make_schedule(params.train.schedule, 0.1, 10)(9.5) == 0.1
+    assert make_augmentation(params.train.augmentation, 0.0) is None
+
+
+def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_path):
+    for name in params.OPTIMIZERS:
+        keys = {"train.optimizer.name": name, "train.optimizer.learning_rate": 0.25}
+        assert load_params(write(tmp_path, keys)).train.optimizer.options()["learning_rate"] == 0.25
+    adam = load_params(write(tmp_path, {"train.optimizer.name": "adam"})).train.optimizer.options()
+    assert adam["learning_rate"] == 0.001
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "train.epochs",
+            ...,
+            "train.epochs is missing: how many passes over the training set: a whole number from 1 to 10^9.",
+        ),
+        ("train", ..., "train is missing: the keys of training."),
+        ("train.epoch", 3, "train.epoch is no known key. Did you mean 'train.epochs'?"),
+        ("zzz", 3, "zzz is no known key. Remove it."),
+        (
+            "train.epochs",
+            0,
+            "train.epochs must be how many passes over the training set: a whole number from 1 to 10^9; received 0.",
+        ),
+        ("train.epochs", "ten", "a whole number from 1 to 10^9; received 'ten'."),
+        ("train.epochs", 2.0, "a whole number from 1 to 10^9; received 2.0."),
+        ("train.epochs", True, "a whole number from 1 to 10^9; received True."),
+        ("train.epochs", None, "a whole number from 1 to 10^9; received null."),
+        ("train", [1], "train must be the keys of training; received [1]."),
+        (
+            "train.optimizer.learning_rate",
+            0,
+            "train.optimizer.learning_rate must be the step size: a number > 0, or null for the one of the chosen "
+            "optimiser's section; received 0.",
+        ),
+        ("train.optimizer.sgd.learning_rate", float("nan"), "a number > 0; received nan."),
+        ("train.optimizer.sgd.learning_rate", float("inf"), "a number > 0; received inf."),
+        ("train.optimizer.learning_rate", "0.1", "optimiser's section; received '0.1'."),
+        ("train.optimizer.sgd.momentum", 1, "in [0, 1); received 1."),
+        (
+            "train.optimizer.sgd.nesterov",
+            True,
+            "train.optimizer.sgd: nesterov: true needs momentum > 0; received 0.0.",
+        ),
+        ("train.optimizer.sgd.nesterov", "yes", "true or false; received 'yes'."),
+        (
+            "train.optimizer.name",
+            "sdg",
+            "Unknown optimizer 'sdg'. Did you mean 'sgd'? Known: adagrad, adam, adamw, rmsprop, sgd.",
+        ),
+        (
+            "train.schedule.name",
+            "const",
+            "Unknown schedule 'const'. Did you mean 'constant'? Known: constant, cosine, exponential, one_cycle, step.",
+        ),
+        (
+            "data.dataset",
+            "minst",
+            "Unknown dataset 'minst'. Did you mean 'mnist'? Known: digits, fashion_mnist, mnist.",
+        ),
+        ("data.validation_size", 1.5, "or a whole number of images >= 1; received 1.5."),
+        ("data.validation_size", 0, "or a whole number of images >= 1; received 0."),
+        ("data.validation_size", "all", "or a whole number of images >= 1; received 'all'."),
+        ("data.train_size", -1, "a whole number from 1 to 10^9, or null; received -1."),
+        ("train.loss.name", "mse", "Known: cross_entropy, mean_squared_error, softmax_cross_entropy."),
+        ("train.loss.softmax_cross_entropy.label_smoothing", 1.5, "in [0, 1]; received 1.5."),
+        ("train.loss.softmax_cross_entropy.class_weights", [1, -1], "numbers >= 0, or null; received -1."),
+        ("train.patience", 0, "a whole number from 1 to 10^9, or null; received 0."),
+        ("train.clip_norm", 0, "a number > 0, or null; received 0."),
+        ("train.moving_average", 1, "in [0, 1), or null; received 1."),
+        ("train.schedule.one_cycle.rise", 1, "in (0, 1); received 1."),
+        ("train.augmentation.random_zoom", 1, "in [0, 1); received 1."),
+        ("train.augmentation.cutout", 2.5, "a whole number in [0, 1000]; received 2.5."),
+        ("train.augmentation.elastic_distortion.smoothness", 0, "in (0, 1000]; received 0."),
+        ("train.optimizer.adam.beta3", 1, "Did you mean 'train.optimizer.adam.beta2'?"),
+        ("evaluate.confidence_level", 1.0, "a fraction between 0 and 1; received 1.0."),
+        (3, 4, "3 is no known key: keys are words."),
+        ("seed", -1, "seed must be the seed: a whole number from 0 to 4294967295; received -1."),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_key_and_meaning(tmp_path, key, value, message):
+    path = write(tmp_path, {key: value})
+    with pytest.raises(UserError) as error:
+        load_params(path)
+    first, *problems = str(error.value).splitlines()
+    assert first == f"{path} {HEAD}"
+    assert len(problems) == 1
+    assert problems[0].startswith(f"- {str(key).rpartition('.')[0]}")
+    assert problems[0].endswith(message)
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path):
+    with pytest.raises(UserError) as error:
+        load_params(write(tmp_path, {"train.epochs": 0, "seed": "x", "data.extra": 1}))
+    assert len(str(error.value).splitlines()) == 4
+
+
+def test_a_learning_rate_as_dvc_writes_it_is_a_number(tmp_path):
+    path = write(tmp_path, {})
+    path.write_text(path.read_text().replace("learning_rate: 0.1", "learning_rate: 1e-05"))
+    assert load_params(path).train.optimizer.options()["learning_rate"] == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "must hold keys with values, `key: value`; it holds nothing."),
+        (b"- 1\n", "must hold keys with values, `key: value`; it holds a list."),
+        (b"a: [1\n", r"is not valid YAML: .* in line 2, column 1\."),
+        (b"a: 1\na: 2\n", r"is not valid YAML: found duplicate key"),
+        (b"\xff\xfe\x00", "is not text in UTF-8: invalid start byte at byte 0."),
+        (b"a: \x00", "is not valid YAML: "),
+        (b"a: " + b"[" * 5000, "is nested too deeply."),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, content, message):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))} {message}"):
+        load_params(path)
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(UserError, match="Run the command from the project's folder"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.fixture
+def build(rng):
+    return lambda layers, shape=(8, 8, 1): build_model(layers, "architectures.yaml: mine", shape, 10, rng)
+
+
+@pytest.mark.parametrize("name", ["baseline", "sample", "batch_norm", "residual"])
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_the_architectures_that_come_with_the_project_fit_every_dataset(rng, name, dataset):
+    layers = load_layers(name, ROOT / "architectures.yaml")
+    shape = DATASETS[dataset].image_shape
+    assert build_model(layers, name, shape, 10, rng).output_shape(shape) == (10,)
+
+
+def test_a_layers_options_reach_its_constructor(build):
+    layers = [
+        {
+            "type": "conv2d",
+            "out_channels": 2,
+            "kernel_size": [3, 1],
+            "padding": [[1, 2], [0, 0]],
+            "bias": False,
+        },
+        {"type": "avg_pool2d", "kernel_size": 2, "stride": [1, 2]},
+        {"type": "flatten"},
+        {"type": "dense", "out_features": 10},
+    ]
+    model = build(layers)
+    assert repr(model.layers[0]) == ("Conv2D(1, 2, (3, 1), padding=((1, 2), (0, 0)), bias=False)")
+    assert repr(model.layers[1]) == "AvgPool2D(2, stride=(1, 2))"
+
+
+FLAT = [{"type": "flatten"}]
+PLACE = "In architectures.yaml: mine[0]"
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (["relu"], f"A layer is written {{type: NAME, …}}; received 'relu'. {PLACE}."),
+        (
+            [{"type": "conv"}],
+            f"Unknown layer type 'conv'. Did you mean 'conv2d'? Known: {', '.join(sorted(LAYERS))}. {PLACE}.",
+        ),
+        (
+            [{"type": "conv2d", "out_channels": 8, "kernel_size": 9}],
+            "A 9x9 kernel with padding 0 does not fit an input of 8x8 pixels. Use a smaller kernel, more padding "
+            f"or one pooling layer fewer.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
+        ),
+        (
+            [{"type": "conv2d", "out_channel": 8, "kernel_size": 3}],
+            "Unknown option of conv2d 'out_channel'. Did you mean 'out_channels'? Known: bias, dilation, groups, initializer, "
+            f"kernel_size, out_channels, padding, stride.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
+        ),
+        (
+            [{"type": "relu", 1: 2}],
+            f"A layer is written {{type: NAME, …}}; received {{'type': 'relu', 1: 2}}. {PLACE}.",
+        ),
+        (
+            [{"type": "conv2d", "out_channels": 8}],
+            f"conv2d needs kernel_size.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
+        ),
+        (
+            [{"type": "conv2d", "out_channels": 8, "kernel": 3, "kernel_size": 3}],
+            "Unknown option of conv2d 'kernel'. Did you mean 'kernel_size'? Known: bias, dilation, groups, initializer, "
+            f"kernel_size, out_channels, padding, stride.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
+        ),
+        (
+            [{"type": "conv2d", "out_channels": 8, "kernel_size": "3"}],
+            "kernel_size must be of type int or tuple[int, int]; received '3'.\n"
+            f"{PLACE} (conv2d), whose input has shape (8, 8, 1).",
+        ),
+        (
+            [{"type": "relu", "slope": 1}],
+            f"relu takes no options; received slope.\n{PLACE} (relu), whose input has shape (8, 8, 1).",
+        ),
+        (
+            FLAT,
+            "A network must end with one number for each of the 10 classes, in shape (10,); this one ends in shape "
+            "(64,). Let it end with flatten and {type: dense, out_features: 10}.\nIn architectures.yaml: mine.",
+        ),
+        (
+            [{"type": "residual", "layers": {"type": "relu"}}],
+            f"layers must be of type list of layers; received {{'type': 'relu'}}.\n{PLACE} (residual), whose "
+            "input has shape (8, 8, 1).",
+        ),
+        (
+            [{"type": "residual", "layers": [{"type": "conv2d", "out_channels": 2, "kernel_size": 9}]}],
+            "A 9x9 kernel with padding 0 does not fit an input of 8x8 pixels. Use a smaller kernel, more padding "
+            f"or one pooling layer fewer.\n{PLACE}.layers[0] (conv2d), whose input has shape (8, 8, 1).",
+        ),
+        (
+            [{"type": "residual", "layers": [{"type": "conv2d", "out_channels": 2, "kernel_size": 1}]}],
+            "The two branches of a Residual are added, so they must give one shape; for an input of (8, 8, 1), "
+            "layers give (8, 8, 2) and the shortcut (8, 8, 1). A shortcut with a 1x1 Conv2D can change channels "
+            f"and, by its stride, the size.\n{PLACE} (residual), whose input has shape (8, 8, 1).",
+        ),
+        (
+            [*FLAT, {"type": "dense", "out_features": 10, "initializer": "he_norm"}],
+            "Unknown initializer 'he_norm'. Did you mean 'he_normal'? Known: fan_in_uniform, glorot_normal, glorot_uniform, "
+            "he_normal, he_uniform, lecun_normal, lecun_uniform, orthogonal, zeros.\n"
+            "In architectures.yaml: mine[1] (dense), whose input has shape (64,).",
+        ),
+        (
+            [{"type": "dropout", "rate": 1}],
+            f"rate must be in [0, 1); received 1.0.\n{PLACE} (dropout), whose input has shape (8, 8, 1).",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused(build, layers, message):
+    with pytest.raises(UserError) as error:
+        build(layers)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("name", ["a.b", "a b", "[a](b)", "*a*", "a\x85", "<b>"])
+def test_an_architectures_name_is_plain(tmp_path, name):
+    (tmp_path / "a.yaml").write_text(f"{json.dumps(name)}:\n- {{type: relu}}\nbreit-2_ä:\n- {{type: relu}}\n")
+    with pytest.raises(UserError, match="consists of letters, digits, _ and -; received"):
+        load_layers(name, tmp_path / "a.yaml")
+    assert load_layers("breit-2_ä", tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("content", ["mine: {}\n", "mine: []\n", "mine: relu\n"])
+def test_an_architecture_that_is_no_list_is_refused(tmp_path, content):
+    (tmp_path / "a.yaml").write_text(content)
+    with pytest.raises(UserError, match="mine must be a list of at least one layer; received"):
+        load_layers("mine", tmp_path / "a.yaml")
+
+
+def test_an_unknown_architecture_gets_the_nearest_name():
+    path = ROOT / "architectures.yaml"
+    with pytest.raises(UserError) as error:
+        load_layers("basline", path)
+    assert str(error.value) == (
+        f"Unknown architecture 'basline'. Did you mean 'baseline'? Known: baseline, batch_norm, residual, sample. They stand in {path}."
+    )
+
+
+LOGITS = [*FLAT, {"type": "dense", "out_features": 10}]
+TWICE = (
+    "The loss softmax_cross_entropy needs logits, since it applies softmax itself, and twice would be wrong. "
+    "Remove the softmax after the last layer with parameters, or set train.loss.name to cross_entropy.\nIn {path}: mine."
+)
+WITHOUT = (
+    "The loss cross_entropy needs probabilities: let the network end with {{type: softmax}}, or take the loss "
+    "softmax_cross_entropy.\nIn {path}: mine, and in params.yaml: train.loss.name."
+)
+
+
+@pytest.mark.parametrize(
+    ("loss", "end", "message"),
+    [
+        ("softmax_cross_entropy", [{"type": "softmax"}], TWICE),
+        ("softmax_cross_entropy", [{"type": "softmax"}, {"type": "relu"}], TWICE),
+        (
+            "softmax_cross_entropy",
+            [{"type": "sequential", "layers": [{"type": "softmax"}, {"type": "relu"}]}],
+            TWICE,
+        ),
+        ("softmax_cross_entropy", [{"type": "softmax"}, {"type": "dense", "out_features": 10}], None),
+        ("softmax_cross_entropy", [{"type": "log_softmax"}], None),
+        ("cross_entropy", [], WITHOUT),
+        ("cross_entropy", [{"type": "softmax"}], None),
+        ("mean_squared_error", [], None),
+        ("mean_squared_error", [{"type": "softmax"}], None),
+    ],
+)
+def test_the_networks_end_must_suit_the_loss(tmp_path, monkeypatch, loss, end, message):
+    path = tmp_path / "architectures.yaml"
+    YAML(typ="safe", pure=True).dump({"mine": [*LOGITS, *end]}, path)
+    monkeypatch.setattr(architectures, "ARCHITECTURES", path)
+    monkeypatch.setattr(architectures, "load_layers", lambda name: load_layers(name, path))
+    chosen = load_params(write(tmp_path, {"model.architecture": "mine", "train.loss.name": loss}))
+    if message is None:
+        build_chosen(chosen, (8, 8, 1), 10)
+        return
+    with pytest.raises(UserError) as error:
+        build_chosen(chosen, (8, 8, 1), 10)
+    assert str(error.value) == message.format(path=path)
+
+
+def test_every_exported_layer_has_a_spec():
+    composite = {"residual": {"layers": []}, "sequential": {"layers": []}}
+    exported = {value for name in cnn.__all__ if isinstance(value := getattr(cnn, name), type)}
+    assert set(LAYERS.values()) == {c for c in exported if issubclass(c, cnn.Layer)} - {cnn.Layer}
+    for name, layer_type in LAYERS.items():
+        assert name == snake_case(layer_type.__name__)
+        required = {"out_channels": 3, "kernel_size": 2, "out_features": 4, "rate": 0.5}
+        wanted = inspect.signature(layer_type).parameters
+        options = {key: value for key, value in required.items() if key in wanted}
+        shape = (12,) if name == "dense" else (4, 4, 6)
+        layer, _ = architectures._build_layers(
+            [{"type": name, **options, **composite.get(name, {})}], "here", shape, np.random.default_rng(0)
+        )
+        assert type(layer[0]) is layer_type
+
+
+def test_every_optimiser_schedule_loss_augmentation_and_initializer_has_its_keys():
+    """Named as in the code, and with just the arguments that the code takes."""
+    exported = {value for name in cnn.__all__ if isinstance(value := getattr(cnn, name), type)}
+    optimizers = {c for c in exported if issubclass(c, cnn.Optimizer)} - {cnn.Optimizer}
+    assert set(methods.OPTIMIZERS.values()) == optimizers
+    assert set(methods.SCHEDULES.values()) == set(returning(cnn.schedules, cnn.schedules.Schedule)) - {
+        cnn.schedules.warm_up
+    }
+    assert set(methods.LOSSES.values()) == set(public_functions(cnn.losses))
+    assert set(INITIALIZERS.values()) == set(public_functions(cnn.initializers)) - {cnn.initializers.fans}
+    assert set(params.Augmentation.model_fields) == {f.__name__ for f in public_functions(cnn.augmentation)}
+
+    chosen = load_params(ROOT / "params.yaml").train
+    for registry, section, given in [
+        (methods.OPTIMIZERS, chosen.optimizer, {"parameters"}),
+        (methods.SCHEDULES, chosen.schedule, {"learning_rate", "epochs"}),
+        (methods.LOSSES, chosen.loss, {"logits", "probabilities", "outputs", "targets"}),
+    ]:
+        for name, function in registry.items():
+            assert name == function.__name__.lower()
+            keys = section.model_copy(update={"name": name, "learning_rate": None}).options()
+            assert set(keys) == set(inspect.signature(function).parameters) - given
+    assert tuple(methods.OPTIMIZERS) == params.OPTIMIZERS
+    assert tuple(methods.SCHEDULES) == params.SCHEDULES
+    assert tuple(methods.LOSSES) == params.LOSSES
+
+
+def test_the_defaults_of_params_are_those_of_the_code():
+    chosen = load_params(ROOT / "params.yaml").train
+    for name, function in methods.OPTIMIZERS.items():
+        keys = getattr(chosen.optimizer, name).model_dump()
+        for key, argument in inspect.signature(function).parameters.items():
+            assert argument.default in (argument.empty, keys.get(key)), (name, key)
+
+
+@pytest.mark.parametrize("name", params.Augmentation.model_fields)
+def test_each_augmentation_acts_by_its_key(tmp_path, rng, name):
+    key, amount = {
+        "elastic_distortion": ("elastic_distortion.strength", 1.0),
+        "horizontal_flip": (name, 1.0),
+        "random_zoom": (name, 0.5),
+        "cutout": (name, 3),
+    }.get(name, (name, 5.0))
+    options = load_params(write(tmp_path, {f"train.augmentation.{key}": amount})).train.augmentation
+    augment = make_augmentation(options, background=-3.0)
+    images = rng.random((4, 12, 12, 1))
+    keys = {} if name == "horizontal_flip" else {"fill": -3.0}
+    expected = getattr(cnn.augmentation, name)(images, np.random.default_rng(1), amount, **keys)
+    assert not np.array_equal(expected, images)
+    np.testing.assert_array_equal(augment(images, np.random.default_rng(1)), expected)
+
+
+def test_augmentations_follow_one_another_in_the_order_of_params(tmp_path, rng):
+    keys = {"train.augmentation.random_shift": 2, "train.augmentation.cutout": 3}
+    augment = make_augmentation(load_params(write(tmp_path, keys)).train.augmentation, 0.0)
+    images, one = rng.random((4, 12, 12, 1)), np.random.default_rng(1)
+    expected = cnn.augmentation.cutout(cnn.augmentation.random_shift(images, one, 2), one, 3)
+    np.testing.assert_array_equal(augment(images, np.random.default_rng(1)), expected)
+
+
+def test_warm_up_holds_the_chosen_schedule_back(tmp_path):
+    keys = {"train.schedule.name": "cosine", "train.schedule.warm_up": 2}
+    schedule = make_schedule(load_params(write(tmp_path, keys)).train.schedule, 0.4, 8)
+    assert schedule(0.0) == pytest.approx(0.04)
+    assert schedule(4.0) == pytest.approx(0.2)
+    assert schedule(8.0) == 0
+
+
+def test_class_weights_must_be_one_for_each_class(tmp_path):
+    keys = {"train.loss.softmax_cross_entropy.class_weights": [1, 2]}
+    options = load_params(write(tmp_path, keys)).train.loss
+    with pytest.raises(UserError) as error:
+        make_loss(options, 10)
+    assert str(error.value) == (
+        "class_weights must be 10 finite numbers >= 0, one for each class and not all 0; "
+        "received [1.0, 2.0].\nIn params.yaml: train.loss.softmax_cross_entropy."
+    )
+    loss, gradient = make_loss(options, 2)(np.zeros((1, 2), np.float32), np.array([[0, 1]], np.float32))
+    assert loss == pytest.approx(2 * np.log(2))
+    assert gradient.dtype == np.float32
+
+
+def snake_case(name):
+    """Conv2D is conv2d, MaxPool2D max_pool2d, LogSoftmax log_softmax, LeakyReLU leaky_relu, ReLU relu."""
+    words = re.findall(r"ReLU|SiLU|[A-Z]{3,}|[A-Z][a-z]+(?:2D)?", name)
+    return "_".join(words).lower()
+
+
+def public_functions(module):
+    functions = inspect.getmembers(module, inspect.isfunction)
+    return [f for name, f in functions if f.__module__ == module.__name__ and not name.startswith("_")]
+
+
+def returning(module, result):
+    return [f for f in public_functions(module) if inspect.get_annotations(f)["return"] == result]
+
+
+def test_initial_values_do_not_depend_on_pythons_hash_seed():
+    code = (
+        "import numpy as np, hashlib; from pipeline.config.architectures import build_model; "
+        "from pipeline.config.params import load_layers; "
+        "model = build_model(load_layers('residual'), 'x', (28, 28, 1), 10, np.random.default_rng(0)); "
+        "print(hashlib.md5(b''.join(a.tobytes() for a in model.state_dict().values())).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in range(4)
+    }
+    assert len(digests) == 1
+
+
+def test_what_follows_from_the_layers_place_must_be_left_out(build):
+    with pytest.raises(UserError, match=r"^in_channels follows from the layer's place: leave it out."):
+        build([{"type": "conv2d", "in_channels": 1, "out_channels": 2, "kernel_size": 3}])
+
+
+def test_a_network_that_cannot_learn_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "architectures.yaml"
+    path.write_text("mine:\n- {type: avg_pool2d, kernel_size: [5, 14]}\n- {type: flatten}\n")
+    monkeypatch.setattr(architectures, "ARCHITECTURES", path)
+    monkeypatch.setattr(architectures, "load_layers", lambda name: load_layers(name, path))
+    chosen = load_params(write(tmp_path, {"model.architecture": "mine"}))
+    with pytest.raises(UserError, match=r"^A network without any parameter cannot learn."):
+        build_chosen(chosen, (28, 28, 1), 10)
+
+
+@pytest.mark.parametrize("text", ["seed: 2024-13-45\n", "seed: !!int abc\n"])
+def test_a_value_that_yaml_cannot_read_is_told(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"holds a value that cannot be read|is not valid YAML"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
+    keys = {
+        "train.epochs": 7,
+        "train.batch_size": 11,
+        "train.shard_size": 3,
+        "train.patience": 5,
+        "train.clip_norm": 1.5,
+        "train.clip_value": 2.5,
+        "train.moving_average": 0.75,
+        "train.augmentation.random_shift": 2,
+        "train.optimizer.name": "adam",
+        "seed": 3,
+    }
+    received = {}
+
+    def record(model, loss, optimizer, schedule, train, validation, **options):
+        received.update(options, optimizer=optimizer, rate=schedule(0.0))
+        return iter(())
+
+    monkeypatch.setattr(train_stage, "fit", record)
+    monkeypatch.setattr(train_stage, "fingerprint", lambda settings: "0")
+    monkeypatch.setattr(train_stage, "load_examples", lambda part, description: None)
+    description = {"class_names": ["0"] * 10, "examples": {"train": 5}, "mean": 0.5, "deviation": 0.25}
+    chosen = load_params(write(tmp_path, keys))
+    model, _ = build_chosen(chosen, (28, 28, 1), 10)
+    monkeypatch.chdir(tmp_path)
+    loss = make_loss(chosen.train.loss, 10)
+    train_stage._fit(model, [], loss, chosen, description, Console())
+    wanted = {
+        "epochs": 7,
+        "batch_size": 11,
+        "shard_size": 3,
+        "patience": 5,
+        "clip_norm": 1.5,
+        "clip_value": 2.5,
+        "seed": 3,
+    }
+    assert {key: received[key] for key in wanted} == wanted
+    assert received["moving_average"].decay == 0.75
+    assert isinstance(received["optimizer"], cnn.Adam)
+    assert received["rate"] == 0.001
+    images = np.zeros((1, 4, 4, 1), np.float32)
+    shifted = received["augment"](images, np.random.default_rng(0))
+    assert -2.0 <= shifted.min() < -1.0  # black, (0 − 0.5) / 0.25, came in

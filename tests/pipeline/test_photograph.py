@@ -1,0 +1,318 @@
+"""The facts of MNIST's frame, whatever the photograph; and what is refused, with the text that says so."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photographs import drawn_seven, jpeg, to_bytes, uneven_light
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from scipy import ndimage
+
+from pipeline.apps.photograph import find_digit, otsu_threshold, read_photograph
+from pipeline.errors import UserError
+
+
+@pytest.fixture
+def find(tmp_path):
+    """find(picture, **options): what find_digit makes of the picture, saved as a PNG with these options."""
+
+    def run(picture, **options):
+        if isinstance(picture, np.ndarray):
+            picture = Image.fromarray(picture)
+        picture.save(tmp_path / "digit.png", **options)
+        return find_digit(tmp_path / "digit.png")
+
+    return run
+
+
+@pytest.fixture
+def reason(find, tmp_path):
+    """reason(picture): why it is refused, without the file's name, which must come first."""
+
+    def run(picture):
+        with pytest.raises(UserError) as raised:
+            find(picture)
+        return str(raised.value).removeprefix(f"{tmp_path / 'digit.png'}: ")
+
+    return run
+
+
+def nearly_the_same(one, other):
+    """The same strokes but for antialiasing, and for one pixel's shift: the centre is rounded to whole pixels.
+
+    The mean difference of a 7 from its mirror image is 0.11.
+    """
+    shifts = [(rows, columns) for rows in (-1, 0, 1) for columns in (-1, 0, 1)]
+    return min(abs(np.roll(one, shift, (0, 1)) - other).mean() for shift in shifts) < 0.03
+
+
+@pytest.fixture
+def seven(find):
+    return find(drawn_seven()).image
+
+
+# What MNIST's images are
+
+
+def bounds(image):
+    rows, columns = np.flatnonzero(image.max(axis=1)), np.flatnonzero(image.max(axis=0))
+    return rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+
+
+@pytest.mark.parametrize("place", [(0, 0), (-150, -60), (300, 140)])
+def test_the_image_is_framed_as_in_mnist_wherever_the_digit_is(find, place):
+    image = find(drawn_seven(place=place)).image
+    assert image.shape == (28, 28)
+    assert image.dtype == np.float32
+    assert image.min() == 0
+    assert image.max() == 1
+    np.testing.assert_allclose(ndimage.center_of_mass(image), (14, 14), atol=0.5)
+    height, width = bounds(image)
+    assert height == 20
+    assert width == pytest.approx(20 * (200 + 15) / (300 + 15), abs=1)  # drawn so, and the pen's 30 pixels
+
+
+def test_a_digit_that_is_wider_than_high_fills_the_box_sideways(find):
+    picture = Image.new("L", (800, 600), 230)
+    ImageDraw.Draw(picture).ellipse((200, 200, 560, 400), outline=40, width=30)
+    assert bounds(find(picture).image) == (11, 20)
+
+
+def test_the_box_encloses_the_ink(find):
+    digit = find(drawn_seven())
+    rows, columns = digit.box
+    dark = digit.photograph < 0.5
+    np.testing.assert_allclose([rows.start, rows.stop], np.flatnonzero(dark.any(axis=1))[[0, -1]], atol=3)
+    np.testing.assert_allclose(
+        [columns.start, columns.stop], np.flatnonzero(dark.any(axis=0))[[0, -1]], atol=3
+    )
+
+
+# What must not matter
+
+
+@pytest.mark.parametrize(("paper", "ink"), [(40, 230), (255, 0), (0, 255), (180, 120), (90, 160)])
+def test_polarity_and_contrast_do_not_matter(find, seven, paper, ink):
+    assert nearly_the_same(find(drawn_seven(paper=paper, ink=ink)).image, seven)
+
+
+@pytest.mark.parametrize("width", [80, 160, 2400])
+def test_the_number_of_pixels_does_not_matter(find, seven, width):
+    assert nearly_the_same(find(drawn_seven().resize((width, width * 3 // 4))).image, seven)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_the_distance_of_the_camera_does_not_matter(find, seven, share):
+    far = drawn_seven().resize((int(800 * share), int(600 * share)), Image.Resampling.LANCZOS)
+    sheet = Image.new("L", (800, 600), 230)
+    sheet.paste(far, (120, 200))
+    assert nearly_the_same(find(sheet).image, seven)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_light_noise_and_jpeg_do_not_matter(find, seven, seed):
+    rng = np.random.default_rng(seed)
+    picture = np.asarray(drawn_seven()) / 255 * uneven_light(600, 800, rng) + rng.normal(0, 0.03, (600, 800))
+    assert nearly_the_same(find(jpeg(to_bytes(picture), 50)).image, seven)
+
+
+def test_a_hard_shadow_across_the_digit_does_not_matter(find, seven):
+    picture = np.array(drawn_seven())
+    rows, columns = np.indices(picture.shape)
+    picture[rows + columns > 600] //= 2
+    assert nearly_the_same(find(picture).image, seven)
+
+
+@pytest.mark.parametrize("table", [30, 120])
+def test_a_table_around_the_sheet_does_not_matter(find, seven, table):
+    turned = ImageOps.expand(drawn_seven(), 150, table).rotate(3, Image.Resampling.BICUBIC, fillcolor=table)
+    assert abs(find(turned).image - seven).mean() < 0.04  # turned by 3 degrees
+
+
+def test_specks_and_the_edge_of_the_paper_do_not_matter(find, seven):
+    picture = drawn_seven()
+    draw = ImageDraw.Draw(picture)
+    for x, y in ((90, 500), (700, 80), (500, 450)):
+        draw.ellipse((x, y, x + 6, y + 6), fill=40)
+    draw.line((0, 5, 800, 12), fill=40, width=14)
+    draw.polygon([(0, 600), (0, 480), (160, 600)], fill=60)
+    assert nearly_the_same(find(picture).image, seven)
+
+
+@pytest.mark.parametrize("pen", [3, 6, 12, 24])
+def test_strokes_of_thin_pens_are_widened(find, pen):
+    image = find(drawn_seven(pen=pen)).image
+    rows = image[16:22]  # the slanted stroke alone
+    assert 1.8 < rows.sum(axis=1).mean() < 3.2  # pixels; in MNIST 1.6 to 4.2
+    assert image.max() == 1
+
+
+@pytest.mark.parametrize("blur", [1, 4, 10])
+def test_blur_makes_broad_strokes_neither_thinner_nor_grey(find, blur):
+    sharp, blurred = drawn_seven(pen=60), drawn_seven(pen=60).filter(ImageFilter.GaussianBlur(blur))
+    image = find(blurred).image
+    assert image.max() == 1
+    assert image.sum() == pytest.approx(find(sharp).image.sum(), rel=0.05)
+
+
+def test_a_digit_in_two_parts_stays_whole(find):
+    picture = Image.new("L", (600, 600), 230)
+    draw = ImageDraw.Draw(picture)
+    draw.line([(220, 150), (200, 300), (330, 300), (350, 420), (200, 430)], fill=40, width=25)
+    draw.line([(260, 140), (380, 130)], fill=40, width=25)  # the bar of the 5 does not touch it
+    rows, columns = find(picture).box
+    assert columns.stop == pytest.approx(380 * 640 / 600, abs=12)
+    assert rows.start == pytest.approx(120 * 640 / 600, abs=12)
+
+
+# What Pillow reads
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "RGB", "RGBA", "LA"])
+def test_the_mode_does_not_matter(find, seven, mode):
+    assert nearly_the_same(find(drawn_seven().convert(mode)).image, seven)
+
+
+def test_sixteen_bits_are_read_in_full(find, seven):
+    deep = np.asarray(drawn_seven()).astype(np.uint16) * 257
+    assert nearly_the_same(find(deep).image, seven)
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+def test_ink_on_nothing_is_seen_whatever_its_colour(find, seven, ink):
+    picture = Image.new("LA", (800, 600), (ink, 0))
+    picture.putalpha(drawn_seven(paper=0, ink=255))
+    assert nearly_the_same(find(picture).image, seven)
+
+
+def test_a_camera_that_was_held_sideways_is_believed(find, seven):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    sideways = drawn_seven().transpose(Image.Transpose.ROTATE_90)
+    assert nearly_the_same(find(sideways, exif=exif).image, seven)
+
+
+# What is refused
+
+BLANK = (
+    "no ink stands out from the paper. A digit needs strokes that are clearly darker, or clearly lighter, "
+    "than what they are written on."
+)
+
+
+@pytest.mark.parametrize("grey", [0, 128, 255])
+def test_one_grey_is_blank(reason, grey):
+    assert reason(Image.new("L", (300, 200), grey)) == BLANK
+
+
+def test_one_pixel_is_blank(reason):
+    assert reason(Image.new("L", (1, 1))) == BLANK
+
+
+@pytest.mark.parametrize("deviation", [0.01, 0.1, 0.4])
+@pytest.mark.parametrize("shape", [(28, 28), (400, 500)])
+def test_noise_is_blank(reason, deviation, shape):
+    noise = np.random.default_rng(0).normal(0.6, deviation, shape)
+    assert reason(to_bytes(noise)) == BLANK
+
+
+def test_paper_in_uneven_light_is_blank(reason):
+    rng = np.random.default_rng(0)
+    assert reason(to_bytes(0.9 * uneven_light(400, 500, rng) + rng.normal(0, 0.02, (400, 500)))) == BLANK
+
+
+def test_a_line_at_the_border_is_no_digit(reason):
+    picture = Image.new("L", (800, 600), 230)
+    ImageDraw.Draw(picture).rectangle((0, 0, 800, 12), fill=30)
+    assert reason(picture) == (
+        "there is ink only at the image's border, or in specks. Crop the image to the digit, with some paper "
+        "around it."
+    )
+
+
+def test_a_dot_is_too_small(reason):
+    picture = Image.new("L", (800, 600), 230)
+    ImageDraw.Draw(picture).ellipse((300, 300, 316, 316), fill=20)
+    assert reason(picture) == (
+        "the largest thing in it measures 2.2% of the image's longer side: too small for a digit. Crop the "
+        "image to the digit, with some paper around it."
+    )
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_digits_beside_one_another_are_counted(reason, count):
+    row = np.hstack([np.asarray(drawn_seven(200))[:, 80:220]] * count)
+    assert reason(row) == (
+        f"{count} things that may be digits were found. Crop the image to one of them, with some paper around it."
+    )
+
+
+@pytest.mark.parametrize("points", [(100, 300, 700, 320), (150, 200, 300, 400, 450, 200, 600, 400)])
+def test_what_is_far_wider_than_high_is_no_digit(reason, points):
+    picture = Image.new("L", (800, 600), 230)
+    ImageDraw.Draw(picture).line(points, fill=30, width=12)
+    assert reason(picture) == (
+        "what was found is more than twice as wide as it is high: a line, or digits that touch, or a photograph "
+        "that lies on its side. Crop the image to one digit, and turn it upright."
+    )
+
+
+def refusal(path):
+    with pytest.raises(UserError) as raised:
+        find_digit(path)
+    return str(raised.value)
+
+
+def test_a_missing_file_a_folder_and_a_device_are_told_apart(tmp_path):
+    assert refusal(tmp_path / "a.png") == f"{tmp_path / 'a.png'} does not exist."
+    assert refusal(tmp_path) == f"{tmp_path} is a folder: name the image files in it."
+    assert refusal(Path("/dev/null")) == "/dev/null is no ordinary file."
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n"])
+def test_a_file_that_is_no_image_is_refused(tmp_path, content):
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    assert (
+        refusal(path)
+        == f"{path} is no image of a known format. Known are PNG, JPEG and others: convert it to one of them."
+    )
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "tiff", "webp", "bmp"])
+def test_a_truncated_or_damaged_image_is_refused_or_read_never_a_crash(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    drawn_seven(40).save(path)
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    path.write_bytes(content[: len(content) // 2])
+    assert refusal(path).startswith(f"{path} is damaged, or of a kind that cannot be decoded (")
+    for _ in range(25):
+        damaged = np.frombuffer(content, np.uint8).copy()
+        damaged[rng.integers(0, len(damaged), 4)] = rng.integers(0, 256, 4)
+        path.write_bytes(damaged.tobytes())
+        with suppress(UserError):
+            read_photograph(path)
+
+
+def test_a_decompression_bomb_is_refused_unread(tmp_path):
+    path = tmp_path / "bomb.png"
+    Image.new("1", (10_000, 10_000)).save(path)
+    assert path.stat().st_size < 20_000
+    assert refusal(path) == f"{path} has more than 89 million pixels. Make it smaller, or crop it."
+
+
+# The threshold
+
+
+def test_otsus_threshold_has_the_largest_variance_between_its_classes():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(0.2, 0.05, 3000), rng.normal(0.7, 0.1, 1000)])
+
+    def between(threshold):
+        low, high = values[values <= threshold], values[values > threshold]
+        return len(low) * len(high) * (low.mean() - high.mean()) ** 2
+
+    best = max(between(t) for t in np.linspace(values.min() + 0.01, values.max() - 0.01, 500))
+    assert between(otsu_threshold(values)) == pytest.approx(best, rel=1e-3)

@@ -1,0 +1,508 @@
+"""The playground's page in a real browser: its network is cnn's, its drawings are framed as MNIST's images.
+
+Chromium is Debian's, driven by Playwright. Where it is missing, continuous integration fails, and a person's
+run says what it skips.
+"""
+
+import inspect
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import sync_playwright
+from sklearn.datasets import load_digits
+
+from cnn import SGD, Sequential, checkpoint, softmax_cross_entropy
+from cnn.ops.softmax import softmax
+from pipeline.apps.playground import PLAYGROUND, example_images, playground, render
+from pipeline.artefacts.dataset import load_examples
+from pipeline.artefacts.trained import load_model
+from pipeline.config.architectures import INFERRED, LAYERS, build_model
+
+ROOT = Path(__file__).parents[2]
+DIGITS = [str(digit) for digit in range(10)]
+CONV = {"type": "conv2d", "kernel_size": 3, "out_channels": 6}
+CONV_1X1 = {**CONV, "kernel_size": 1}
+
+# Between them every layer type with every option; each is followed by flatten and dense to four classes.
+NETWORKS = {
+    "convolutions": [
+        {**CONV, "padding": "same", "initializer": "he_normal"},
+        {**CONV, "kernel_size": [2, 3], "stride": [2, 1], "padding": [[1, 0], [2, 1]], "bias": False},
+        {**CONV, "padding": [3, 2], "dilation": [2, 1], "groups": 3},
+        {**CONV, "padding": "same", "stride": 2, "dilation": 2, "groups": 6, "bias": True},
+        {**CONV, "kernel_size": [3, 2], "padding": "valid", "out_channels": 1},
+    ],
+    "max_pooling": [
+        {"type": "max_pool2d", "kernel_size": 3, "stride": 1, "padding": [[0, 1], [1, 0]]},
+        {"type": "max_pool2d", "kernel_size": [2, 3], "stride": 2, "dilation": [2, 1], "ceil_mode": True},
+        {"type": "max_pool2d", "kernel_size": 2, "padding": "same"},
+    ],
+    "average_pooling": [
+        {"type": "avg_pool2d", "kernel_size": 3, "stride": 1, "padding": [1, 0]},
+        {"type": "avg_pool2d", "kernel_size": [3, 2], "stride": 2, "padding": 1, "ceil_mode": True},
+        {"type": "avg_pool2d", "kernel_size": 2, "stride": 1, "padding": "same", "count_include_pad": False},
+        {
+            "type": "avg_pool2d",
+            "kernel_size": 2,
+            "stride": 2,
+            "dilation": [2, 3],
+            "padding": 1,
+            "ceil_mode": True,
+        },
+    ],
+    "normalisation": [
+        {"type": "batch_norm", "momentum": 0.5, "epsilon": 0.1},
+        {"type": "layer_norm", "epsilon": 0.1},
+        {"type": "flatten"},
+        {"type": "batch_norm"},
+        {"type": "layer_norm"},
+        {"type": "dropout", "rate": 0.5},
+        {"type": "dense", "out_features": 7, "bias": False, "initializer": "orthogonal"},
+    ],
+    "activations": [
+        {"type": "gelu", "approximate": True},  # on numbers near 0, where it is not the exact one
+        {**CONV, "out_channels": 8},
+        {"type": "leaky_relu", "slope": 0.3},
+        {"type": "elu", "alpha": 2.0},
+        {"type": "gelu"},
+        {**CONV, "out_channels": 8},
+        {"type": "silu"},
+        {**CONV, "out_channels": 8, "padding": 1},
+        {"type": "tanh"},
+        {"type": "sigmoid"},
+        {"type": "log_softmax"},
+        {"type": "softmax"},
+        {"type": "relu"},
+    ],
+    "nesting": [
+        {"type": "residual", "layers": [{**CONV, "out_channels": 3, "padding": 1}, {"type": "relu"}]},
+        {
+            "type": "sequential",
+            "layers": [
+                {"type": "spatial_dropout", "rate": 0.2},
+                {
+                    "type": "residual",
+                    "layers": [
+                        {**CONV, "padding": 1, "stride": 2},
+                        {"type": "sequential", "layers": [{**CONV, "padding": [[0, 1], [1, 0]]}]},
+                    ],
+                    "shortcut": [{**CONV, "stride": 2}],
+                },
+                {"type": "global_avg_pool2d"},
+            ],
+        },
+    ],
+    "global_maximum": [CONV, {"type": "log_softmax"}, {"type": "global_max_pool2d"}],  # of negative numbers
+}
+
+
+def flat(specs):
+    """The descriptions of layers, and those inside them."""
+    for spec in specs:
+        yield spec
+        yield from flat(spec.get("layers") or [])
+        yield from flat(spec.get("shortcut") or [])
+
+
+def build(specs, image_shape, classes, rng):
+    """A network all of whose arrays are random, the running statistics, too."""
+    model = build_model(specs, "test", image_shape, classes, rng)
+    state = {name: rng.normal(0.2, 0.5, array.shape) for name, array in model.state_dict().items()}
+    for name in state:
+        if name.endswith("running_var"):
+            state[name] = rng.uniform(0.2, 3, state[name].shape)
+    model.load_state_dict({name: array.astype(np.float32) for name, array in state.items()})
+    return model
+
+
+def metadata(image_shape, class_names, mean=0.0, deviation=1.0):
+    data = {"class_names": class_names, "image_shape": image_shape, "mean": mean, "deviation": deviation}
+    counts = {"train": 100, "validation": 10, "test": 20}
+    return {"architecture": "test", "layers": [], "data": {"dataset": "mnist", "examples": counts, **data}}
+
+
+def layer_outputs(layer, x, name=""):
+    """What cnn computes, by the layers' names; those inside included, "" for the whole."""
+    outputs, inner = {name: layer.forward(x, training=False)}, x
+    for key, child in layer.children().items():
+        child_name = f"{name}.{key}".lstrip(".")
+        outputs |= layer_outputs(child, inner, child_name)
+        if isinstance(layer, Sequential):
+            inner = outputs[child_name]
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def browser():
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("Chromium is missing: apt-get install chromium")
+        pytest.skip("Chromium is missing, so the page is not tried: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, tmp_path):
+    """visit(page's text): the page, opened. At the end: it asked for nothing but itself, and had no error."""
+    requests, errors, contexts = [], [], []
+
+    def open_page(text, width=1280, **options):
+        file = tmp_path / "playground.html"
+        file.write_text(text, encoding="utf-8")
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text))
+        page.route(re.compile(r"^(?!file:|blob:)"), lambda route: route.abort())
+        page.goto(file.as_uri())
+        settle(page)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    page = (tmp_path / "playground.html").as_uri()
+    assert [url for url in requests if not url.startswith("blob:")] == [page] * len(contexts)
+    assert errors == []
+
+
+def settle(page):
+    """Wait until all that is shown belongs to the drawing."""
+    page.evaluate("""() => Promise.race([
+        playground.settled(),
+        new Promise((_, reject) => setTimeout(reject, 30_000, new Error("The page does not settle."))),
+    ])""")
+
+
+def pixels(page):
+    """What the network receives, as one row; None of an empty canvas."""
+    values = page.evaluate("Array.from(playground.pixels() ?? [])")
+    return np.array(values, np.float32) if values else None
+
+
+def draw(page, *strokes):
+    """Draw with the mouse; a point is (column, row) as fractions of the canvas."""
+    box = page.locator("#drawing").bounding_box()
+    for stroke in strokes:
+        places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+        page.mouse.move(*places[0])
+        page.mouse.down()
+        for place in places[1:]:
+            page.mouse.move(*place, steps=5)
+        page.mouse.up()
+    settle(page)
+
+
+SEVEN = [(0.25, 0.22), (0.72, 0.2), (0.6, 0.4), (0.5, 0.8)]
+BAR = [(0.4, 0.5), (0.68, 0.5)]
+
+
+def predict_in_page(page, images):
+    """The network's last output for each image, computed by the page."""
+    script = "async (images) => { const rows = []; for (const x of images)"
+    script += ' rows.push(Array.from((await playground.run(x))[""])); return rows; }'
+    return np.array(page.evaluate(script, images.reshape(len(images), -1).tolist()))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_layer_computes_what_cnn_computes(name, visit, rng):
+    shape = (11, 12, 3)
+    specs = [*NETWORKS[name], {"type": "flatten"}, {"type": "dense", "out_features": 4}]
+    model = build(specs, shape, 4, rng)
+    page = visit(render(model, metadata(shape, ["a", "b", "c", "d"]), []))
+    script = """async (image) => Object.fromEntries(
+        Object.entries(await playground.run(image)).map(([name, y]) => [name, Array.from(y)]))"""
+    for image in rng.standard_normal((3, *shape)).astype(np.float32):
+        expected = layer_outputs(model, image[None])
+        found = page.evaluate(script, image.ravel().tolist())
+        assert found.keys() == expected.keys()
+        for layer, y in expected.items():
+            close = {"rtol": 1e-4, "atol": 1e-5 * np.abs(y).max(), "err_msg": layer}
+            np.testing.assert_allclose(found[layer], y.ravel(), **close)
+
+
+def test_these_networks_have_every_layer_with_every_option():
+    used = {(spec["type"], option) for specs in NETWORKS.values() for spec in flat(specs) for option in spec}
+    used |= {("dense", "type"), ("flatten", "type"), ("dense", "out_features")}
+    every = {(kind, "type") for kind in LAYERS} | {
+        (kind, option)
+        for kind, layer in LAYERS.items()
+        if layer.__init__ is not object.__init__
+        for option in inspect.signature(layer).parameters
+        if option not in INFERRED
+    }
+    assert every - used == set()
+
+
+def test_the_page_shows_what_cnn_says_of_the_drawing(visit, rng):
+    mean, deviation = 0.13, 0.31
+    specs = [CONV, {"type": "relu"}, {"type": "flatten"}, {"type": "dense", "out_features": 10}]
+    model = build(specs, (28, 28, 1), 10, rng)
+    page = visit(render(model, metadata((28, 28, 1), DIGITS, mean, deviation), []))
+    draw(page, SEVEN, BAR)
+    received = pixels(page)
+    brightness = received * deviation + mean
+    assert brightness.min() == pytest.approx(0, abs=1e-6)
+    assert 0.9 < brightness.max() < 1 + 1e-6
+    expected = softmax(model.predict(received.reshape(1, 28, 28, 1)))[0]
+    np.testing.assert_allclose(page.evaluate("playground.probabilities()"), expected, atol=1e-5)
+    shown = [float(text.removesuffix(" %")) for text in page.locator("#bars .value").all_inner_texts()]
+    np.testing.assert_allclose(shown, 100 * expected, atol=0.051)
+    best = str(expected.argmax())
+    assert page.inner_text("#verdict") == page.inner_text("#bars .best .label") == best
+    assert page.inner_text("#announcement").startswith(f"Prediction: {best}, ")
+    maps = np.array(
+        page.eval_on_selector_all(
+            ".layer >> nth=0 >> canvas",
+            "canvases => canvases.map(c => Array.from(c.getContext('2d').getImageData(0, 0, 26, 26).data))",
+        )
+    )  # (channel, pixel by pixel its red, green, blue and opacity)
+    first = model.layers[0].forward(received.reshape(1, 28, 28, 1), training=False)[0]
+    opacity = 255 * np.abs(first) / np.abs(first).max()
+    np.testing.assert_allclose(maps[:, 3::4].T, opacity.reshape(-1, 6), atol=1)
+    blue = maps[:, 2::4].T > maps[:, 0::4].T
+    strong = opacity.reshape(-1, 6) > 20  # of fainter ones the browser rounds the colours
+    np.testing.assert_array_equal(blue[strong], first.reshape(-1, 6)[strong] > 0)
+
+
+def test_a_network_that_ends_in_softmax_is_not_given_it_twice(visit, rng):
+    specs = [{"type": "flatten"}, {"type": "dense", "out_features": 10}, {"type": "softmax"}]
+    model = build(specs, (28, 28, 1), 10, rng)
+    page = visit(render(model, metadata((28, 28, 1), DIGITS), []))
+    draw(page, SEVEN)
+    expected = model.predict(pixels(page).reshape(1, 28, 28, 1))[0]
+    np.testing.assert_allclose(page.evaluate("playground.probabilities()"), expected, atol=1e-5)
+
+
+@pytest.fixture
+def two_classes(rng):
+    """A linear network, whose log-odds of the first class are weights · pixels + a number; and its weights."""
+    specs = [{"type": "flatten"}, {"type": "dense", "out_features": 2}]
+    model = build(specs, (28, 28, 1), 2, rng)
+    weight = model.state_dict()["1.weight"]
+    return model, (weight[:, 0] - weight[:, 1]).reshape(28, 28)
+
+
+def test_a_drawing_is_framed_as_mnist_is(visit, two_classes):
+    page = visit(render(two_classes[0], metadata((28, 28, 1), ["a", "b"]), []))
+
+    def frame(ink):
+        side = len(ink)
+        values = page.evaluate(
+            f"ink => Array.from(playground.frame(ink, {side}, 28, 28))", ink.ravel().tolist()
+        )
+        return np.array(values).reshape(28, 28)
+
+    ink = np.zeros((100, 100))
+    ink[5:15, 60:80] = 1  # half as high as wide: 10 x 20 pixels, in the middle
+    np.testing.assert_allclose(frame(ink), np.pad(np.ones((10, 20)), ((9, 9), (4, 4))), atol=1e-6)
+    ink[35:45, 60:80] = 0.5  # now 40 high: two pixels of the canvas to one
+    framed = frame(ink)
+    rows = np.arange(28) + 0.5
+    assert framed.sum(axis=1) @ rows / framed.sum() == pytest.approx(14)
+    np.testing.assert_allclose(framed.sum(), ink.sum() / 4)
+    ink[:] = 0
+    ink[0:90, 0:2] = ink[0:2, 0:45] = ink[:20, :30] = (
+        1  # its centre of mass is far from the middle of its box
+    )
+    np.testing.assert_allclose(frame(ink).sum(), ink.sum() / 4.5**2)  # yet nothing is cut off
+
+
+def test_the_evidence_of_a_linear_network_is_its_weights_times_the_pixels(visit, two_classes):
+    model, weights = two_classes
+    page = visit(render(model, metadata((28, 28, 1), ["a", "b"]), []))
+    draw(page, SEVEN, BAR)
+    image = pixels(page).reshape(28, 28)
+    sign = 1 if page.inner_text("#verdict") == "a" else -1
+    parts = np.pad(sign * weights * image, 2)
+    sums = np.array([[parts[i : i + 4, j : j + 4].sum() for j in range(0, 30, 2)] for i in range(0, 30, 2)])
+    expected = np.zeros((32, 32))  # each patch's sum, a quarter to each of its pixels
+    for i, row in enumerate(sums):
+        for j, weight in enumerate(row):
+            expected[2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += weight / 4
+    evidence = page.evaluate(
+        "({...playground.evidence(), perPixel: Array.from(playground.evidence().perPixel)})"
+    )
+    np.testing.assert_allclose(evidence["perPixel"], expected[2:30, 2:30].ravel(), atol=1e-4)
+    for found, wanted in (("strongest", sums.max()), ("weakest", sums.min())):
+        assert evidence[found]["weight"] == pytest.approx(wanted, abs=1e-4)
+        patch = evidence[found]["patch"]
+        assert sums[patch["top"] // 2 + 1, patch["left"] // 2 + 1] == pytest.approx(wanted)
+    text = page.inner_text("#evidence-text")
+    assert text.count("framed in blue") == text.count("framed in orange") == 1
+
+
+def test_examples_go_in_as_they_are_and_undo_and_clear_work_from_the_keyboard(visit, rng):
+    specs = [{"type": "flatten"}, {"type": "dense", "out_features": 10}]
+    model = build(specs, (9, 7, 2), 10, rng)
+    images = rng.standard_normal((2, 9, 7, 2)).astype(np.float32)
+    page = visit(render(model, metadata((9, 7, 2), DIGITS), [(3, images[0]), (8, images[1])]))
+    assert pixels(page) is None
+    draw(page, SEVEN)
+    drawn = pixels(page)
+    assert drawn.shape == (9 * 7 * 2,)
+    page.get_by_role("button", name="Test image of class 8").click()
+    settle(page)
+    np.testing.assert_array_equal(pixels(page), images[1].ravel())
+    assert page.inner_text("#verdict") == str(model.predict(images[1:]).argmax())
+    page.get_by_role("button", name="Undo").focus()
+    page.keyboard.press("Enter")
+    np.testing.assert_array_equal(pixels(page), drawn)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # clear
+    settle(page)
+    assert pixels(page) is None
+    assert page.evaluate("playground.probabilities()") is None
+    assert page.inner_text("#verdict") == "–"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    np.testing.assert_array_equal(pixels(page), images[0].ravel())
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Shift+Tab")
+    for _ in range(9):  # more often than there is something to undo
+        page.keyboard.press("Enter")
+    settle(page)
+    assert pixels(page) is None
+
+
+def test_what_is_shown_in_the_end_is_the_last_picture(visit, rng):
+    model = build([{"type": "flatten"}, {"type": "dense", "out_features": 10}], (9, 9, 1), 10, rng)
+    images = rng.random((2, 9, 9, 1)).astype(np.float32)
+    page = visit(render(model, metadata((9, 9, 1), DIGITS), [(0, images[0]), (1, images[1])]))
+    page.evaluate("""() => new Promise((resolve) => {
+        const [first, second] = document.querySelectorAll("#examples button");
+        first.click();
+        requestAnimationFrame(() => resolve(second.click())); // the worker computes the first one now
+    })""")
+    settle(page)
+    expected = softmax(model.predict(images[1:]))[0]
+    np.testing.assert_allclose(page.evaluate("playground.probabilities()"), expected, atol=1e-5)
+
+
+def test_a_phone_can_draw_and_needs_no_scrolling_sideways(visit, rng):
+    block = {"type": "residual", "layers": [{**CONV, "padding": [[1, 1], [1, 1]]}], "shortcut": [CONV_1X1]}
+    specs = [{"type": "residual", "layers": [block], "shortcut": [CONV_1X1]}, {"type": "flatten"}]
+    model = build([*specs, {"type": "dense", "out_features": 10}], (28, 28, 1), 10, rng)
+    names = ["a class with a long name", *DIGITS[1:]]
+    page = visit(render(model, metadata((28, 28, 1), names), []), width=375, has_touch=True, is_mobile=True)
+    page.locator("#drawing").tap()
+    settle(page)
+    assert pixels(page) is not None
+    assert page.evaluate("document.documentElement.scrollWidth") == 375
+
+
+def test_nothing_in_the_page_can_reach_a_network(browser, tmp_path, two_classes):
+    text = render(two_classes[0], metadata((28, 28, 1), ["a", "</script><script>alert(1)</script>"]), [])
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "<script>alert" not in text
+    (tmp_path / "playground.html").write_text(text, encoding="utf-8")
+    page = browser.new_page()
+    page.goto((tmp_path / "playground.html").as_uri())
+    refused = page.evaluate("""() => new Promise((resolve) => {
+        const refused = [];
+        addEventListener("securitypolicyviolation", (event) => {
+            refused.push(event.effectiveDirective);
+            if (refused.length === 5) resolve(refused);
+        });
+        setTimeout(resolve, 5000, refused);
+        const nowhere = "http://127.0.0.1:9/";
+        fetch(nowhere).catch(() => {});
+        for (const [tag, properties] of [
+            ["img", {src: nowhere}],
+            ["iframe", {src: nowhere}],
+            ["script", {src: nowhere}],
+            ["link", {rel: "stylesheet", href: nowhere}],
+        ]) document.body.append(Object.assign(document.createElement(tag), properties));
+    })""")
+    assert sorted(refused) == ["connect-src", "frame-src", "img-src", "script-src-elem", "style-src-elem"]
+    assert "</script><script>" in page.locator("#bars .label").last.inner_text()
+    page.close()
+
+
+def test_the_command_writes_the_same_page_each_time(tmp_path, monkeypatch, capsys, two_classes):
+    monkeypatch.chdir(tmp_path)
+    layers = [{"type": "flatten"}, {"type": "dense", "out_features": 2}]
+    about = metadata([28, 28, 1], ["a", "b"]) | {"layers": layers}
+    checkpoint.save(Path("models/model.npz"), two_classes[0].state_dict(), about)
+    playground()
+    first = PLAYGROUND.read_bytes()
+    playground()
+    assert PLAYGROUND.read_bytes() == first
+    output = capsys.readouterr().out
+    assert "no test images in it" in output
+    assert str(PLAYGROUND) in output
+
+
+def agreement(page, model, images, labels, record_property):
+    """The page's predictions must be Python's, image by image; the accuracy that both have."""
+    expected = model.predict(images)
+    found = predict_in_page(page, images)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    same = int((found.argmax(axis=1) == expected.argmax(axis=1)).sum())
+    accuracy = float((found.argmax(axis=1) == labels).mean())
+    record_property("same_predictions", same)
+    record_property("accuracy", accuracy)
+    print(f"{same} of {len(images)} predictions are Python's; {accuracy:.1%} are right")
+    assert same == len(images)
+    return accuracy
+
+
+def test_a_network_trained_on_small_digits_recognises_them_as_in_python(visit, rng, record_property):
+    digits = load_digits()
+    images = (digits.images[..., None] / 16).astype(np.float32)
+    targets = np.eye(10, dtype=np.float32)[digits.target]
+    specs = [CONV, {"type": "relu"}, {"type": "flatten"}, {"type": "dense", "out_features": 10}]
+    model = build_model(specs, "test", (8, 8, 1), 10, rng)
+    optimizer = SGD(model.parameters(), 0.1, momentum=0.9)
+    for _ in range(150):
+        batch = rng.integers(0, len(images) - 200, 64)
+        _, grad = softmax_cross_entropy(model.forward(images[batch]), targets[batch])
+        model.backward(grad)
+        optimizer.step()
+    page = visit(render(model, metadata((8, 8, 1), DIGITS), []))
+    assert agreement(page, model, images[-200:], digits.target[-200:], record_property) > 0.8
+
+
+def test_the_trained_network_recognises_mnist_as_in_python(visit, monkeypatch, record_property):
+    monkeypatch.chdir(ROOT)
+    if not Path("models/model.npz").exists() or not Path("data/processed/dataset.json").exists():
+        pytest.skip("There is no trained network here, or no data: dvc repro makes them.")
+    model, about = load_model()
+    examples = example_images(about["data"])
+    if about["data"]["dataset"] != "mnist" or not examples:
+        pytest.skip("The trained network here is not one of the MNIST images here: dvc repro makes it.")
+    test = load_examples("test", about["data"])
+    images, labels = np.array(test.images[:200]), test.targets[:200].argmax(axis=1)
+    page = visit(render(model, about, examples))
+    assert agreement(page, model, images, labels, record_property) >= 0.95
+    assert page.locator("#examples button").count() == 10
+
+    # The same images as ink on the canvas, 280 pixels wide, so that the page frames them itself.
+    data = about["data"]
+    brightness = images[..., 0] * data["deviation"] + data["mean"]
+    ink = np.round(255 * brightness).astype(int).reshape(200, -1).tolist()
+    framed = page.evaluate(
+        """images => images.map(image => {
+            const large = Float32Array.from({length: 280 * 280},
+                (_, k) => image[28 * Math.floor(k / 2800) + Math.floor(k % 280 / 10)] / 255);
+            return Array.from(playground.frame(large, 280, 28, 28));
+        })""",
+        ink,
+    )
+    again = (np.array(framed, np.float32).reshape(images.shape) - data["mean"]) / data["deviation"]
+    accuracy = float((model.predict(again.astype(np.float32)).argmax(axis=1) == labels).mean())
+    record_property("accuracy_as_ink", accuracy)
+    print(f"as ink: {accuracy:.1%} of 200 are right")
+    assert accuracy >= 0.95

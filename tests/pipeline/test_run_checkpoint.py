@@ -1,0 +1,200 @@
+"""The train stage and its checkpoints, in one process, on a few of the small digits."""
+
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from ruamel.yaml import YAML
+
+from cnn import checkpoint
+from cnn.checkpoint import CheckpointError
+from pipeline import __main__ as program
+from pipeline.errors import UserError
+from pipeline.stages import evaluate, fetch, preprocess, resume, train
+from pipeline.stages.resume import RunCheckpoint, fingerprint
+
+ROOT = Path(__file__).parents[2]
+SMALL = [{"type": "flatten"}, {"type": "batch_norm"}, {"type": "dense", "out_features": 10}]
+RESULTS = ("models/model.npz", "reports/history.csv", "reports/statistics.csv")
+
+
+class CutOffError(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with 80 of the digits, and params whose best epoch comes long before patience ends the run."""
+    folder = tmp_path_factory.mktemp("prepared")
+    yaml = YAML(typ="safe", pure=True)
+    params = yaml.load(ROOT / "params.yaml")
+    params["data"] |= {"dataset": "digits", "train_size": 60, "validation_size": 20}
+    params["model"]["architecture"] = "small"
+    params["train"] |= {"epochs": 9, "batch_size": 16, "patience": 2, "moving_average": 0.5}
+    params["train"]["optimizer"] |= {"name": "adam", "learning_rate": 0.1}
+    yaml.dump(params, folder / "params.yaml")
+    yaml.dump({"small": SMALL}, folder / "architectures.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        fetch.fetch()
+        preprocess.preprocess()
+    return folder
+
+
+@pytest.fixture
+def project(prepared, tmp_path, monkeypatch):
+    """A copy of it, in which the test runs."""
+    shutil.copytree(prepared, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setattr(train, "count_cores", lambda: 1)
+    return tmp_path / "project"
+
+
+def bytes_of_results():
+    return [hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in RESULTS]
+
+
+def train_until(monkeypatch, saves):
+    """Train, and end like a killed process right after so many checkpoints were written."""
+    count = 0
+    save = RunCheckpoint.save
+
+    def save_and_count(run):
+        nonlocal count
+        save(run)
+        count += 1
+        if count == saves:
+            raise CutOffError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunCheckpoint, "save", save_and_count)
+        patch.setattr(RunCheckpoint, "is_due", lambda run: True)
+        try:
+            train.train()
+        except CutOffError:
+            return False
+    return True
+
+
+def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_files(project, monkeypatch, capsys):
+    train.train()
+    whole = bytes_of_results()
+    history = Path("reports/history.csv").read_text().splitlines()
+    printed = capsys.readouterr().out
+    best = int(printed.partition("Best epoch: ")[2].partition(",")[0])
+    assert best < len(history) - 1 < 9  # so the weights of an earlier epoch are kept, and patience ended it
+    saves = 1
+    while not train_until(monkeypatch, saves):
+        shutil.rmtree("models", ignore_errors=True)
+        train.train()
+        assert "Going on from" in capsys.readouterr().out
+        assert bytes_of_results() == whole, saves
+        saves += 1
+    assert saves == (len(history) - 1) * 5 + 1  # after each of four steps, and at each epoch's end
+
+
+def test_a_training_beside_another_is_refused(project, monkeypatch):
+    monkeypatch.setattr(resume, "SECONDS_TO_WAIT", 0.1)
+    (project / ".scratch").mkdir()
+    with FileLock(project / ".scratch/lock"), pytest.raises(UserError, match="Another training is still"):
+        train.train()
+    assert not Path("models").exists()
+    train.train()
+
+
+def test_a_run_keeps_its_own_checkpoint_whatever_the_clock_says(project, monkeypatch):
+    for name in "abcd":
+        other = project / ".scratch" / name / "training.npz"
+        other.parent.mkdir(parents=True)
+        other.touch()
+        os.utime(other, (4e9, 4e9))  # in the future
+    train_until(monkeypatch, 2)
+    kept = {path.parent.name for path in project.glob(".scratch/*/training.npz")}
+    assert len(kept) == resume.KEPT
+    assert len(kept - set("abcd")) == 1
+
+
+def test_the_checkpoint_of_another_run_is_refused_though_it_would_fit(project, monkeypatch, capsys):
+    train.train()
+    whole = bytes_of_results()
+    params = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(params.replace("seed: 0", "seed: 1"))
+    train_until(monkeypatch, 3)
+    (other,) = project.glob(".scratch/*/training.npz")
+    Path("params.yaml").write_text(params)
+    train_until(monkeypatch, 1)
+    (mine,) = set(project.glob(".scratch/*/training.npz")) - {other}
+    shutil.copy(other, mine)
+    capsys.readouterr()
+    train.train()
+    assert "does not fit this run: it is another run's. Training starts anew." in capsys.readouterr().out
+    assert bytes_of_results() == whole
+
+
+def test_of_a_checkpoint_that_fits_in_part_nothing_is_taken_over(project, monkeypatch):
+    def parts():
+        rng = np.random.default_rng(3)
+        return {name: Numbers(rng) for name in ("model", "progress")}
+
+    run = RunCheckpoint("key", parts(), 30)
+    run.parts["model"].values += 1
+    run.save()
+    arrays, metadata = checkpoint.load(run.path)
+    checkpoint.save(run.path, {k: v for k, v in arrays.items() if k.startswith("model.")}, metadata)
+    again = RunCheckpoint("key", parts(), 30)
+    with pytest.raises(CheckpointError, match="does not fit this run"):
+        again.restore()
+    for name, part in parts().items():
+        np.testing.assert_array_equal(again.parts[name].values, part.values)
+
+
+class Numbers(resume.Stateful):
+    """Anything with a state."""
+
+    def __init__(self, rng):
+        self.values = rng.random(5)
+
+    def _state(self):
+        return {"values": self.values}
+
+
+def test_a_run_is_told_from_others_by_settings_and_data_and_environment(project, monkeypatch):
+    first = fingerprint({"seed": 0})
+    assert fingerprint({"seed": 0}) == first
+    assert fingerprint({"seed": 1}) != first
+    seen = []
+    monkeypatch.setattr(train, "fingerprint", lambda settings: seen.append(settings) or fingerprint(settings))
+    train.train()
+    assert seen[0]["environment"] == train.environment()
+    for path in [
+        *Path("data/processed").glob("train_*.npy"),
+        *Path("data/processed").glob("validation_*.npy"),
+    ]:
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert fingerprint({"seed": 0}) != first, path
+        path.write_bytes(content)
+    assert fingerprint({"seed": 0}) == first
+
+
+@pytest.mark.parametrize(
+    ("stage", "again"), [("evaluate", "dvc repro\nDVC puts"), (None, "the same again\n")]
+)
+def test_ctrl_c_in_a_stage_that_keeps_nothing_says_how_to_go_on(monkeypatch, capsys, stage, again):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "evaluate", interrupt)
+    monkeypatch.setattr(sys, "argv", ["pipeline", "evaluate"])
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    if stage:
+        monkeypatch.setenv("DVC_STAGE", stage)
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith(f"Stopped. To go on: {again}")

@@ -1,0 +1,134 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from sklearn.metrics import confusion_matrix
+
+from cnn import EpochReport, Examples, softmax_cross_entropy
+from pipeline.config.params import Data, Evaluate, load_params
+from pipeline.errors import UserError
+from pipeline.report.figures import confusion_matrix_figure, save_figure, training_curves_figure
+from pipeline.stages import train
+from pipeline.stages.evaluate import format_matrix, measure, predictions_csv, wilson_interval
+from pipeline.stages.preprocess import one_hot, scale, split
+
+ROOT = Path(__file__).parents[2]
+LABELS = np.repeat(np.arange(10, dtype=np.uint8), 30)
+
+
+def data(train_size=None, validation_size=0.1):
+    return Data(dataset="digits", train_size=train_size, validation_size=validation_size, standardize=False)
+
+
+def test_pixels_become_fractions_with_a_channel_axis():
+    images = np.array([[[0, 51], [255, 1]]], np.uint8)
+    scaled = scale(images)
+    assert scaled.dtype == np.float32
+    np.testing.assert_allclose(scaled[0, :, :, 0], [[0, 0.2], [1, 1 / 255]], rtol=1e-7)
+
+
+def test_one_hot_has_a_one_in_the_labels_column():
+    np.testing.assert_array_equal(one_hot(np.array([2, 0], np.uint8), 3), [[0, 0, 1], [1, 0, 0]])
+
+
+def test_the_split_is_a_partition_in_the_proportions_of_the_classes():
+    train, validation = split(LABELS, data(), seed=0)
+    assert sorted([*train, *validation]) == list(range(300))
+    assert np.bincount(LABELS[validation]).tolist() == [3] * 10
+    assert np.bincount(LABELS[train]).tolist() == [27] * 10
+
+
+def test_a_smaller_training_set_keeps_the_proportions_and_stays_clear_of_validation():
+    train, validation = split(LABELS, data(train_size=50, validation_size=20), seed=0)
+    assert np.bincount(LABELS[train]).tolist() == [5] * 10
+    assert np.bincount(LABELS[validation]).tolist() == [2] * 10
+    assert not set(train) & set(validation)
+
+
+def test_the_split_depends_on_the_seed_alone():
+    one, same, other = (split(LABELS, data(), seed)[1].tolist() for seed in (0, 0, 1))
+    assert one == same != other
+
+
+@pytest.mark.parametrize(
+    ("train_size", "validation_size"), [(None, 300), (None, 5), (9, 0.1), (290, 20), (None, 0.99)]
+)
+def test_a_split_that_cannot_be_is_refused(train_size, validation_size):
+    with pytest.raises(UserError, match="cannot be split into"):
+        split(LABELS, data(train_size, validation_size), seed=0)
+
+
+def test_measures_equal_their_definitions(rng):
+    names = ["cat", "dog", "owl"]
+    logits = rng.standard_normal((40, 3)).astype(np.float32)
+    actual = rng.integers(0, 3, 40)
+    predicted = logits.argmax(axis=1)
+    metrics, per_class, text = measure(
+        logits,
+        Examples(logits, one_hot(actual, 3)),
+        softmax_cross_entropy,
+        names,
+        Evaluate(batch_size=1, confidence_level=0.95),
+    )
+    assert metrics["accuracy"] == np.mean(actual == predicted)
+    for index, name in enumerate(names):
+        right = ((actual == index) & (predicted == index)).sum()
+        precision, recall = right / (predicted == index).sum(), right / (actual == index).sum()
+        assert per_class[name]["precision"] == pytest.approx(precision, abs=1e-6)
+        assert per_class[name]["recall"] == pytest.approx(recall, abs=1e-6)
+        assert per_class[name]["f1"] == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-6)
+        assert per_class[name]["support"] == (actual == index).sum()
+        assert name in text
+    assert metrics["macro_f1"] == pytest.approx(np.mean([c["f1"] for c in per_class.values()]), abs=2e-6)
+
+
+def test_the_wilson_interval_has_its_published_values():
+    # Newcombe, "Two-sided confidence intervals for the single proportion" (1998), table I, method 3
+    assert wilson_interval(81, 263, 0.95) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(0, 20, 0.95) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert wilson_interval(1, 29, 0.95) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+
+
+def test_predictions_are_listed_with_their_probability():
+    probabilities = np.array([[0.9, 0.1], [0.25, 0.75]], np.float32)
+    assert predictions_csv(probabilities, np.array([0, 0]), ["a", "b"]).splitlines() == [
+        "index,actual,predicted,probability",
+        "0,a,a,0.9000",
+        "1,a,b,0.7500",
+    ]
+
+
+def test_the_matrix_as_text_has_actual_classes_in_rows():
+    matrix = confusion_matrix([0, 0, 1], [1, 0, 1])
+    assert format_matrix(matrix, ["a", "b"]).splitlines()[1].split() == ["a", "1", "1"]
+
+
+def test_figures_are_the_same_bytes_each_time(tmp_path):
+    history = {
+        "epoch": [1, 2],
+        **{f"{part}_{what}": [0.1, 0.2] for part in ("train", "validation") for what in ("loss", "accuracy")},
+        "learning_rate": [0.1, 0.1],
+    }
+    for name in ("one.png", "two.png"):
+        save_figure(training_curves_figure(history), tmp_path / name)
+        save_figure(
+            confusion_matrix_figure(np.eye(3, dtype=int), ["a", "b", "c"], "title"), tmp_path / f"m{name}"
+        )
+    for prefix in ("", "m"):
+        content = (tmp_path / f"{prefix}one.png").read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert content == (tmp_path / f"{prefix}two.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("loss", "accuracy", "warned"),
+    [(2.3026, 0.1, True), (2.28, 0.12, True), (2.1, 0.1, False), (2.3, 0.4, False), (14.0, 0.1, True)],
+)
+def test_a_network_that_learns_nothing_draws_a_warning(capsys, loss, accuracy, warned):
+    params = load_params(ROOT / "params.yaml")
+    report = EpochReport(3, 0.1, loss, accuracy, loss, accuracy)
+    train._warn_if_nothing_is_learnt(report, params, 10, Console(width=1000))
+    said = capsys.readouterr().out
+    assert said.startswith("warning: After epoch 3 the loss is ") == warned
+    assert ("ln(10) = 2.3026" in said) == warned
