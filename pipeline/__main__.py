@@ -16,6 +16,7 @@ except ModuleNotFoundError:
 
 from cnn.checkpoint import CheckpointError
 from cnn.parallel import WorkerLostError
+from pipeline.config.params import load_params
 from pipeline.errors import StoppedError, UserError
 
 RESTORE = (
@@ -49,7 +50,7 @@ def fetch() -> None:
     """
     from pipeline.stages import fetch as stage
 
-    stage.fetch()
+    stage.fetch(load_params().data)
 
 
 @app.command(short_help="make arrays of them")
@@ -60,7 +61,8 @@ def preprocess() -> None:
     """
     from pipeline.stages import preprocess as stage
 
-    stage.preprocess()
+    params = load_params()
+    stage.preprocess(params.data, params.seed)
 
 
 @app.command(short_help="train the network")
@@ -72,7 +74,7 @@ def train() -> None:
     """
     from pipeline.stages import train as stage
 
-    stage.train()
+    stage.train(load_params())
 
 
 @app.command(short_help="measure it on test images")
@@ -80,7 +82,7 @@ def evaluate() -> None:
     """Evaluate models/ on the test images; write metrics, predictions and a classification report."""
     from pipeline.stages import evaluate as stage
 
-    stage.evaluate()
+    stage.evaluate(load_params().evaluate)
 
 
 @app.command(short_help="show it on a page")
@@ -88,7 +90,7 @@ def report() -> None:
     """Write reports/report.html, which shows all about the trained network, model_card.md and the figures."""
     from pipeline.stages import report as stage
 
-    stage.report()
+    stage.report(load_params())
 
 
 @app.command(short_help="recognise photographed digits")

@@ -18,7 +18,7 @@ from cnn.layers.layer import Shape
 from cnn.layers.sequential import count_parameters
 from cnn.parameter import Parameter
 from cnn.random import Stream, derive_rng
-from pipeline.artefacts.dataset import load_examples
+from pipeline.artefacts.preprocess import load_examples
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.config.architectures import gives_probabilities
 from pipeline.config.params import load_params
@@ -31,7 +31,8 @@ STEPS = (1e-4, 1e-6, 1e-8)  # ε of difference quotients, see `compare`
 
 def explain(index: int) -> None:
     """Print test image `index`, what the network says, and one training step on it, layer by layer."""
-    model, _, description = load_trained()
+    model, network = load_trained()
+    description = network.data
     learning_rate = load_params().train.optimizer.sgd.learning_rate
     test = load_examples("test", description)
     count = len(test.images)
@@ -39,16 +40,16 @@ def explain(index: int) -> None:
         raise UserError(f"--index must be that of a test image, from 0 to {count - 1}; received {index}.")
     loss = cross_entropy if gives_probabilities(model) else softmax_cross_entropy
     probabilities = probabilities_of(model, model.predict(test.images[index : index + 1]))[0]
-    names = description["class_names"]
+    names = description.class_names
 
     # Batch normalisation takes its statistics over a batch, and of one vector it makes zeros. So there the
     # step is on some images more; what is shown of activations and dL/dx is of the explained one.
-    alone = not any(isinstance(layer, BatchNorm) for _, layer, _ in model.walk(description["image_shape"]))
+    alone = not any(isinstance(layer, BatchNorm) for _, layer, _ in model.walk(description.image_shape))
     batch = (index + np.arange(1 if alone else min(1 + COMPANIONS, count))) % count
     step = TrainingStep(model, loss, Examples(test.images[batch], test.targets[batch]))
 
     console = Console(markup=False, highlight=False, emoji=False)
-    picture = draw(test.images[index] * description["deviation"] + description["mean"])
+    picture = draw(test.images[index] * description.deviation + description.mean)
     console.print(Panel.fit(picture, title=f"test image {index}"))
     console.print(f"Its label: {names[test.targets[index].argmax()]}")
     console.print(_prediction_table(probabilities, names))

@@ -2,8 +2,6 @@
 
 import base64
 import inspect
-import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,56 +11,51 @@ from numpy.typing import NDArray
 from cnn import Layer, Sequential
 from cnn.atomic import write_text
 from cnn.layers.layer import Shape
-from pipeline.artefacts.dataset import load_description, load_examples
+from pipeline.artefacts.preprocess import Description, load_examples
+from pipeline.artefacts.train import Network
 from pipeline.artefacts.trained import load_model
 from pipeline.config.architectures import LAYERS, gives_probabilities
 from pipeline.data.catalogue import DATASETS
-from pipeline.paths import DATASET, REPORTS
+from pipeline.paths import REPORTS
+from pipeline.report.rendering import fill
 
 PLAYGROUND = REPORTS / "playground.html"
-PAGE = Path(__file__).parent / "page"  # the page's source
+TEMPLATE = Path(__file__).parent / "page/playground.html"
 TYPES = {layer_type: name for name, layer_type in LAYERS.items()}
 Labelled = list[tuple[int, NDArray[np.float32]]]  # (class, image)
 
 
 def playground() -> None:
     """Write the page: one file, which needs nothing else and asks no network for anything."""
-    model, metadata = load_model()
-    examples = example_images(metadata["data"])
-    write_text(PLAYGROUND, render(model, metadata, examples))
+    model, network = load_model()
+    examples = example_images(network.data)
+    write_text(PLAYGROUND, render(model, network, examples))
     if not examples:
         print("note: There are no test images in it: data/processed does not hold what it was trained on.")
     print(f"The network is in {PLAYGROUND}: open it in a browser, and draw.")
 
 
-def example_images(data: dict[str, Any]) -> Labelled:
+def example_images(data: Description) -> Labelled:
     """The first test image of each class; none where data/processed is missing or holds other `data`."""
-    if not DATASET.exists() or load_description() != data:
+    if not Description.path.exists() or Description.load() != data:
         return []
     test = load_examples("test", data)
     classes, first = np.unique(test.targets.argmax(axis=1), return_index=True)
     return [(int(label), test.images[index]) for label, index in zip(classes, first, strict=True)]
 
 
-def render(model: Sequential, metadata: dict[str, Any], examples: Labelled) -> str:
+def render(model: Sequential, about: Network, examples: Labelled) -> str:
     """The page for a network and what train wrote about it; the same ones give the same text."""
-    data = metadata["data"]
     weights: list[NDArray[Any]] = []
     content = {
-        "architecture": metadata["architecture"],
-        "data": data | {"dataset": DATASETS[data["dataset"]].title},
-        "network": describe(model, tuple(data["image_shape"]), "", weights),
+        "architecture": about.architecture,
+        "data": about.data.model_dump(mode="json") | {"dataset": DATASETS[about.data.dataset].title},
+        "network": describe(model, about.data.image_shape, "", weights),
         "gives_probabilities": gives_probabilities(model),
         "weights": encode(weights),
         "examples": [{"label": label, "pixels": encode([image])} for label, image in examples],
     }
-    # "<" could end the script element that holds it; in JSON it stands in strings only.
-    text = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
-
-    def part(name: str) -> str:
-        return text if name == "content" else (PAGE / name).read_text(encoding="utf-8")
-
-    return re.sub(r"\{\{(\S+)\}\}", lambda found: part(found[1]), part("playground.html"))
+    return fill(TEMPLATE, content=content)
 
 
 def describe(layer: Layer, input_shape: Shape, name: str, weights: list[NDArray[Any]]) -> dict[str, Any]:
