@@ -69,7 +69,10 @@ def with_methods(
                     name, __base__=Section, __validators__=_validators(bearer, attempt), **keys
                 )
                 default = inner.model_construct(
-                    **{option.name: 0 if option.default is REQUIRED else option.default for option in options}
+                    None,
+                    **{
+                        option.name: 0 if option.default is REQUIRED else option.default for option in options
+                    },
                 )
                 fields[name] = inner, Field(default=default, description=f"the keys of {name}")
         return create_model(section.__name__, __base__=section, __doc__=section.__doc__, **fields)

@@ -107,11 +107,11 @@ def test_outputs_are_the_same(name):
 @each_network
 def test_gradients_are_the_same(name):
     model, x, _ = make(name)
-    grad_y = np.random.default_rng(0).standard_normal(model.forward(x).shape)
+    grad_y = np.random.default_rng(0).standard_normal(model.forward(x, training=True).shape)
     expected_x = model.backward(grad_y)
     expected = [parameter.grad for parameter in model.parameters().values()]
     planned = plan(model)
-    planned.forward(x)
+    planned.forward(x, training=True)
     grad_x = planned.backward(grad_y)
     for parameter, gradient in zip(planned.parameters().values(), expected, strict=True):
         np.testing.assert_allclose(parameter.grad, gradient, rtol=1e-11, atol=1e-13)
@@ -146,7 +146,7 @@ def test_planning_changes_nothing_of_the_model():
     before = repr(model)
     plan(model)
     assert repr(model) == before
-    model.forward(x)
+    model.forward(x, training=True)
     assert np.isfinite(
         model.backward(np.ones(model.output_shape(x.shape[1:]), x.dtype)[None].repeat(2, 0))
     ).all()
@@ -155,7 +155,7 @@ def test_planning_changes_nothing_of_the_model():
 def test_in_a_tie_the_first_maximum_gets_the_whole_gradient():
     model = Sequential([conv(1, 1, 1), MaxPool2D(2)])
     planned = plan(Sequential([LeakyReLU(1.0), *model.layers]))
-    planned.forward(np.ones((1, 2, 2, 1)))
+    planned.forward(np.ones((1, 2, 2, 1)), training=True)
     kernel = model.layers[0].kernel.value.item()
     np.testing.assert_array_equal(planned.backward(np.ones((1, 1, 1, 1)))[0, :, :, 0], [[kernel, 0], [0, 0]])
 
@@ -163,7 +163,7 @@ def test_in_a_tie_the_first_maximum_gets_the_whole_gradient():
 def test_float32_stays_float32():
     rng = np.random.default_rng(0)
     planned = plan(Sequential([ReLU(), Conv2D(1, 2, 3, rng=rng), ReLU(), MaxPool2D(2)]))
-    y = planned.forward(np.ones((2, 8, 8, 1), np.float32))
+    y = planned.forward(np.ones((2, 8, 8, 1), np.float32), training=True)
     arrays = [y, planned.backward(np.ones_like(y)), *(p.grad for p in planned.parameters().values())]
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
 
@@ -190,9 +190,9 @@ def test_subclasses_are_left_as_they_are():
 def test_the_models_own_layers_still_give_their_gradient_after_planning(name):
     model, x, _ = make(name)
     planned = plan(model)
-    y = planned.forward(x)
+    y = planned.forward(x, training=True)
     planned.backward(np.ones_like(y))
-    model.forward(x)
+    model.forward(x, training=True)
     assert np.isfinite(model.backward(np.ones_like(y))).all()
 
 
@@ -201,7 +201,7 @@ def test_a_first_convolution_that_falls_back_gives_no_gradient_either():
     planned = plan(model)
     assert isinstance(planned.layers[0], WinogradConv2D)
     x = np.ones((2, 3, 3, 16))
-    assert np.isnan(planned.backward(np.ones_like(planned.forward(x)))).all()
+    assert np.isnan(planned.backward(np.ones_like(planned.forward(x, training=True)))).all()
 
 
 def test_float32_images_in_a_float64_network_give_float64():

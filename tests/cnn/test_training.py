@@ -64,12 +64,12 @@ def test_shards_sum_to_the_gradient_of_the_whole_batch(shard_size):
     batch, model = random_examples(10, dtype=np.float64), small_network(dtype=np.float64)
     with Workers(model) as workers:
         loss, correct = Gradients(workers, softmax_cross_entropy, batch, shard_size)(np.arange(10))
-    outputs = model.forward(batch.images, training=False)
+    outputs = model.forward(batch.images)
     assert loss == pytest.approx(softmax_cross_entropy(outputs, batch.targets)[0], rel=1e-12)
     assert correct == sum(y.argmax() == t.argmax() for y, t in zip(outputs, batch.targets, strict=True))
 
     def whole_loss():
-        return softmax_cross_entropy(model.forward(batch.images, training=False), batch.targets)[0]
+        return softmax_cross_entropy(model.forward(batch.images), batch.targets)[0]
 
     for name, parameter in model.parameters().items():
         if parameter.value.ndim == 1 or name == "0.kernel":
