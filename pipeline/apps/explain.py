@@ -32,7 +32,7 @@ def explain(index: int) -> None:
     """Print test image `index`, what the network says, and one training step on it, layer by layer."""
     model, network = load_trained()
     description = network.data
-    learning_rate = load_params().train.optimizer.sgd.learning_rate
+    learning_rate = load_params().train.optimizer.model_dump()["sgd"]["learning_rate"]
     test = load_examples("test", description)
     count = len(test.images)
     if not 0 <= index < count:
@@ -126,11 +126,10 @@ class TrainingStep:
         rows = [("loss", "dL/dy", self.grad_outputs[0], self._check_outputs())]
         for layer, x, _, grad_x in reversed(self._layers):
             title = f"{layer.name} {type(layer.original).__name__}"
-            for part in (
-                name for name, value in vars(layer.original).items() if isinstance(value, Parameter)
-            ):
-                name = f"{layer.name}.{part}"
-                rows.append((title, f"dL/d{part}", self.gradients[name], self._check_parameter(name)))
+            for part, value in vars(layer.original).items():
+                if isinstance(value, Parameter):
+                    name = f"{layer.name}.{part}"
+                    rows.append((title, f"dL/d{part}", self.gradients[name], self._check_parameter(name)))
             rows.append((title, "dL/dx", grad_x[0], self._check_input(layer, x, grad_x)))
         for title, what, gradient, (analytic, numeric, error) in rows:
             norm = f"{np.linalg.norm(gradient):.2e}"

@@ -98,7 +98,7 @@ def _fit(
     description: Description,
     console: Console,
 ) -> tuple[RunCheckpoint, EpochReport]:
-    """(`fit` from the last checkpoint on, with a bar on a terminal and a line for each epoch; the best one)."""
+    """`fit` from the last checkpoint on, with a bar on a terminal and a line for each epoch; the best one."""
     options = params.train
     optimizer = options.optimizer.make(model.parameters())
     learning_rate = optimizer.learning_rate
