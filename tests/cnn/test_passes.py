@@ -19,7 +19,16 @@ from cnn import (
     Sequential,
     gradient_check,
 )
-from cnn.plan import ConvMaxPool, WinogradConv2D, plan
+from cnn.engine import fused
+from cnn.engine.fused import ConvMaxPool, FirstConv2D, WinogradConv2D
+from cnn.engine.passes import (
+    PASSES,
+    conv_with_max_pool,
+    first_convolution,
+    plan,
+    relu_after_max_pool,
+    winograd,
+)
 
 
 def conv(inputs, outputs, size=3, **options):
@@ -33,18 +42,18 @@ def wide(inputs, outputs, **options):
 NETWORKS = {
     "enough channels": (
         [conv(2, 16), wide(16, 16), ReLU(), wide(16, 16, bias=False)],
-        [Conv2D, WinogradConv2D, ReLU, WinogradConv2D],
+        [FirstConv2D, WinogradConv2D, ReLU, WinogradConv2D],
     ),
     "enough channels, pool": (
         [conv(2, 16), wide(16, 12), ReLU(), MaxPool2D(2)],
-        [Conv2D, WinogradConv2D, MaxPool2D, ReLU],
+        [FirstConv2D, WinogradConv2D, MaxPool2D, ReLU],
     ),
     "too few pixels": ([MaxPool2D(4), conv(2, 16, 1), wide(16, 8)], [MaxPool2D, Conv2D, WinogradConv2D]),
-    "wide, dilated": ([conv(2, 16), wide(16, 16, dilation=2)], [Conv2D, Conv2D]),
-    "wide, groups": ([conv(2, 16), wide(16, 16, groups=2)], [Conv2D, Conv2D]),
-    "wide, 3x1": ([conv(2, 16), conv(16, 16, (3, 1))], [Conv2D, Conv2D]),
-    "wide, 1x3": ([conv(2, 16), conv(16, 16, (1, 3))], [Conv2D, Conv2D]),
-    "stride 2": ([conv(2, 16), conv(16, 16, 3, stride=2)], [Conv2D, Conv2D]),
+    "wide, dilated": ([conv(2, 16), wide(16, 16, dilation=2)], [FirstConv2D, Conv2D]),
+    "wide, groups": ([conv(2, 16), wide(16, 16, groups=2)], [FirstConv2D, Conv2D]),
+    "wide, 3x1": ([conv(2, 16), conv(16, 16, (3, 1))], [FirstConv2D, Conv2D]),
+    "wide, 1x3": ([conv(2, 16), conv(16, 16, (1, 3))], [FirstConv2D, Conv2D]),
+    "stride 2": ([conv(2, 16), conv(16, 16, 3, stride=2)], [FirstConv2D, Conv2D]),
     "conv, relu, pool": ([conv(2, 3), ReLU(), MaxPool2D(2)], [ConvMaxPool, ReLU]),
     "conv, pool": ([conv(2, 3), MaxPool2D((2, 3))], [ConvMaxPool]),
     "one channel": ([conv(1, 3), ReLU(), MaxPool2D(2)], [ConvMaxPool, ReLU]),
@@ -53,18 +62,18 @@ NETWORKS = {
         [ConvMaxPool, ReLU],
     ),
     "dilation": ([conv(2, 3, dilation=2), MaxPool2D(2)], [ConvMaxPool]),
-    "groups stay": ([conv(2, 4, groups=2), ReLU(), MaxPool2D(2)], [Conv2D, MaxPool2D, ReLU]),
-    "overlapping pool": ([conv(2, 3), ReLU(), MaxPool2D(3, stride=2)], [Conv2D, MaxPool2D, ReLU]),
-    "padded pool": ([conv(2, 3), ReLU(), MaxPool2D(2, padding=1)], [Conv2D, MaxPool2D, ReLU]),
-    "ceil mode": ([conv(2, 3), MaxPool2D(2, ceil_mode=True)], [Conv2D, MaxPool2D]),
-    "dilated pool": ([conv(2, 3), MaxPool2D(2, dilation=2)], [Conv2D, MaxPool2D]),
+    "groups stay": ([conv(2, 4, groups=2), ReLU(), MaxPool2D(2)], [FirstConv2D, MaxPool2D, ReLU]),
+    "overlapping pool": ([conv(2, 3), ReLU(), MaxPool2D(3, stride=2)], [FirstConv2D, MaxPool2D, ReLU]),
+    "padded pool": ([conv(2, 3), ReLU(), MaxPool2D(2, padding=1)], [FirstConv2D, MaxPool2D, ReLU]),
+    "ceil mode": ([conv(2, 3), MaxPool2D(2, ceil_mode=True)], [FirstConv2D, MaxPool2D]),
+    "dilated pool": ([conv(2, 3), MaxPool2D(2, dilation=2)], [FirstConv2D, MaxPool2D]),
     "batch norm": (
         [conv(2, 3, bias=False), BatchNorm(3, dtype=np.float64), ReLU(), MaxPool2D(2)],
-        [Conv2D, BatchNorm, MaxPool2D, ReLU],
+        [FirstConv2D, BatchNorm, MaxPool2D, ReLU],
     ),
     "pool first": ([MaxPool2D(2), conv(2, 3), ReLU()], [MaxPool2D, Conv2D, ReLU]),
     "relu first": ([ReLU(), MaxPool2D(2), conv(2, 3)], [MaxPool2D, ReLU, Conv2D]),
-    "other layers": ([conv(2, 3), LeakyReLU(), AvgPool2D(2)], [Conv2D, LeakyReLU, AvgPool2D]),
+    "other layers": ([conv(2, 3), LeakyReLU(), AvgPool2D(2)], [FirstConv2D, LeakyReLU, AvgPool2D]),
     "two in a row": (
         [conv(2, 3), ReLU(), MaxPool2D(2), conv(3, 4, 2), ReLU(), MaxPool2D(2)],
         [ConvMaxPool, ReLU, ConvMaxPool, ReLU],
@@ -112,14 +121,95 @@ def test_gradients_are_the_same(name):
     expected = [parameter.grad for parameter in model.parameters().values()]
     planned = plan(model)
     planned.forward(x, training=True)
-    grad_x = planned.backward(grad_y)
+    np.testing.assert_allclose(planned.backward(grad_y), expected_x, rtol=1e-11, atol=1e-13)
     for parameter, gradient in zip(planned.parameters().values(), expected, strict=True):
         np.testing.assert_allclose(parameter.grad, gradient, rtol=1e-11, atol=1e-13)
-    if isinstance(model.layers[0], Conv2D):
-        assert np.isnan(grad_x).all()
-        assert grad_x.shape == x.shape
+
+
+@each_network
+def test_gradients_of_parameters_alone_are_exactly_those_of_backward(name):
+    gradients = []
+    for method in ("backward", "backward_parameters"):
+        model, x, _ = make(name)
+        planned = plan(model)
+        y = planned.forward(x, training=True)
+        getattr(planned, method)(np.random.default_rng(0).standard_normal(y.shape))
+        gradients.append([parameter.grad for parameter in planned.parameters().values()])
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["conv, relu, pool", "stride 2", "enough channels", "wide alone"])
+def test_a_first_convolution_leaves_out_the_gradient_of_its_input_if_nobody_needs_it(name, monkeypatch):
+    """col2im makes dL/dx of the products of matrices, and a transform that of minimal filtering."""
+    calls = []
+
+    def spy(name, original):
+        def record(*arguments):
+            calls.append((name, arguments[-1]))
+            return original(*arguments)
+
+        monkeypatch.setattr(fused, name, record)
+
+    if name == "wide alone":
+        model, x = Sequential([wide(16, 16)]), spread(np.random.default_rng(3), (8, 12, 12, 16))
     else:
-        np.testing.assert_allclose(grad_x, expected_x, rtol=1e-11, atol=1e-13)
+        model, x, _ = make(name)
+    planned = plan(Sequential(model.layers[:1]))
+    spy("col2im", fused.col2im)
+    spy("winograd_backward", fused.winograd_backward)
+    y = planned.forward(x, training=True)
+    planned.backward_parameters(np.ones_like(y))
+    assert [call for call in calls if call[0] == "col2im" or call[1] is not False] == []
+    planned.forward(x, training=True)
+    planned.backward(np.ones_like(y))
+    assert [call for call in calls if call[0] == "col2im" or call[1] is True] != []
+
+
+def test_without_passes_the_layers_are_as_they_were():
+    model, x, _ = make("two in a row")
+    planned = plan(model, ())
+    assert [a is b for a, b in zip(planned.layers, model.layers, strict=True)] == [True] * 6
+    np.testing.assert_array_equal(planned.forward(x), model.forward(x))
+
+
+EVERYTHING = [
+    *(conv(2, 16), ReLU(), MaxPool2D(2)),  # the last pass leaves its convolution alone if it is merged
+    *(wide(16, 16), ReLU(), wide(16, 8), ReLU(), MaxPool2D(2)),
+]
+SELECTIONS = {
+    **{f"{rewrite.__name__} alone": (rewrite,) for rewrite in PASSES},
+    **{
+        f"all but {rewrite.__name__}": tuple(other for other in PASSES if other is not rewrite)
+        for rewrite in PASSES
+    },
+}
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_passes_can_be_left_out_one_by_one_and_each_changes_only_roundings(selection):
+    passes = SELECTIONS[selection]
+    x = spread(np.random.default_rng(3), (8, 18, 18, 2))
+    model = Sequential(copy.deepcopy(EVERYTHING))
+    planned = plan(Sequential(copy.deepcopy(EVERYTHING)), passes)
+    kinds = [type(layer) for layer in planned.layers]
+    assert kinds != [type(layer) for layer in plan(model, PASSES).layers]
+    assert (WinogradConv2D in kinds) == (winograd in passes)
+    assert (ConvMaxPool in kinds) == (conv_with_max_pool in passes and relu_after_max_pool in passes)
+    assert (FirstConv2D in kinds) == (first_convolution in passes and ConvMaxPool not in kinds)
+    assert (kinds.index(MaxPool2D) < kinds.index(ReLU)) == (
+        relu_after_max_pool in passes and ConvMaxPool not in kinds
+    ) or ConvMaxPool in kinds
+    y = planned.forward(x, training=True)
+    np.testing.assert_allclose(y, model.forward(x, training=True), rtol=1e-10, atol=1e-12)
+    grad_y = np.random.default_rng(0).standard_normal(y.shape)
+    np.testing.assert_allclose(planned.backward(grad_y), model.backward(grad_y), rtol=1e-9, atol=1e-11)
+    for one, other in zip(planned.parameters().values(), model.parameters().values(), strict=True):
+        np.testing.assert_allclose(one.grad, other.grad, rtol=1e-9, atol=1e-11)
+
+
+def test_the_passes_stand_in_the_list_once_each():
+    assert PASSES == (relu_after_max_pool, winograd, conv_with_max_pool, first_convolution)
 
 
 @each_network
@@ -194,14 +284,6 @@ def test_the_models_own_layers_still_give_their_gradient_after_planning(name):
     planned.backward(np.ones_like(y))
     model.forward(x, training=True)
     assert np.isfinite(model.backward(np.ones_like(y))).all()
-
-
-def test_a_first_convolution_that_falls_back_gives_no_gradient_either():
-    model = Sequential([conv(16, 16)])  # 2 images of 3x3 pixels: too few for minimal filtering
-    planned = plan(model)
-    assert isinstance(planned.layers[0], WinogradConv2D)
-    x = np.ones((2, 3, 3, 16))
-    assert np.isnan(planned.backward(np.ones_like(planned.forward(x, training=True)))).all()
 
 
 def test_float32_images_in_a_float64_network_give_float64():
