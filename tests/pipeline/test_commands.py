@@ -42,7 +42,7 @@ def test_a_python_without_the_packages_says_which_one_has_them():
 
 
 def test_where_greek_letters_cannot_be_printed_question_marks_are():
-    program = "import sys; from pipeline import __main__ as p, predict; "
+    program = "import sys; from pipeline import __main__ as p; from pipeline.apps import predict; "
     program += "predict.predict = lambda *a, **k: print('\\u03a3 x'); "
     program += "sys.argv = ['pipeline', 'predict', 'a.png']; p.main()"
     result = run(sys.executable, "-c", program, PYTHONIOENCODING="ascii", PATH="")
