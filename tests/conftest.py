@@ -5,6 +5,8 @@ import os
 import numpy as np
 import pytest
 
+from pipeline.cores import count_cores
+
 # Git and DVC are not configured as the user's, nor bound to the repository of a Git hook that runs the tests;
 # no proxy, no mirror of datasets and no wish for colours changes what is tested.
 for name in list(os.environ):
@@ -23,6 +25,12 @@ def dvc_of_its_own(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dvc")
     for kind in ("GLOBAL_CONFIG", "SYSTEM_CONFIG", "SITE_CACHE"):
         os.environ[f"DVC_{kind}_DIR"] = str(folder / kind.lower())
+
+
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist nobody asks
+def pytest_xdist_auto_num_workers():
+    """Workers of `-n auto`: a few, since many tests start several processes of their own."""
+    return min(4, count_cores())
 
 
 def pytest_addoption(parser):
