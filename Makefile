@@ -13,11 +13,10 @@ run: .venv/installed ## set everything up, train the network, evaluate it, print
 	@$(BIN)/python -m pipeline run
 
 test: .venv/installed ## set everything up and run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-faults: .venv/installed ## the tests of faults, at length: thousands of damaged files, 200 killed runs; an hour
-	@$(BIN)/python -m pytest --long tests/faults/test_resume.py tests/faults/test_interruption.py tests/faults/test_damaged_files.py \
-	  tests/faults/test_bad_input.py tests/faults/test_bad_downloads.py tests/faults/test_failed_writes.py
+	@$(BIN)/python -m pytest --long tests/faults
 
 lint: .venv/installed ## check style (ruff) and types (mypy)
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy

@@ -1,28 +1,54 @@
+"""README.md is true: its figures are the recorded ones, its links lead somewhere, its example runs."""
+
 import json
+import os
 import re
+import subprocess
 from hashlib import md5
 from pathlib import Path
 
+import pytest
+from projects import SHIPPED
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-METRICS = json.loads((ROOT / "reports/metrics.json").read_text())
+YAML_FILE = YAML(typ="safe", pure=True)
 
 
-def test_the_accuracy_it_states_is_the_recorded_one():
-    assert (METRICS["dataset"], METRICS["model"]["architecture"]) == ("mnist", "baseline")
-    assert f"**{METRICS['test']['accuracy']:.2%}**".replace("%", " %") in README
-    assert METRICS["test"]["accuracy"] >= 0.978
-    assert f"{METRICS['test']['examples']:,} test images" in README
-    assert f"{METRICS['validation']['examples']:,}\nvalidation images" in README
+@pytest.fixture
+def recorded_stages():
+    """The stages of dvc.lock, if it and reports/ are of the run that README describes, as they are shipped.
+
+    An experiment changes them, and so does `make run` on a processor that rounds otherwise. That is no fault.
+    """
+    stages = YAML_FILE.load(ROOT / "dvc.lock")["stages"]
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "dvc.lock", "reports"], cwd=ROOT)
+    recorded = stages["report"]["params"]["params.yaml"] | stages["train"]["params"]["architectures.yaml"]
+    shipped = YAML_FILE.load(SHIPPED / "params.yaml") | YAML_FILE.load(SHIPPED / "architectures.yaml")
+    if changed.returncode == 1 or any(shipped.get(key) != value for key, value in recorded.items()):
+        stand_aside = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        stand_aside(
+            "dvc.lock and reports/ are of another run than README.md describes. "
+            "Those of the last commit come back with: git checkout dvc.lock reports"
+        )
+    return stages
 
 
-def test_the_recorded_results_are_those_in_dvc_lock():
-    stages = YAML(typ="safe", pure=True).load(ROOT / "dvc.lock")["stages"]
-    recorded = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+def test_the_accuracy_it_states_is_the_recorded_one(recorded_stages):
+    metrics = json.loads((ROOT / "reports/metrics.json").read_text())
+    assert (metrics["dataset"], metrics["model"]["architecture"]) == ("mnist", "baseline")
+    assert metrics["test"]["accuracy"] >= 0.978
+    text = " ".join(README.split())
+    assert f"**{metrics['test']['accuracy']:.2%}**".replace("%", " %") in text
+    assert f"{metrics['test']['examples']:,} test images" in text
+    assert f"{metrics['validation']['examples']:,} validation images" in text
+
+
+def test_the_recorded_results_are_those_in_dvc_lock(recorded_stages):
+    outs = {out["path"]: out["md5"] for stage in recorded_stages.values() for out in stage["outs"]}
     for name in ("reports/metrics.json", "reports/history.csv", "reports/predictions.csv"):
-        assert md5((ROOT / name).read_bytes()).hexdigest() == recorded[name], name
+        assert md5((ROOT / name).read_bytes()).hexdigest() == outs[name], name
 
 
 def test_what_it_links_to_exists():

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from projects import SHIPPED
 from ruamel.yaml import YAML
 
 from pipeline import __main__ as program
 
-ROOT = Path(__file__).parents[2]
 YAML_FILE = YAML(typ="safe", pure=True)
-PARAMS = YAML_FILE.load(ROOT / "params.yaml")
+PARAMS = YAML_FILE.load(SHIPPED / "params.yaml")
 
 
 def leaves(section, parents=()):
@@ -103,7 +103,7 @@ def processed(tmp_path_factory):
     """A project folder with the digits ready to train on."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("params.yaml", "architectures.yaml"):
-        shutil.copy(ROOT / name, folder)
+        shutil.copy(SHIPPED / name, folder)
     content = copy.deepcopy(PARAMS)
     content["data"]["dataset"] = "digits"
     YAML_FILE.dump(content, folder / "params.yaml")

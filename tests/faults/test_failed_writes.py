@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from projects import SHIPPED
 
 from cnn import checkpoint
 from cnn.atomic import write_array, write_bytes, write_text
@@ -140,7 +141,7 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(write, faults):
 @pytest.mark.parametrize("stage", ["fetch", "preprocess", "train"])
 def test_a_stage_on_a_full_disk_ends_in_one_message(tmp_path, stage):
     for name in ("params.yaml", "architectures.yaml"):
-        text = (ROOT / name).read_text().replace("dataset: mnist", "dataset: digits")
+        text = (SHIPPED / name).read_text().replace("dataset: mnist", "dataset: digits")
         (tmp_path / name).write_text(text.replace("epochs: 10", "epochs: 1"))
     stages = ["fetch", "preprocess", "train"]
 

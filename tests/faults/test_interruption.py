@@ -15,7 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_pipeline import STAGES, make_project, results, run, stages_run
+from projects import (
+    STAGES,
+    build_once,
+    commit,
+    environment,
+    make_project,
+    results,
+    run,
+    set_params,
+    stages_run,
+)
 
 from pipeline.apps import verify
 from pipeline.apps.run import mend_dvc
@@ -32,15 +42,6 @@ small:
 - {type: dense, out_features: 10}
 """
 STOPPED_EARLY = 60  # seconds; no run takes as long
-
-
-def environment(**variables):
-    return os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "COLUMNS": "100",
-        **variables,
-    }
 
 
 def start(folder, *command, **variables):
@@ -60,60 +61,71 @@ def start(folder, *command, **variables):
     )
 
 
-@pytest.fixture(scope="module")
+PARAMS = {  # everything at random and with a memory is switched on
+    "data.dataset": "digits",
+    "model.architecture": "small",
+    "train.epochs": 20,
+    "train.checkpoint_seconds": 0.05,
+    "train.moving_average": 0.9,
+    "train.optimizer.name": "adam",
+    "train.schedule.name": "one_cycle",
+    "train.augmentation.random_shift": 1.0,
+}
+OF_TRAIN = ("models/", "reports/history.csv", "reports/statistics.csv")
+
+
+@pytest.fixture(scope="session")
 def clean(tmp_path_factory):
-    """A project, committed, in which nothing has run: everything at random and with a memory is switched on."""
-    folder = make_project(tmp_path_factory.mktemp("clean") / "project")
-    text = (folder / "params.yaml").read_text()
-    for old, new in {
-        "dataset: mnist": "dataset: digits",
-        "architecture: baseline": "architecture: small",
-        "epochs: 10": "epochs: 20",
-        "checkpoint_seconds: 30.0": "checkpoint_seconds: 0.05",
-        "random_shift: 0.0": "random_shift: 1.0",
-        "moving_average: #": "moving_average: 0.9 #",
-        "name: sgd": "name: adam",
-        "name: constant": "name: one_cycle",
-    }.items():
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "params.yaml").write_text(text)
-    with (folder / "architectures.yaml").open("a") as file:
-        file.write(SMALL)
-    commit(folder)
-    return folder
+    """A project, committed, in which nothing has run; not to be changed."""
+    return build_once(tmp_path_factory, "clean", lambda folder: make_project(folder, PARAMS, SMALL))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def undisturbed(clean, tmp_path_factory):
-    """The same after a run, with its results committed, and how many seconds the run took."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "project"
-    shutil.copytree(clean, folder)
-    begin = time.monotonic()
-    result = run(folder, "dvc", "repro")
-    assert result.returncode == 0, result.stderr
-    seconds = time.monotonic() - begin
-    commit(folder)
-    return folder, seconds
+    """The same after a run, with its results committed; the seconds that the run took stand beside it."""
+
+    def build(folder):
+        shutil.copytree(clean, folder, dirs_exist_ok=True)
+        begin = time.monotonic()
+        result = run(folder, "dvc", "repro")
+        assert result.returncode == 0, result.stderr
+        folder.with_suffix(".seconds").write_text(str(time.monotonic() - begin))
+        commit(folder)
+
+    return build_once(tmp_path_factory, "undisturbed", build)
+
+
+@pytest.fixture(scope="session")
+def ready_to_train(clean, tmp_path_factory):
+    """A project in which the first two stages have run; not to be changed."""
+
+    def build(folder):
+        shutil.copytree(clean, folder, dirs_exist_ok=True)
+        assert run(folder, "dvc", "repro", "preprocess").returncode == 0
+
+    return build_once(tmp_path_factory, "ready_to_train", build)
 
 
 @pytest.fixture
 def finished(undisturbed, tmp_path):
-    """A copy of it, to do with as a test likes."""
-    shutil.copytree(undisturbed[0], tmp_path / "finished")
-    return tmp_path / "finished"
+    """A copy of what a run leaves, to do with as a test likes."""
+    return shutil.copytree(undisturbed, tmp_path / "finished")
+
+
+@pytest.fixture
+def folder(ready_to_train, tmp_path):
+    """A copy of what is ready to train, to do with as a test likes."""
+    return shutil.copytree(ready_to_train, tmp_path / "project")
 
 
 @pytest.fixture(scope="module")
 def expected(undisturbed):
     """What a run comes to."""
-    return results(undisturbed[0])
+    return results(undisturbed)
 
 
-def commit(folder):
-    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    subprocess.run(["git", "add", "."], cwd=folder, check=True)
-    subprocess.run(["git", *identity, "commit", "-qm", "a commit"], cwd=folder, check=True)
+def of_train(files):
+    return {path: content for path, content in files.items() if path.startswith(OF_TRAIN)}
 
 
 def checkpoints(folder):
@@ -130,7 +142,7 @@ def wait_for_checkpoint(folder, before=()):
 
 
 def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(clean, undisturbed, expected, tmp_path, faults):
-    _, seconds = undisturbed
+    seconds = float(undisturbed.with_suffix(".seconds").read_text())
     resumed = caught_dvc = 0
     for number in faults(2, 200):
         folder = tmp_path / str(number)
@@ -151,9 +163,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(clean, undisturbed,
         print(f"{number}: {resumed} went on from a checkpoint, {caught_dvc} hit DVC's rwlock", flush=True)
 
 
-def test_a_run_killed_again_and_again_in_training_ends_with_the_same_bytes(clean, expected, tmp_path):
-    folder = tmp_path / "project"
-    shutil.copytree(clean, folder)
+def test_a_run_killed_again_and_again_in_training_ends_with_the_same_bytes(folder, expected):
     for number in range(3):
         before = checkpoints(folder)
         process = start(folder, "dvc", "repro")
@@ -161,21 +171,15 @@ def test_a_run_killed_again_and_again_in_training_ends_with_the_same_bytes(clean
         os.killpg(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
         assert ("Going on from .scratch/" in output) == (number > 0)
-    result = run(folder, "dvc", "repro")
+    result = run(folder, "dvc", "repro", "train")
     assert "Going on from .scratch/" in result.stdout
-    assert results(folder) == expected
+    assert results(folder) == of_train(expected)
     assert not checkpoints(folder)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stage_that_is_asked_to_stop_says_how_to_go_on(clean, expected, tmp_path, number, code):
-    folder = tmp_path / "project"
-    shutil.copytree(clean, folder)
-    params = (folder / "params.yaml").read_text()
-    seldom = params.replace("checkpoint_seconds: 0.05", "checkpoint_seconds: 1000.0")  # so: at an epoch's end
-    assert seldom != params
-    (folder / "params.yaml").write_text(seldom)
-    run(folder, "dvc", "repro", "preprocess")
+def test_a_stage_that_is_asked_to_stop_says_how_to_go_on(folder, expected, number, code):
+    set_params(folder, {"train.checkpoint_seconds": 1000.0})  # so: at an epoch's end
     process = start(folder, "pipeline", "train")
     wait_for_checkpoint(folder)
     os.killpg(process.pid, number)
@@ -189,10 +193,12 @@ def test_a_stage_that_is_asked_to_stop_says_how_to_go_on(clean, expected, tmp_pa
     assert "Traceback" not in output
     assert not (folder / "models").exists()
     epoch, images = stopped.groups()
-    (folder / "params.yaml").write_text(params)
+    set_params(folder, PARAMS)
     went_on = f"after {int(epoch) - 1} epochs and {images} images."
-    assert went_on in run(folder, "dvc", "repro").stdout  # from the very step at which it was stopped
-    assert results(folder) == expected
+    assert (
+        went_on in run(folder, "dvc", "repro", "train").stdout
+    )  # from the very step at which it was stopped
+    assert results(folder) == of_train(expected)
 
 
 @pytest.fixture
@@ -249,11 +255,7 @@ def test_ctrl_c_in_an_experiment_leaves_the_last_results_within_reach(finished, 
     assert "up to date" in run(finished, "dvc", "repro").stdout
 
 
-def test_a_checkpoint_is_never_taken_for_that_of_another_run(clean, tmp_path):
-    folder = tmp_path / "project"
-    shutil.copytree(clean, folder)
-    run(folder, "dvc", "repro", "preprocess")
-
+def test_a_checkpoint_is_never_taken_for_that_of_another_run(folder):
     def cut_off():
         before = set(folder.glob(".scratch/*/training.npz"))
         process = start(folder, "pipeline", "train")
@@ -288,17 +290,15 @@ def test_a_checkpoint_is_never_taken_for_that_of_another_run(clean, tmp_path):
     assert process.returncode == 0
 
 
-def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(clean, expected, tmp_path):
-    folder = tmp_path / "project"
-    shutil.copytree(clean, folder)
-    first = start(folder, "dvc", "repro")
+def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(folder, expected):
+    first = start(folder, "dvc", "repro", "train")
     wait_for_checkpoint(folder)
-    second = run(folder, "dvc", "repro")
+    second = run(folder, "dvc", "repro", "train")
     assert second.returncode != 0
     assert "is busy, it is being blocked by" in second.stderr or "Unable to acquire lock" in second.stderr
     first.communicate()
     assert first.returncode == 0
-    assert results(folder) == expected
+    assert results(folder) == of_train(expected)
 
 
 @pytest.mark.parametrize(("content", "kept"), [(b"", False), (b'{"a', False), (b"{}", True)])
@@ -339,7 +339,7 @@ def test_verify_runs_every_stage_whatever_a_shared_cache_holds_and_finds_every_b
     commit(folder)
     (folder / "params.yaml").write_text("")
     cached = sorted(cache.rglob("*"))
-    result = run(folder, "pipeline", "verify")
+    result = run(folder, "pipeline", "verify", OPENBLAS_NUM_THREADS="1")
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.startswith("note: What is not committed is left out")
     assert stages_run(result.stdout) == STAGES
@@ -348,7 +348,33 @@ def test_verify_runs_every_stage_whatever_a_shared_cache_holds_and_finds_every_b
     assert sorted(cache.rglob("*")) == cached
 
 
-def test_verify_finds_forged_reports_whether_or_not_dvc_lock_agrees_with_them(finished):
+@pytest.fixture
+def verify_finished(finished, undisturbed, monkeypatch, capsys):
+    """verify_finished(): verify's answer in `finished`, as if a run in the clone came to what is in `undisturbed`.
+
+    Real runs in the clone are for the test before this.
+    """
+
+    def rerun(*arguments, folder, **variables):
+        shutil.copytree(undisturbed / ".dvc/cache", folder / ".dvc/cache")
+        shutil.copy(undisturbed / "dvc.lock", folder)
+        return 0
+
+    monkeypatch.setattr(verify, "dvc", rerun)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(finished)
+
+    def call():
+        try:
+            verify.verify()
+        except UserError as error:
+            return capsys.readouterr().out, str(error)
+        return capsys.readouterr().out, None
+
+    return call
+
+
+def test_verify_finds_forged_reports_whether_or_not_dvc_lock_agrees_with_them(finished, verify_finished):
     with (finished / "reports/history.csv").open("a") as file:
         file.write("forged")
     metrics = finished / "reports/metrics.json"
@@ -358,16 +384,15 @@ def test_verify_finds_forged_reports_whether_or_not_dvc_lock_agrees_with_them(fi
     lock = finished / "dvc.lock"
     lock.write_text(lock.read_text().replace(*digests))
     commit(finished)
-    result = run(finished, "pipeline", "verify")
-    assert result.returncode == 1
-    (row,) = (line for line in result.stdout.splitlines() if "DIFFERENT" in line)
+    output, error = verify_finished()
+    (row,) = (line for line in output.splitlines() if "DIFFERENT" in line)
     assert [cell.strip() for cell in row.split("│")[2:5]] == [
         "reports/metrics.json",
         digests[1][:8],
         digests[0][:8],
     ]
-    heading, committed, differs = result.stderr.splitlines()
-    assert heading == "error: Not every byte is as dvc.lock records it."
+    heading, committed, differs = error.splitlines()
+    assert heading == "Not every byte is as dvc.lock records it."
     assert committed.startswith("- reports/history.csv as committed is not the file that dvc.lock records: ")
     assert differs.startswith("- Code, params and environment are as recorded: this should not be.")
 

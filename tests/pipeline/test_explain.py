@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from projects import SHIPPED
 from typer.testing import CliRunner
 
 from cnn import SGD, BatchNorm, Dense, checkpoint, cross_entropy, softmax_cross_entropy
@@ -15,7 +16,6 @@ from pipeline.config.architectures import build_model, gives_probabilities
 from pipeline.config.params import load_layers
 from pipeline.errors import UserError
 
-ROOT = Path(__file__).parents[2]
 COUNT, SIZE, CLASSES = 10, 12, 3
 OTHERS = {
     "softmax": [{"type": "flatten"}, {"type": "dense", "out_features": CLASSES}, {"type": "softmax"}],
@@ -40,7 +40,7 @@ def project(tmp_path, monkeypatch):
 
     def make(name="baseline", mean=0.0, deviation=1.0):
         for file in ("params.yaml", "architectures.yaml"):
-            shutil.copy(ROOT / file, file)
+            shutil.copy(SHIPPED / file, file)
         rng = np.random.default_rng(0)
         pixels = np.zeros((COUNT, SIZE, SIZE, 1), np.float32)
         pixels[:, 3:-3, 3:-3] = rng.random((COUNT, SIZE - 6, SIZE - 6, 1))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from projects import SHIPPED
 from rich.console import Console
 from ruamel.yaml import YAML
 
@@ -29,7 +30,7 @@ HEAD = "cannot be used:"
 
 def write(tmp_path, changes):
     """params.yaml with some keys, "a.b.c", changed, or removed where the value is ..."""
-    content = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    content = YAML(typ="safe", pure=True).load(SHIPPED / "params.yaml")
     for key, value in changes.items():
         if not isinstance(key, str):
             content[key] = value
@@ -48,7 +49,7 @@ def write(tmp_path, changes):
 
 
 def test_the_params_that_come_with_the_project_are_the_references():
-    params = load_params(ROOT / "params.yaml")
+    params = load_params(SHIPPED / "params.yaml")
     assert (params.data.dataset, params.model.architecture, params.train.epochs) == ("mnist", "baseline", 10)
     assert (params.train.batch_size, params.train.loss.name) == (64, "softmax_cross_entropy")
     plain = {"learning_rate": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
@@ -192,7 +193,7 @@ def build(rng):
 @pytest.mark.parametrize("name", ["baseline", "sample", "batch_norm", "residual"])
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_the_architectures_that_come_with_the_project_fit_every_dataset(rng, name, dataset):
-    layers = load_layers(name, ROOT / "architectures.yaml")
+    layers = load_layers(name, SHIPPED / "architectures.yaml")
     shape = DATASETS[dataset].image_shape
     assert build_model(layers, name, shape, 10, rng).output_shape(shape) == (10,)
 
@@ -314,7 +315,7 @@ def test_an_architecture_that_is_no_list_is_refused(tmp_path, content):
 
 
 def test_an_unknown_architecture_gets_the_nearest_name():
-    path = ROOT / "architectures.yaml"
+    path = SHIPPED / "architectures.yaml"
     with pytest.raises(UserError) as error:
         load_layers("basline", path)
     assert str(error.value) == (
@@ -393,7 +394,7 @@ def test_every_optimiser_schedule_loss_augmentation_and_initializer_has_its_keys
     assert set(INITIALIZERS.values()) == set(public_functions(cnn.initializers)) - {cnn.initializers.fans}
     assert set(params.Augmentation.model_fields) == {f.__name__ for f in public_functions(cnn.augmentation)}
 
-    chosen = load_params(ROOT / "params.yaml").train
+    chosen = load_params(SHIPPED / "params.yaml").train
     for registry, section, given in [
         (methods.OPTIMIZERS, chosen.optimizer, {"parameters"}),
         (methods.SCHEDULES, chosen.schedule, {"learning_rate", "epochs"}),
@@ -409,7 +410,7 @@ def test_every_optimiser_schedule_loss_augmentation_and_initializer_has_its_keys
 
 
 def test_the_defaults_of_params_are_those_of_the_code():
-    chosen = load_params(ROOT / "params.yaml").train
+    chosen = load_params(SHIPPED / "params.yaml").train
     for name, function in methods.OPTIMIZERS.items():
         keys = getattr(chosen.optimizer, name).model_dump()
         for key, argument in inspect.signature(function).parameters.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from projects import SHIPPED
 from ruamel.yaml import YAML
 
 from pipeline import __main__ as program
@@ -45,7 +46,7 @@ def run(stage, monkeypatch):
 def make_project(folder, layers, epochs):
     """Train a network on the digits, evaluate and report."""
     yaml = YAML(typ="safe", pure=True)
-    content = yaml.load(ROOT / "params.yaml")
+    content = yaml.load(SHIPPED / "params.yaml")
     content["data"]["dataset"], content["model"]["architecture"] = "digits", NAME
     content["train"] |= {"epochs": epochs, "batch_size": 16}
     yaml.dump(content, folder / "params.yaml")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from projects import SHIPPED
 from ruamel.yaml import YAML
 
 from cnn import checkpoint
@@ -19,7 +20,6 @@ from pipeline.errors import UserError
 from pipeline.stages import evaluate, fetch, preprocess, resume, train
 from pipeline.stages.resume import RunCheckpoint, fingerprint
 
-ROOT = Path(__file__).parents[2]
 SMALL = [{"type": "flatten"}, {"type": "batch_norm"}, {"type": "dense", "out_features": 10}]
 RESULTS = ("models/model.npz", "reports/history.csv", "reports/statistics.csv")
 
@@ -33,7 +33,7 @@ def prepared(tmp_path_factory):
     """A folder with 80 of the digits, and params whose best epoch comes long before patience ends the run."""
     folder = tmp_path_factory.mktemp("prepared")
     yaml = YAML(typ="safe", pure=True)
-    params = yaml.load(ROOT / "params.yaml")
+    params = yaml.load(SHIPPED / "params.yaml")
     params["data"] |= {"dataset": "digits", "train_size": 60, "validation_size": 20}
     params["model"]["architecture"] = "small"
     params["train"] |= {"epochs": 9, "batch_size": 16, "patience": 2, "moving_average": 0.5}

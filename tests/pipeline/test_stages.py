@@ -1,7 +1,6 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
+from projects import SHIPPED
 from rich.console import Console
 from sklearn.metrics import confusion_matrix
 
@@ -14,7 +13,6 @@ from pipeline.stages import train
 from pipeline.stages.evaluate import format_matrix, measure, to_predictions
 from pipeline.stages.preprocess import one_hot, scale, split
 
-ROOT = Path(__file__).parents[2]
 LABELS = np.repeat(np.arange(10, dtype=np.uint8), 30)
 
 
@@ -137,7 +135,7 @@ def test_figures_are_the_same_bytes_each_time(tmp_path):
     [(2.3026, 0.1, True), (2.28, 0.12, True), (2.1, 0.1, False), (2.3, 0.4, False), (14.0, 0.1, True)],
 )
 def test_a_network_that_learns_nothing_draws_a_warning(capsys, loss, accuracy, warned):
-    params = load_params(ROOT / "params.yaml")
+    params = load_params(SHIPPED / "params.yaml")
     report = EpochReport(3, 0.1, loss, accuracy, loss, accuracy)
     train._warn_if_nothing_is_learnt(report, params, 10, Console(width=1000))
     said = capsys.readouterr().out

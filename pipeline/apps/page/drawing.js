@@ -149,7 +149,8 @@ class Drawing {
   paintLine(start, end) {
     this.context.beginPath();
     this.context.moveTo(...start);
-    this.context.lineTo(...end); // a line to where it starts is a dot
+    const [x, y] = end;
+    this.context.lineTo(start === end ? x + 0.01 : x, y); // a dot: of a line of no length browsers draw nothing
     this.context.stroke();
   }
 
