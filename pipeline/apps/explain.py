@@ -18,7 +18,7 @@ from cnn.layers.layer import Shape
 from cnn.layers.sequential import count_parameters
 from cnn.parameter import Parameter
 from cnn.random import Stream, derive_rng
-from pipeline.artefacts.preprocess import load_examples
+from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.config.architectures import gives_probabilities
 from pipeline.config.params import load_params

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from cnn import Layer, Sequential
 from cnn.atomic import write_text
 from cnn.layers.layer import Shape
-from pipeline.artefacts.preprocess import Description, load_examples
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import Network
 from pipeline.artefacts.trained import load_model
 from pipeline.config.architectures import LAYERS, gives_probabilities

@@ -15,7 +15,7 @@ from cnn.gradients import Loss
 from cnn.layers.sequential import count_parameters
 from cnn.parallel import Workers
 from pipeline.artefacts.evaluate import ClassMeasures, Measures, Metrics, Model, Prediction
-from pipeline.artefacts.preprocess import load_examples
+from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.config.architectures import gives_probabilities
 from pipeline.cores import count_cores

@@ -13,7 +13,8 @@ from cnn.atomic import write_text
 from cnn.inspection import activations, kernels, occlusion
 from cnn.parallel import Workers
 from pipeline.artefacts.evaluate import Metrics, Prediction, Predictions, load_predictions
-from pipeline.artefacts.preprocess import Description, load_examples
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import Epoch, ParameterStatistics
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.cores import count_cores
