@@ -21,8 +21,8 @@ def ideas(suite: Suite) -> Section:
     """Two workers against one; each pass of `cnn.engine.passes` on top of those before it."""
     section = Section(
         "What the ideas bring",
-        f"Training steps of batch {BATCH_SIZE}; without / with: above 1, the idea helps. On 2 threads, unless "
-        "a row says otherwise. Rows that begin with + come on top of the row above.",
+        f"Training steps of batch {BATCH_SIZE}; without / with: above 1, the idea helps. On 2 threads, if "
+        "a row does not say otherwise. Rows that begin with + come on top of the row above.",
     )
     for name in cases.INPUT_SHAPES:
         model, shape = cases.make_network(name)

@@ -23,7 +23,8 @@ from cnn import SGD, Adam, Processes, augmentation, fit_by_epoch, schedules
 from cnn.engine.replicas import Replicas
 from cnn.engine.shards import count_correct
 from cnn.random import Stream, derive_rng
-from pipeline.artefacts.preprocess import Description, load_examples
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.preprocess import Description
 from pipeline.config.params import load_params
 from pipeline.data.sources import MIRROR_VARIABLE
 from pipeline.paths import PARAMS, RAW

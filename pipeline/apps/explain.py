@@ -17,7 +17,7 @@ from cnn.gradient_check import numeric_gradient, relative_error
 from cnn.layers.layer import Rng, Shape
 from cnn.random import Stream, derive_rng
 from cnn.trace import Trace, Traced
-from pipeline.artefacts.preprocess import load_examples
+from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.config.architectures import gives_probabilities
 from pipeline.config.params import load_params

@@ -13,7 +13,8 @@ from cnn import Sequential
 from cnn.atomic import write_text
 from cnn.registry import name_of, options, summary
 from cnn.trace import Trace, Traced
-from pipeline.artefacts.preprocess import Description, load_examples
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import Network
 from pipeline.artefacts.trained import load_model
 from pipeline.config.architectures import gives_probabilities

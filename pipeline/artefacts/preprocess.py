@@ -1,14 +1,9 @@
-"""What the preprocess stage writes: arrays of images and targets, and what they are."""
+"""What the preprocess stage writes, beside arrays: what they are."""
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cnn import Examples
 from pipeline.artefacts.record import JsonFile
-from pipeline.errors import damage_reported
 from pipeline.paths import PROCESSED
 
 Part = Literal["train", "validation", "test"]
@@ -31,22 +26,3 @@ class Description(JsonFile):
     def black(self) -> float:
         """The value of a black pixel."""
         return -self.mean / self.deviation
-
-
-def load_examples(part: Part, description: Description) -> Examples:
-    """The images and targets of this part, memory-mapped."""
-    count, classes = description.examples[part], len(description.class_names)
-    return Examples(
-        _map(PROCESSED / f"{part}_images.npy", (count, *description.image_shape)),
-        _map(PROCESSED / f"{part}_targets.npy", (count, classes)),
-    )
-
-
-def _map(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    with damage_reported(path, Description.stage):
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        if array.shape != shape or array.dtype != np.float32:
-            raise ValueError(
-                f"{Description.path} says float32 {shape}, and it holds {array.dtype} {array.shape}"
-            )
-        return array

@@ -14,7 +14,7 @@ from cnn.atomic import write_text
 from cnn.engine.replicas import Replicas
 from cnn.engine.shards import Loss
 from pipeline.artefacts.evaluate import ClassMeasures, Measures, Metrics, Model, Prediction
-from pipeline.artefacts.preprocess import load_examples
+from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.config.architectures import gives_probabilities
 from pipeline.cores import count_cores

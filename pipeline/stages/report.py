@@ -14,7 +14,8 @@ from cnn.engine.replicas import Replicas
 from cnn.inspection import kernels, occlusion
 from cnn.trace import trace_forward
 from pipeline.artefacts.evaluate import Metrics, Prediction, Predictions, load_predictions
-from pipeline.artefacts.preprocess import Description, load_examples
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import Epoch, ParameterStatistics
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.cores import count_cores

@@ -25,6 +25,7 @@ from pipeline.paths import PROCESSED, SCRATCH
 PROJECT = Path(__file__).parents[2]
 CODE = (
     "cnn/**/*.py",
+    "pipeline/artefacts/examples.py",
     "pipeline/artefacts/preprocess.py",
     "pipeline/config/*.py",
     "pipeline/stages/train.py",

@@ -27,7 +27,8 @@ from cnn.atomic import write_text
 from cnn.checkpoint import CheckpointError
 from cnn.engine.shards import Loss
 from cnn.inspection import EpochStatistics
-from pipeline.artefacts.preprocess import Description, load_examples
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import Blas, Environment, Epoch, Network, ParameterStatistics
 from pipeline.config.architectures import build_chosen
 from pipeline.config.yaml_files import to_yaml

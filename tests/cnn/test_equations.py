@@ -148,7 +148,9 @@ def test_batch_norm_of_two_examples():
     """x = ±1 has σ² = 1: with epsilon 3, x̂ = ±1/2 and d = 2; the gradient is worked out by hand."""
     layer = BatchNorm(1, epsilon=3, dtype=np.float64)
     layer.gamma.value[:], layer.beta.value[:] = 10, 1
-    np.testing.assert_allclose(layer.forward(np.array([[-1.0], [1.0]]), training=True), [[-4], [6]], rtol=1e-15)
+    np.testing.assert_allclose(
+        layer.forward(np.array([[-1.0], [1.0]]), training=True), [[-4], [6]], rtol=1e-15
+    )
     grad_x = layer.backward(np.array([[0.0], [1.0]]))
     assert (layer.gamma.grad.item(), layer.beta.grad.item()) == (0.5, 1)
     # g = (0, 10): mean 5, mean of g·x̂ 2.5; (g − 5 − x̂·2.5) / 2

@@ -347,7 +347,9 @@ def die(task, replica):
 def test_a_worker_process_that_is_killed_is_reported(forking):
     with Replicas(network(), Processes(2)) as pool:
         for _ in range(2):
-            with pytest.raises(executors.WorkerLostError, match=r"A worker process was killed .*fewer workers"):
+            with pytest.raises(
+                executors.WorkerLostError, match=r"A worker process was killed .*fewer workers"
+            ):
                 list(run(pool, die, range(2)))
 
 

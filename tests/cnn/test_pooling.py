@@ -142,7 +142,9 @@ def test_global_pooling_is_pooling_with_a_window_as_large_as_the_image(rng, laye
     x, grad_y = rng.standard_normal((2, 4, 5, 3)), rng.standard_normal((2, 3))
     window = {GlobalAvgPool2D: AvgPool2D, GlobalMaxPool2D: MaxPool2D}[layer_type]((4, 5))
     layer = layer_type()
-    np.testing.assert_allclose(layer.forward(x, training=True), window.forward(x, training=True)[:, 0, 0], rtol=1e-14)
+    np.testing.assert_allclose(
+        layer.forward(x, training=True), window.forward(x, training=True)[:, 0, 0], rtol=1e-14
+    )
     np.testing.assert_allclose(layer.backward(grad_y), window.backward(grad_y[:, None, None]), rtol=1e-14)
 
 

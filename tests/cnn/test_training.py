@@ -301,7 +301,9 @@ def test_a_schedule_that_overflows_stops_training():
 @pytest.mark.parametrize(("images", "targets"), [(0, 0), (20, 19), (19, 20)])
 def test_examples_without_targets_are_refused(images, targets):
     examples = random_examples(20)
-    with pytest.raises(ValueError, match=rf"^train must have as many images as targets.*received {images} and {targets}"):
+    with pytest.raises(
+        ValueError, match=rf"^train must have as many images as targets.*received {images} and {targets}"
+    ):
         fit(small_network(), Examples(examples.images[:images], examples.targets[:targets]))
 
 
@@ -314,5 +316,7 @@ def test_layers_cannot_share_parameters():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16])
 def test_networks_refuse_images_that_are_no_floats(dtype):
-    with pytest.raises(ValueError, match=r"^Networks compute with NumPy arrays of float32 or float64; received"):
+    with pytest.raises(
+        ValueError, match=r"^Networks compute with NumPy arrays of float32 or float64; received"
+    ):
         small_network().forward(np.ones((1, 8, 8, 1), dtype))

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.apps.photograph import find_digit
 from pipeline.apps.predict import classify
-from pipeline.artefacts.preprocess import load_examples
+from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.trained import load_trained
 from pipeline.errors import UserError
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pipeline.config.methods import make_augmentation, make_loss, make_schedule
 from projects import SHIPPED
 from rich.console import Console
 from ruamel.yaml import YAML
@@ -18,7 +19,6 @@ import cnn.schedules
 from pipeline.artefacts.preprocess import Description
 from pipeline.config import architectures, methods, params
 from pipeline.config.architectures import INITIALIZERS, LAYERS, build_chosen, build_model
-from pipeline.config.methods import make_augmentation, make_loss, make_schedule
 from pipeline.config.params import load_layers, load_params
 from pipeline.data.catalogue import DATASETS
 from pipeline.errors import UserError

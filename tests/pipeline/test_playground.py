@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from cnn import SGD, Sequential, checkpoint, softmax_cross_entropy
 from cnn.ops.softmax import softmax
 from pipeline.apps.playground import PLAYGROUND, example_images, playground, render
-from pipeline.artefacts.preprocess import load_examples
+from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.train import Network
 from pipeline.artefacts.trained import load_model
 from pipeline.config.architectures import INFERRED, LAYERS, build_model
