@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from projects import SHIPPED
+from projects import ROOT, SHIPPED
 from ruamel.yaml import YAML
 
 from cnn import checkpoint
