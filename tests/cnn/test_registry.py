@@ -125,7 +125,7 @@ def test_a_rule_takes_its_bounds_at_its_word_and_gives_plain_numbers(rule, insid
         assert type(plain) in (int, float, bool)
     for value in values_against(rule):
         assert not rule.holds(value)
-        with pytest.raises(ValueError, match="^x must be"):
+        with pytest.raises(ValueError, match=r"^x must be"):
             rule.check("x", value)
 
 

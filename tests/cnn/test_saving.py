@@ -55,7 +55,7 @@ def assert_same_model(one, other):
     assert bits(one) == bits(other)
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     pass
 
 
@@ -89,9 +89,9 @@ def test_a_run_that_goes_on_from_a_file_ends_with_the_same_bits_as_one_without_i
     def stop(progress):
         if progress.step == step:
             save(tmp_path / "run.npz", *parts)
-            raise Interrupted
+            raise InterruptedRunError
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedRunError):
         run(*parts, on_step=stop)
     resumed = load(tmp_path / "run.npz")
     later = run(*resumed)
