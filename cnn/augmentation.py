@@ -152,11 +152,14 @@ def elastic_distortion(
 
 @AUGMENTATIONS.register
 def horizontal_flip(images: GivenImages, rng: Rng, probability: Fraction) -> Images:
-    """Mirror each image, left to right, with this probability (in [0, 1]).
+    """Mirror each image, left to right, with this probability.
 
         y[i, j] = x[i, w − 1 − j]
 
     Not for digits or letters: a mirrored 2 is no 2.
+
+    Args:
+        probability: of a flip.
     """
     _check_images(images)
     flipped = rng.random(len(images)) < probability

@@ -8,7 +8,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from inspect import signature
 from math import inf, isfinite
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
@@ -70,14 +70,15 @@ class Range(Rule):
 
     interval: str
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def bounds(self) -> tuple[float, float]:
+        """The two numbers."""
         low, high = self.interval[1:-1].split(",")
-        bounds = float(low), inf if high.strip() == "∞" else float(high)
-        object.__setattr__(self, "_bounds", bounds)
+        return float(low), inf if high.strip() == "∞" else float(high)
 
     def describe(self) -> str:
         """Such as "in [0, 1)" or "a finite number > 0"."""
-        low, high = self._bounds  # type: ignore[attr-defined]
+        low, high = self.bounds
         if high != inf:
             return f"in {self.interval}"
         return f"a finite number {'>=' if self.interval[0] == '[' else '>'} {low:g}"
@@ -86,7 +87,7 @@ class Range(Rule):
         """Whether it is one; True and False are no numbers."""
         if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not isfinite(value):
             return False
-        low, high = self._bounds  # type: ignore[attr-defined]
+        low, high = self.bounds
         above = value >= low if self.interval[0] == "[" else value > low
         return bool(above and (value <= high if self.interval[-1] == "]" else value < high))
 
@@ -159,15 +160,14 @@ def checked(function: F) -> F:
     def checking(*arguments: Any, **options: Any) -> Any:
         for position, name, rule, optional in rules:
             if position < len(arguments):
-                value = rule_or_none(rule, name, arguments[position], optional)
+                value = _check(rule, name, arguments[position], optional)
                 arguments = (*arguments[:position], value, *arguments[position + 1 :])
             elif name in options:
-                options[name] = rule_or_none(rule, name, options[name], optional)
+                options[name] = _check(rule, name, options[name], optional)
         return function(*arguments, **options)
 
     return checking  # type: ignore[return-value]
 
 
-def rule_or_none(rule: Rule, name: str, value: Any, optional: bool) -> Any:
-    """`value`, checked; None if that is allowed."""
+def _check(rule: Rule, name: str, value: Any, optional: bool) -> Any:
     return None if value is None and optional else rule.check(name, value)

@@ -8,10 +8,10 @@ architectures.yaml, `repr`, `spec`, `from_spec`, error messages and `python -m c
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from cnn.checks import Given, Rule, annotations_of, checked, rule_of
 
@@ -39,6 +39,11 @@ class Option:
     def rule(self) -> Rule | None:
         """What its values must be, beyond their type."""
         return rule_of(self.annotation)
+
+    @property
+    def takes_list(self) -> bool:
+        """Whether its values are lists."""
+        return any(get_origin(part) is Sequence for part in (self.annotation, *get_args(self.annotation)))
 
 
 class Registry(Mapping[str, Any]):
@@ -146,6 +151,8 @@ def argument(thing: Any, option: Option) -> Any:
     value = getattr(thing, option.name)
     if option.annotation is bool:  # such as the bias: a parameter, or None
         return value is not None and value is not False
+    if option.takes_list and hasattr(value, "children"):  # a list of layers is kept as a network
+        return list(value.children().values())
     return value
 
 
@@ -162,7 +169,7 @@ def spec(kind: Registry, thing: Any) -> dict[str, Any]:
         )
     found: dict[str, Any] = {"type": name}
     for option in options(type(thing)).values():
-        if option.name in ("parameters", "rng", "dtype"):
+        if option.given and option.rule is None:  # no value that could be written: parameters, rng, dtype
             continue
         if not hasattr(thing, option.name):
             raise ValueError(
@@ -176,8 +183,7 @@ def spec(kind: Registry, thing: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if hasattr(value, "spec"):
-        nested = value.spec()
-        return nested["layers"] if nested["type"] == "sequential" else nested
+        return value.spec()
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return getattr(value, "__name__", value)

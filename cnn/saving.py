@@ -91,7 +91,7 @@ def load(path: str | Path) -> Saved:
         if any(name.startswith("progress.") for name in arrays):
             progress = Progress()
             _fill(progress, "progress", arrays)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} holds no training that `cnn.save` wrote: {error}.") from None
     return Saved(model, optimizer, average, progress)
 

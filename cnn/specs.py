@@ -89,9 +89,11 @@ class _Builder:
         value = written[option.name]
         if option.annotation == Initializer:
             return INITIALIZERS.find(value)
-        if _takes_layers(option) and value is not None:
+        if value is None or not _mentions_layers(option):
+            return _as_tuples(value)
+        if option.takes_list:
             return self.build_list(value, f"{place}.{option.name}", shape)
-        return _as_tuples(value)
+        return self.build(value, f"{place}.{option.name}", shape)
 
 
 class _Located:
@@ -124,9 +126,9 @@ def _check_names(
             raise ValueError(unknown(f"option of {kind}", name, writable))
 
 
-def _takes_layers(option: Option) -> bool:
-    sequences = (option.annotation, *get_args(option.annotation))
-    return any(Layer in get_args(annotation) for annotation in sequences)
+def _mentions_layers(option: Option) -> bool:
+    alternatives = (option.annotation, *get_args(option.annotation))
+    return Layer in alternatives or any(Layer in get_args(annotation) for annotation in alternatives)
 
 
 def _as_tuples(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The training loop: mini-batch gradient descent."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import update_wrapper
@@ -11,7 +11,7 @@ from typing import Any, ParamSpec
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.checks import Count, checked
+from cnn.checks import Count, Positive, checked
 from cnn.clipping import clip_by_norm, clip_by_value, gradient_squares
 from cnn.engine.executors import Executor
 from cnn.engine.shards import Augmentation, Examples, Loss, ShardedGradients, count_correct
@@ -20,6 +20,7 @@ from cnn.layers import Sequential
 from cnn.losses import softmax_cross_entropy
 from cnn.moving_average import MovingAverage
 from cnn.optimizers import SGD, Optimizer
+from cnn.parameter import Parameter
 from cnn.random import Stream, derive_rng
 from cnn.schedules import Schedule, constant
 from cnn.state import Stateful
@@ -95,8 +96,8 @@ def fit_by_epoch(
     shard_size: Count = 32,
     seed: int = 0,
     augment: Augmentation | None = None,
-    clip_norm: float | None = None,
-    clip_value: float | None = None,
+    clip_norm: Positive | None = None,
+    clip_value: Positive | None = None,
     moving_average: MovingAverage | None = None,
     patience: Count | None = None,
     executor: Executor | None = None,
@@ -149,13 +150,13 @@ def fit_by_epoch(
     if patience is not None and validation is None:
         raise ValueError("patience waits for a better validation accuracy, so it needs validation examples.")
     optimizer = SGD(model.parameters()) if optimizer is None else optimizer
-    known = {id(parameter) for parameter in model.parameters().values()}
-    strange = [name for name, parameter in optimizer.parameters.items() if id(parameter) not in known]
-    if strange:
-        raise ValueError(
-            f"The optimizer's parameters must be this model's; {', '.join(strange[:3])} "
-            f"{'is' if len(strange) == 1 else 'are'} another's. Make it with model.parameters()."
-        )
+    for name, owner in {
+        "optimizer": optimizer,
+        "moving_average": moving_average,
+        "statistics": statistics,
+    }.items():
+        if owner is not None:
+            _check_parameters(name, owner.parameters, model)
     at = Progress() if progress is None else progress
     count = len(train.images)
     steps_per_epoch = -(-count // batch_size)
@@ -249,8 +250,24 @@ def _check_examples(part: str, examples: Examples, model: Sequential) -> Example
             f"{part} must have as many images as targets, and at least one; received {len(images)} and "
             f"{len(targets)}."
         )
-    model.output_shape(images.shape[1:])
+    outputs = model.output_shape(images.shape[1:])
+    if outputs != targets.shape[1:]:
+        raise ValueError(
+            f"The targets of {part} must have the shape of the network's outputs, {outputs} for each image; "
+            f"received {targets.shape[1:]}."
+        )
     return Examples(images, targets)
+
+
+def _check_parameters(owner: str, parameters: Mapping[str, Parameter], model: Sequential) -> None:
+    """ValueError if some of them are not the model's."""
+    known = {id(parameter) for parameter in model.parameters().values()}
+    strange = [name for name, parameter in parameters.items() if id(parameter) not in known]
+    if strange:
+        raise ValueError(
+            f"The parameters of {owner} must be this model's; {', '.join(strange[:3])} "
+            f"{'is' if len(strange) == 1 else 'are'} another's. Make it with model.parameters()."
+        )
 
 
 def _try_smallest_shard(

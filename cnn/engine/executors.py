@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass
 from itertools import islice
 from mmap import mmap
 from multiprocessing import Pipe
@@ -51,7 +50,6 @@ class Executor(Protocol):
         ...
 
 
-@dataclass(frozen=True)
 class Serial:
     """All tasks here, one after the other."""
 
@@ -60,22 +58,18 @@ class Serial:
         return Pool(make_worker, 1, _Thread)
 
 
-@dataclass(frozen=True)
 class Threads:
     """Tasks in this thread and in `workers` − 1 others."""
 
-    workers: int
-
     @checked
     def __init__(self, workers: Count) -> None:
-        object.__setattr__(self, "workers", workers)
+        self.workers = workers
 
     def start(self, make_worker: MakeWorker) -> "Pool":
         """A pool of so many workers."""
         return Pool(make_worker, self.workers, _Thread)
 
 
-@dataclass(frozen=True)
 class Processes(Threads):
     """Tasks in this process and in `workers` − 1 copies of it.
 
@@ -128,14 +122,18 @@ class Pool:
             helper.close()
         self._helpers.clear()
 
+    def require_free(self) -> None:
+        """RuntimeError while a map goes on, or once the workers are stopped."""
+        if self._state != "free":
+            raise RuntimeError(f"Pool.map was called while its workers are {self._state}.")
+
     def map(self, tasks: Iterable[Task]) -> Iterator[Any]:
         """task(worker) for each task, in order; a task's error is raised in its place.
 
         Each worker has up to TASKS_AT_ONCE tasks at a time, so that memory stays small. One map at a time:
         RuntimeError.
         """
-        if self._state != "free":
-            raise RuntimeError(f"Pool.map was called while its workers are {self._state}.")
+        self.require_free()
         remaining = iter(tasks)
         self._state = "busy with another map"
         try:

@@ -66,6 +66,7 @@ class Replicas:
 
     def map(self, tasks: Iterable[Task]) -> Iterator[Any]:
         """task(replica) for each task, in order; each starts from the model's present state."""
+        self._pool.require_free()
         for shared, parameter in zip(self._values, self.parameters, strict=True):
             shared[...] = parameter.value
         for shared, buffer in zip(self._states, self.buffers, strict=True):

@@ -110,11 +110,9 @@ class Layer(Stateful):
         """As the constructor was called, without arguments that have their default or were not kept."""
         shown = []
         for name, option in registry.options(type(self)).items():
-            if name in ("rng", "dtype") or not hasattr(self, name):
+            if not hasattr(self, name):
                 continue
             value = registry.argument(self, option)
-            if isinstance(value, Layer):  # a list of layers is kept as a network
-                value = list(value.children().values())
             if value != option.default:
                 text = getattr(value, "__name__", repr(value))
                 shown.append(f"{name}={text}" if option.keyword_only else text)

@@ -272,7 +272,9 @@ def printed(program, timeout=60):
 @needs_fork
 def test_processes_are_threads_outside_of_the_main_thread_and_while_other_threads_run():
     alone = printed(PIDS + "print(pids())")
-    elsewhere = printed(PIDS + "thread = threading.Thread(target=lambda: print(pids())); thread.start()")
+    elsewhere = printed(
+        PIDS + "thread = threading.Thread(target=lambda: print(pids())); thread.start(); thread.join()"
+    )
     beside = printed(
         PIDS + "end = threading.Event(); threading.Thread(target=end.wait).start(); print(pids()); end.set()"
     )

@@ -82,7 +82,7 @@ def values_against(rule):
         if rule.high is not None:
             yield rule.high + 1
     if isinstance(rule, Range):
-        low, high = rule._bounds
+        low, high = rule.bounds
         yield from (nan, inf, -inf, True, low - 1e-9, *([low] if rule.interval[0] == "(" else []))
         yield from [] if high == inf else [high + 1e-9, *([high] if rule.interval[-1] == ")" else [])]
 
