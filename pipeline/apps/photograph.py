@@ -116,6 +116,9 @@ def find_ink(photograph: Grey) -> tuple[Grey, Mask]:
     window = int(WIDEST_STROKE * LONGER_SIDE)
     strengths = [ndimage.grey_closing(g, (window, window)) - g for g in (grey, -grey)]
     masks = [strength > otsu_threshold(strength) for strength in strengths]
+    masks = [mask & stands_out(strength, mask) for strength, mask in zip(strengths, masks, strict=True)]
+    if not (masks[0] | masks[1]).any():
+        raise _blank()
 
     rest = np.float64(~(masks[0] | masks[1]))
     share = ndimage.uniform_filter(rest, 2 * window)
@@ -123,14 +126,16 @@ def find_ink(photograph: Grey) -> tuple[Grey, Mask]:
     kept = [drop_border_and_specks(mask) for mask in masks]
     differences = [abs((grey - paper)[mask].mean()) if mask.any() else 0.0 for mask in kept]
     polarity = int(np.argmax(differences))
+    return strengths[polarity], kept[polarity]
 
-    strength, mask = strengths[polarity], masks[polarity]
+
+def stands_out(strength: Grey, mask: Mask) -> bool:
+    """Whether what a threshold has set apart is more than noise of the paper, or rounding errors."""
+    if np.ptp(strength) < LEAST_CONTRAST:
+        return False
     around = strength[~mask]
-    contrast = strength[mask].mean() - around.mean()
     deviation = 1.4826 * np.median(abs(around - np.median(around)))  # that of a normal distribution
-    if contrast < max(LEAST_CONTRAST, LEAST_SIGNAL * deviation):
-        raise _blank()
-    return strength, kept[polarity]
+    return bool(strength[mask].mean() - around.mean() >= max(LEAST_CONTRAST, LEAST_SIGNAL * deviation))
 
 
 def crop_to_paper(grey: Grey) -> Grey:
