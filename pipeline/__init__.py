@@ -1,1 +1,1 @@
-"""The DVC stages: fetch -> preprocess -> train -> evaluate."""
+"""The pipeline around cnn: fetch -> preprocess -> train -> evaluate -> report, and commands that use the result."""

@@ -108,14 +108,14 @@ def predict(
     """Recognise the handwritten digit in each photograph or scan, with the network in models/.
 
     One digit an image, upright, dark on light or light on dark; of any size, anywhere, in uneven light.
-    A file that is wrong is told, and the others still get their answer; the exit code is then 1.
+    A bad file is reported and skipped; the exit code is then 1.
     """
     from pipeline.apps import predict as command
 
     command.predict(files, as_json=as_json, pictures=show)
 
 
-@app.command(short_help="run it all anew elsewhere, and compare")
+@app.command(short_help="rerun everything in a temporary clone and compare")
 def verify() -> None:
     """Rerun the last commit's pipeline in a temporary clone; say file by file if the bytes are as recorded.
 
@@ -156,7 +156,7 @@ def playground() -> None:
 def run() -> None:
     """Run the whole pipeline through DVC and sum up the result; this is `make run`.
 
-    Where MNIST cannot be reached, it says so and runs on the small digits that come with scikit-learn.
+    If MNIST cannot be reached, it says so and runs on the small digits that come with scikit-learn.
     """
     from pipeline.apps import run as stage
 
@@ -168,7 +168,7 @@ def main() -> None:
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # where it cannot show Greek letters
+            stream.reconfigure(errors="replace")  # if it cannot show Greek letters
     try:
         app(prog_name="python -m pipeline")
     except StoppedError as stopped:
@@ -194,12 +194,12 @@ def main() -> None:
 
 
 def _dvc_stage() -> str | None:
-    """The stage that DVC runs here; None where a person does."""
+    """The stage that DVC runs here; None if a person runs it."""
     return os.environ.get("DVC_STAGE")
 
 
 def _where_results_are() -> str:
-    """DVC removes a stage's outputs before it starts the stage; so tell how they come back."""
+    """DVC removes a stage's outputs before it starts the stage; so say how they come back."""
     return f"\n{RESTORE}" if _dvc_stage() in ("train", "evaluate", "report") else ""
 
 

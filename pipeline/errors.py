@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: printed as one message, never as a traceback."""
+"""Errors that the user can fix: printed as one message, never as a traceback."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

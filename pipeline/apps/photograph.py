@@ -42,7 +42,7 @@ class Digit:
 
 
 def find_digit(path: Path) -> Digit:
-    """The one digit in the image file `path`; UserError where there is none, or more than one."""
+    """The one digit in the image file `path`; UserError if there is none, or more than one."""
     photograph = read_photograph(path)
     try:
         strength, mask = find_ink(photograph)
@@ -75,7 +75,7 @@ def read_photograph(path: Path) -> Grey:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = f"{(Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million"
         raise UserError(f"{path} has more than {limit} pixels. Make it smaller, or crop it.") from None
-    except Exception as error:  # Pillow's decoders raise errors of any type where a file is damaged
+    except Exception as error:  # Pillow's decoders raise errors of any type if a file is damaged
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from None
         raise UserError(f"{path} is damaged, or of a kind that cannot be decoded ({error}).") from None
@@ -85,7 +85,7 @@ def read_photograph(path: Path) -> Grey:
 
 
 def to_grey(image: Image.Image) -> Grey:
-    """Greys in [0, 1] of an image of any mode, on paper where it is transparent."""
+    """Greys in [0, 1] of an image of any mode, with paper behind what is transparent."""
     if image.mode.startswith(("I", "F")):  # 16 bits and more, which Pillow would cut off at 255
         values = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0)
         return (values - values.min()) / (float(np.ptp(values)) or 1.0)
@@ -116,6 +116,9 @@ def find_ink(photograph: Grey) -> tuple[Grey, Mask]:
     window = int(WIDEST_STROKE * LONGER_SIDE)
     strengths = [ndimage.grey_closing(g, (window, window)) - g for g in (grey, -grey)]
     masks = [strength > otsu_threshold(strength) for strength in strengths]
+    masks = [mask & stands_out(strength, mask) for strength, mask in zip(strengths, masks, strict=True)]
+    if not (masks[0] | masks[1]).any():
+        raise _blank()
 
     rest = np.float64(~(masks[0] | masks[1]))
     share = ndimage.uniform_filter(rest, 2 * window)
@@ -123,21 +126,23 @@ def find_ink(photograph: Grey) -> tuple[Grey, Mask]:
     kept = [drop_border_and_specks(mask) for mask in masks]
     differences = [abs((grey - paper)[mask].mean()) if mask.any() else 0.0 for mask in kept]
     polarity = int(np.argmax(differences))
+    return strengths[polarity], kept[polarity]
 
-    strength, mask = strengths[polarity], masks[polarity]
+
+def stands_out(strength: Grey, mask: Mask) -> bool:
+    """Whether what a threshold has set apart is more than noise of the paper, or rounding errors."""
+    if np.ptp(strength) < LEAST_CONTRAST:
+        return False
     around = strength[~mask]
-    contrast = strength[mask].mean() - around.mean()
     deviation = 1.4826 * np.median(abs(around - np.median(around)))  # that of a normal distribution
-    if contrast < max(LEAST_CONTRAST, LEAST_SIGNAL * deviation):
-        raise _blank()
-    return strength, kept[polarity]
+    return bool(strength[mask].mean() - around.mean() >= max(LEAST_CONTRAST, LEAST_SIGNAL * deviation))
 
 
 def crop_to_paper(grey: Grey) -> Grey:
-    """Where a sheet lies on a table: the sheet, with the nearest paper in place of what is around it.
+    """If a sheet lies on a table: the sheet, with the nearest paper in place of what is around it.
 
     A sheet is a large, nearly rectangular patch of one side of the threshold, with ink in it and all
-    four corners of the photograph outside. Where there is none, `grey` as it is.
+    four corners of the photograph outside. If there is none, `grey` as it is.
     """
     light = grey > otsu_threshold(grey)
     for side in (light, ~light):
@@ -192,7 +197,7 @@ def drop_border_and_specks(mask: Mask) -> Mask:
 
 
 def select_digit(mask: Mask) -> Mask:
-    """The one digit in `mask`, with all its parts; UserError where there is none, or more than one."""
+    """The one digit in `mask`, with all its parts; UserError if there is none, or more than one."""
     _, boxes = _label(mask)
     if not boxes:
         raise UserError(

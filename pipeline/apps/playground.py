@@ -39,7 +39,7 @@ def playground() -> None:
 
 
 def example_images(data: Description) -> Labelled:
-    """The first test image of each class; none where data/processed is missing or holds other `data`."""
+    """The first test image of each class; none if data/processed is missing or holds other `data`."""
     if not Description.path.exists() or Description.load() != data:
         return []
     test = load_examples("test", data)

@@ -23,7 +23,7 @@ BAR = 40  # characters for a probability of 1
 
 
 def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> None:
-    """Print the prediction for each file; what is wrong with one is told, and then the next one's turn is.
+    """Print the prediction for each file; a bad file is reported and skipped.
 
     Exit code 1 if anything was wrong. With `pictures`, a folder, what the network saw is drawn there.
     """
@@ -42,9 +42,12 @@ def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> N
     for number, path in enumerate(files, start=1):
         try:
             digit = find_digit(path)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            document.append({"file": str(path), "error": str(error)})
+        except Exception as error:  # of any type: one file must not lose the others' answers
+            text = str(error)
+            if not isinstance(error, UserError):
+                text = f"{path}: {type(error).__name__}: {error}. This is a bug: please report it."
+            print(f"error: {text}", file=sys.stderr)
+            document.append({"file": str(path), "error": text})
             continue
         probabilities = dict(zip(names, classify(model, digit.image, network.data), strict=True))
         prediction = max(names, key=probabilities.__getitem__)

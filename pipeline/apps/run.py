@@ -28,7 +28,7 @@ def run() -> None:
     build_chosen(params, dataset.image_shape, len(dataset.class_names))
     params.train.loss.make(len(dataset.class_names))
     check_git()
-    mend_dvc()
+    repair_dvc()
     try:
         code, fell_back = _run_stages(params.data.dataset)
     except KeyboardInterrupt:
@@ -77,8 +77,8 @@ def dvc(*arguments: str, folder: Path = Path(), **variables: str) -> int:
     return process.returncode
 
 
-def mend_dvc() -> None:
-    """Remove DVC's list of locks if it is no JSON, and an empty dvc.lock.
+def repair_dvc() -> None:
+    """Remove DVC's list of locks if it is not JSON, and an empty dvc.lock.
 
     DVC was killed while it wrote them in place, and would not run with them. Without dvc.lock it finds the
     results of earlier runs in its cache.

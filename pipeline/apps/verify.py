@@ -97,7 +97,7 @@ def compare(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str
     for stage in rerun:
         before = _files(recorded.get(stage, {}), project)
         now = _files(rerun[stage], clone)
-        if before.keys() != now.keys():  # what a folder held is known where its list is in DVC's cache
+        if before.keys() != now.keys():  # what a folder held is known if its list is in DVC's cache
             before, now = (_outputs(lock.get(stage, {})) for lock in (recorded, rerun))
         for name in sorted(before.keys() | now.keys()):
             same = before.get(name) == now.get(name)
@@ -147,7 +147,7 @@ def _outputs(stage: dict[str, Any]) -> dict[str, str]:
 
 
 def _files(stage: dict[str, Any], folder: Path) -> dict[str, str]:
-    """The same file by file, where the lists of folders are in the DVC cache of `folder`."""
+    """The same file by file, if the lists of folders are in the DVC cache of `folder`."""
     files = {}
     for path, digest in _outputs(stage).items():
         listed = _cached(digest, folder) if digest.endswith(".dir") else None

@@ -1,7 +1,6 @@
 """What the evaluate stage writes: metrics, and the network's answer to each test image."""
 
-from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +44,8 @@ class ClassMeasures(Record):
 class Metrics(JsonFile):
     """metrics.json."""
 
-    path: ClassVar[Path] = REPORTS / "metrics.json"
-    stage: ClassVar[str] = "evaluate"
+    path = REPORTS / "metrics.json"
+    stage = "evaluate"
 
     dataset: str
     model: Model
@@ -58,8 +57,8 @@ class Metrics(JsonFile):
 class Prediction(CsvRow):
     """A line of predictions.csv: a test image's place, its class, and the answer with its probability."""
 
-    path: ClassVar[Path] = REPORTS / "predictions.csv"
-    stage: ClassVar[str] = "evaluate"
+    path = REPORTS / "predictions.csv"
+    stage = "evaluate"
 
     index: int
     actual: str

@@ -1,7 +1,6 @@
 """What the preprocess stage writes, beside arrays: what they are."""
 
-from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pipeline.artefacts.record import JsonFile
 from pipeline.paths import PROCESSED
@@ -12,8 +11,8 @@ Part = Literal["train", "validation", "test"]
 class Description(JsonFile):
     """dataset.json: what the arrays beside it are. Their pixels are (byte / 255 − mean) / deviation."""
 
-    path: ClassVar[Path] = PROCESSED / "dataset.json"
-    stage: ClassVar[str] = "preprocess"
+    path = PROCESSED / "dataset.json"
+    stage = "preprocess"
 
     dataset: str
     class_names: list[str]

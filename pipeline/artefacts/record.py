@@ -19,11 +19,15 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class JsonFile(Record):
-    """A JSON file that holds this record."""
+class File(Record):
+    """The record of a whole file at `path`, which `stage` writes."""
 
     path: ClassVar[Path]
     stage: ClassVar[str]
+
+
+class JsonFile(File):
+    """A JSON file that holds this record."""
 
     @classmethod
     def load(cls) -> Self:
@@ -36,13 +40,10 @@ class JsonFile(Record):
         write_text(self.path, json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False) + "\n")
 
 
-class CsvRow(Record):
+class CsvRow(File):
     """A line of a CSV file, whose columns are the fields."""
 
     model_config = ConfigDict(strict=False)  # in the file, numbers are texts
-
-    path: ClassVar[Path]
-    stage: ClassVar[str]
 
     @classmethod
     def load(cls) -> list[Self]:

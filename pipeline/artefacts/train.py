@@ -1,12 +1,11 @@
 """What the train stage writes: the network, where it was trained, and how training went."""
 
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import PlainSerializer
 
 from pipeline.artefacts.preprocess import Description
-from pipeline.artefacts.record import CsvRow, JsonFile, Record
+from pipeline.artefacts.record import CsvRow, File, JsonFile, Record
 from pipeline.paths import MODELS, REPORTS
 
 SixDigits = Annotated[float, PlainSerializer(lambda value: float(f"{value:.6g}"))]
@@ -23,8 +22,8 @@ class Blas(Record):
 class Environment(JsonFile):
     """environment.json: what decides the last bits of a result, besides params, data and code."""
 
-    path: ClassVar[Path] = MODELS / "environment.json"
-    stage: ClassVar[str] = "train"
+    path = MODELS / "environment.json"
+    stage = "train"
 
     machine: str
     numpy: str
@@ -32,11 +31,11 @@ class Environment(JsonFile):
     blas: list[Blas]
 
 
-class Network(Record):
+class Network(File):
     """What stands beside the weights in model.npz."""
 
-    path: ClassVar[Path] = MODELS / "model.npz"
-    stage: ClassVar[str] = "train"
+    path = MODELS / "model.npz"
+    stage = "train"
 
     architecture: str
     layers: list[Any]  # as in architectures.yaml
@@ -48,8 +47,8 @@ class Network(Record):
 class Epoch(CsvRow):
     """A line of history.csv: see `cnn.EpochReport`."""
 
-    path: ClassVar[Path] = REPORTS / "history.csv"
-    stage: ClassVar[str] = "train"
+    path = REPORTS / "history.csv"
+    stage = "train"
 
     epoch: int
     learning_rate: SixDigits
@@ -62,8 +61,8 @@ class Epoch(CsvRow):
 class ParameterStatistics(CsvRow):
     """A line of statistics.csv: see `cnn.inspection.EpochStatistics`."""
 
-    path: ClassVar[Path] = REPORTS / "statistics.csv"
-    stage: ClassVar[str] = "train"
+    path = REPORTS / "statistics.csv"
+    stage = "train"
 
     epoch: int
     parameter: str

@@ -1,4 +1,4 @@
-"""Where a dataset's files come from: mirrors, folders and servers; and that they are the right ones."""
+"""Get a dataset's files from a folder or a server, and check that they are the right ones."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from pipeline.data.dataset import LARGEST_FILE, DataFile
 from pipeline.errors import UserError
 
 MIRROR_VARIABLE = "DATASET_MIRROR"
-NOTE_VARIABLE = "NO_SOURCE_NOTE"  # a path: an empty file is put there where no source has what is asked for
+NOTE_VARIABLE = "NO_SOURCE_NOTE"  # a path: an empty file is put there if no source has a file
 SHARED_FOLDER = Path("../shared/datasets")
 TIMEOUT = (5, 30)  # seconds: to connect, and between bytes
 LONGEST = 600  # seconds for a file

@@ -182,7 +182,7 @@ def tiles_figure(
 ) -> Figure:
     """Rows of small images, each with a caption: [(title of the row, [(caption, image (h, w))])].
 
-    `colours` has a map for each row: GREY, where each image has its own scale, or DIVERGING, for values
+    `colours` has a map for each row: GREY, each image on its own scale, or DIVERGING, for values
     from −m to m, where m is the largest size in the row, so that 0 is in the middle.
     """
     columns = max(1, *(len(tiles) for _, tiles in rows))

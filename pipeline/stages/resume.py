@@ -35,7 +35,7 @@ SECONDS_TO_WAIT = 5  # for the workers of a training that was killed
 
 
 def only_training() -> AbstractContextManager[Any]:
-    """A lock to hold, in a `with` block, while training; UserError where another process has it.
+    """A lock to hold, in a `with` block, while training; UserError if another process has it.
 
     DVC has its own, but a training can outlive a DVC that was killed, and would overwrite the next one's
     results.

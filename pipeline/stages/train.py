@@ -249,7 +249,7 @@ class _Bar:
 
 
 def _warn_if_nothing_is_learnt(report: EpochReport, params: "Params", classes: int, console: Console) -> None:
-    """Where a whole epoch has left the loss at ln(classes), that of giving all classes the same chance."""
+    """Warn if a whole epoch left the loss at ln(classes), that of giving all classes the same chance."""
     guessing = log(classes)
     if params.train.loss.name == "mean_squared_error" or report.train_accuracy > 2 / classes:
         return

@@ -28,7 +28,7 @@ from projects import (
 )
 
 from pipeline.apps import verify
-from pipeline.apps.run import mend_dvc
+from pipeline.apps.run import repair_dvc
 from pipeline.data.catalogue import DATASETS
 from pipeline.errors import UserError
 
@@ -304,11 +304,11 @@ def test_a_second_run_in_the_same_folder_is_refused_and_harms_nothing(folder, ex
 @pytest.mark.parametrize(("content", "kept"), [(b"", False), (b'{"a', False), (b"{}", True)])
 def test_make_run_mends_what_a_killed_dvc_leaves_half_written(tmp_path, monkeypatch, content, kept):
     monkeypatch.chdir(tmp_path)
-    mend_dvc()  # where there is none
+    repair_dvc()  # where there is none
     lock = tmp_path / ".dvc/tmp/rwlock"
     lock.parent.mkdir(parents=True)
     lock.write_bytes(content)
-    mend_dvc()
+    repair_dvc()
     assert lock.exists() == kept
 
 

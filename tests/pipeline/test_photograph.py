@@ -316,3 +316,18 @@ def test_otsus_threshold_has_the_largest_variance_between_its_classes():
 
     best = max(between(t) for t in np.linspace(values.min() + 0.01, values.max() - 0.01, 500))
     assert between(otsu_threshold(values)) == pytest.approx(best, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (64, 64)])
+@pytest.mark.parametrize(("ink", "paper"), [(0, 255), (60, 255), (120, 255), (255, 0)])
+@pytest.mark.parametrize("width", [0.015, 0.06])
+def test_a_clean_stroke_is_found_though_there_is_no_ink_of_the_other_kind(tmp_path, size, ink, paper, width):
+    """Then what could be ink of the other kind is rounding errors, or what enlarging leaves beside edges."""
+    picture = Image.new("L", size, paper)
+    middle, half = size[0] / 2, width * max(size) / 2
+    ImageDraw.Draw(picture).rectangle([middle - half, 0.4 * size[1], middle + half, 0.6 * size[1]], fill=ink)
+    picture.save(tmp_path / "one.png")
+    rows, columns = find_digit(tmp_path / "one.png").box
+    assert (columns.start + columns.stop) / 2 == pytest.approx(320 * size[0] / max(size), abs=10)
+    assert rows.stop - rows.start == pytest.approx(128 * size[1] / max(size), abs=20)

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 
 from cnn import SGD, checkpoint, softmax_cross_entropy
 from pipeline import __main__ as program
+from pipeline.apps import predict as command
 from pipeline.apps.photograph import find_digit, frame
 from pipeline.config.architectures import build_model
 from pipeline.data.readers.idx import read_idx
@@ -169,6 +170,22 @@ def test_one_bad_file_does_not_hide_the_others(project, predict):
         err
         == "error: b.png is no image of a known format. Known are PNG, JPEG and others: convert it to one of them.\n"
     )
+
+
+def test_a_crash_on_one_file_does_not_lose_the_answers_for_others(project, predict, monkeypatch):
+    def crash_on_b(path):
+        if path.name == "b.png":
+            raise IndexError("out of range")
+        return find_digit(path)
+
+    monkeypatch.setattr(command, "find_digit", crash_on_b)
+    drawn_seven().save("a.png")
+    code, out, err = predict("b.png", "a.png", "--json")
+    assert code == 1
+    assert err.startswith("error: b.png: IndexError: out of range.")
+    first, second = json.loads(out)
+    assert err == f"error: {first['error']}\n"
+    assert second["prediction"] == "7"
 
 
 def test_pictures_of_files_of_one_name_do_not_overwrite_each_other(project, predict):

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,14 +13,16 @@ import pytest
 from projects import SHIPPED
 from ruamel.yaml import YAML
 
+from cnn import checkpoint
 from pipeline import __main__ as program
-from pipeline.artefacts.evaluate import Metrics, Predictions, load_predictions
+from pipeline.artefacts.evaluate import Metrics, Prediction, Predictions, load_predictions
 from pipeline.artefacts.preprocess import Description
-from pipeline.artefacts.train import Environment, Epoch, ParameterStatistics
+from pipeline.artefacts.train import Environment, Epoch, Network, ParameterStatistics
 from pipeline.config.params import load_params
 from pipeline.errors import UserError
 from pipeline.report import figures
 from pipeline.report.calibration import calibration_bins, expected_calibration_error
+from pipeline.report.reference import REFERENCE_SOURCE
 from pipeline.stages import report
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +143,31 @@ def test_the_page_says_what_metrics_say(project, page):
     assert sum(int(found[2] or 1) for found in times) == round(360 * (1 - metrics["test"]["accuracy"]))
 
 
+def test_class_names_are_shown_as_text_and_mnist_beside_its_reference(project, tmp_path, monkeypatch):
+    shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    name = '<b>"&'
+    state, metadata = checkpoint.load(Network.path)
+    metadata["data"] |= {"dataset": "mnist", "class_names": [*"012345678", name]}
+    checkpoint.save(Network.path, state, metadata)
+    Description.path.write_text(json.dumps(metadata["data"]))
+    metrics = json.loads(Metrics.path.read_text())
+    metrics["per_class"][name] = metrics["per_class"].pop("9")
+    Metrics.path.write_text(json.dumps(metrics))
+    rows = [row.model_dump() for row in Prediction.load()]
+    for row in rows:
+        row |= {key: name for key in ("actual", "predicted") if row[key] == "9"}
+    Prediction.save([Prediction(**row) for row in rows])
+    report.report(load_params())
+    text = Path("reports/report.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert f"is {name} · no." in page.text
+    assert any(name in attributes.get("alt", "") for _, attributes in page.tags)
+    assert '<b>"' not in text
+    assert REFERENCE_SOURCE in page.text
+
+
 def test_all_figures_are_there_and_are_pictures(project):
     names = {path.name for path in (project / "reports/figures").iterdir()}
     plots = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["plots"]
@@ -238,6 +266,20 @@ def test_the_best_calibrated_answers_have_no_error(rng):
     confidence = rng.uniform(0.1, 1, 200_000)
     right = rng.random(200_000) < confidence
     assert expected_calibration_error(calibration_bins(confidence, right)) < 0.01
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path):
+    program = f"""
+import matplotlib
+before, maps = dict(matplotlib.rcParams), set(matplotlib.colormaps)
+from pipeline.report import figures
+figure = figures.calibration_figure([{{"low": 0, "high": 1, "count": 1, "confidence": 0.5, "accuracy": 1}}])
+figures.save_figure(figure, figures.Path({str(tmp_path)!r}) / "figure.png")
+figures.to_svg(figure, "")
+assert dict(matplotlib.rcParams) == before
+assert set(matplotlib.colormaps) == maps
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 def test_svgs_take_the_colour_and_width_of_their_place():

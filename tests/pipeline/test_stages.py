@@ -130,6 +130,13 @@ def test_figures_are_the_same_bytes_each_time(tmp_path):
         assert content == (tmp_path / f"{prefix}two.png").read_bytes()
 
 
+@pytest.mark.parametrize("found", [{}, {"found": ["AVX2"]}])
+def test_the_environment_is_known_on_a_processor_without_further_extensions(monkeypatch, found):
+    config = {"SIMD Extensions": {"baseline": ["SSE"]} | found}  # NumPy leaves out empty lists
+    monkeypatch.setattr(np, "show_config", lambda mode: config)
+    assert train.environment().numpy_simd == ["SSE", *found.get("found", [])]
+
+
 @pytest.mark.parametrize(
     ("loss", "accuracy", "warned"),
     [(2.3026, 0.1, True), (2.28, 0.12, True), (2.1, 0.1, False), (2.3, 0.4, False), (14.0, 0.1, True)],
