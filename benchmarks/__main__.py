@@ -39,11 +39,13 @@ def benchmark(
     from benchmarks import cases, machine, parts, report, suite
     from benchmarks.processes import torch_process
     from benchmarks.timing import Pace
+    from cnn import keep_freed_memory
 
     console = Console() if sys.stdout.isatty() else Console(width=NARROWEST)
+    keep_freed_memory()
     pace = Pace(repeats or (3 if quick else 11), 0.03 if quick else 0.2)
     words = only.lower().split()
-    with threadpool_limits(1, user_api="blas"), console.status("...") as status:
+    with threadpool_limits(1, user_api="blas"):
         about = machine.describe()
         console.print(", ".join(f"{key} {value}" for key, value in about.items()), highlight=False)
         if report.is_busy(about):
@@ -52,9 +54,7 @@ def benchmark(
             pace,
             cases.BATCH_SIZES[:1] if quick else cases.BATCH_SIZES,
             lambda case: all(word in case.lower() for word in words),
-            lambda case: (
-                status.update(f"{case} ...") if console.is_terminal else print(case, file=sys.stderr)
-            ),
+            lambda case: print(case, file=sys.stderr),
         )
         sections: list[report.Section] = []
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from cnn import BatchNorm, Conv2D, Dense, Examples, Layer, MaxPool2D, ReLU, Sequential
 from cnn.layers.layer import Shape
-from pipeline.config.architectures import build_model
-from pipeline.config.params import load_layers
+from pipeline.config.architectures import build_model, load_layers
 from pipeline.paths import ARCHITECTURES
 
 ROOT = Path(__file__).parents[1]

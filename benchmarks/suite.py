@@ -12,8 +12,8 @@ from benchmarks.processes import Torch
 from benchmarks.report import Row, Section, ratio_columns
 from benchmarks.timing import Pace, alternate, block, fastest, milliseconds, paired_ratio
 from cnn import Examples, Sequential, softmax_cross_entropy
-from cnn.gradients import Gradients
-from cnn.parallel import Workers
+from cnn.engine.replicas import Replicas
+from cnn.engine.shards import ShardedGradients
 
 TOLERANCE = 1e-4  # of what both sides compute from the same weights
 LOOP_IMAGES = 2
@@ -172,8 +172,8 @@ def against_loops(suite: Suite) -> Section:
 def _check_loops(model: Sequential, examples: Examples) -> None:
     loss, gradients = loops.gradients(model, examples)
     count = len(examples.images)
-    with Workers(model) as workers:
-        own_loss, _ = Gradients(workers, softmax_cross_entropy, examples, count)(np.arange(count))
+    with ShardedGradients(model, softmax_cross_entropy, examples, count) as own:
+        own_loss, _ = own(np.arange(count))
     _check_close("the loss of the loops", np.array(own_loss), np.array(loss))
     for parameter, gradient in zip(model.parameters().values(), gradients, strict=True):
         _check_close(f"the loops' dL/d{parameter.name}", parameter.grad, gradient)
@@ -186,8 +186,8 @@ def check_twin(name: str, torch: Torch) -> None:
     expected, parameters = torch.logits(model, shape, images)
     if (own := sum(p.value.size for p in model.parameters().values())) != parameters:
         raise RuntimeError(f"{name} has {own} parameters here and {parameters} in PyTorch.")
-    with Workers(model) as workers:
-        _check_close(f"the logits of {name}", workers.predict(images), expected)
+    with Replicas(model) as replicas:
+        _check_close(f"the logits of {name}", replicas.predict(images), expected)
 
 
 def _check_close(what: str, own: np.ndarray | None, other: np.ndarray) -> None:

@@ -28,10 +28,10 @@ from cnn import (
     MaxPool2D,
     ReLU,
     Sequential,
+    keep_freed_memory,
 )
 from cnn.layers.layer import Shape
-from cnn.parallel import keep_freed_memory
-from pipeline.artefacts.dataset import load_description, load_examples
+from pipeline.artefacts.preprocess import load_examples
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -74,9 +74,9 @@ def training_step(
 def prepare_epochs(model: Sequential, batch_size: int, learning_rate: float, threads: int) -> None:
     """Whole epochs of SGD on data/processed, which is held in memory as tensors."""
     torch.set_num_threads(threads)
-    description = load_description()
+    description = Description.load()
     for layout in LAYOUTS:
-        network = twin(model, description["image_shape"]).to(memory_format=LAYOUTS[layout])
+        network = twin(model, description.image_shape).to(memory_format=LAYOUTS[layout])
         optimizer = torch.optim.SGD(network.parameters(), learning_rate)
         train, validation = (
             (

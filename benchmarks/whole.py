@@ -19,14 +19,15 @@ from benchmarks.processes import torch_process
 from benchmarks.report import Section, ratio_columns
 from benchmarks.suite import Suite
 from benchmarks.timing import fastest, paired_ratio
-from cnn import SGD, Adam, augmentation, fit, schedules, softmax_cross_entropy
-from cnn.gradients import count_correct
-from cnn.parallel import Workers
+from cnn import SGD, Adam, Processes, augmentation, fit_by_epoch, schedules
+from cnn.engine.replicas import Replicas
+from cnn.engine.shards import count_correct
 from cnn.random import Stream, derive_rng
-from pipeline.artefacts.dataset import load_description, load_examples
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.preprocess import Description
 from pipeline.config.params import load_params
+from pipeline.data.sources import MIRROR_VARIABLE
 from pipeline.paths import PARAMS, RAW
-from pipeline.stages.fetch import MIRROR_VARIABLE
 
 BATCH_SIZE, WORKERS, SEED = 64, 2, 0
 EPOCHS = 10
@@ -53,25 +54,23 @@ def training(suite: Suite, quick: bool) -> Section:
     )
     if not suite.starts(section.title, "baseline"):
         return section
-    description = load_description()
+    description = Description.load()
     train, validation = (load_examples(part, description) for part in ("train", "validation"))
     model, _ = cases.make_network("baseline")
     times: dict[str, list[float]] = {"ours": [], "NCHW": [], "channels_last": []}
     accuracies: dict[str, float] = {}
     with torch_process() as torch:
         torch.prepare_epochs(model, BATCH_SIZE, LEARNING_RATE, WORKERS)
-        reports = fit(
+        reports = fit_by_epoch(
             model,
-            softmax_cross_entropy,
-            SGD(model.parameters(), LEARNING_RATE),
-            schedules.constant(LEARNING_RATE),
             train,
             validation,
+            optimizer=SGD(model.parameters(), LEARNING_RATE),
             epochs=epochs,
             batch_size=BATCH_SIZE,
             shard_size=ours.SHARD_SIZE,
             seed=SEED,
-            workers=WORKERS,
+            executor=Processes(WORKERS),
         )
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
@@ -111,26 +110,25 @@ def time_to_accuracy(suite: Suite, quick: bool) -> Section:
     )
     if not suite.starts(section.title, GOOD_NETWORK):
         return section
-    description = load_description()
+    description = Description.load()
     train, validation, test = (load_examples(part, description) for part in ("train", "validation", "test"))
     model, _ = cases.make_network(GOOD_NETWORK)
 
     def augment(images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         return augmentation.random_shift(images, rng, SHIFT)
 
-    reports = fit(
+    reports = fit_by_epoch(
         model,
-        softmax_cross_entropy,
-        Adam(model.parameters(), PEAK_RATE),
-        schedules.one_cycle(PEAK_RATE, epochs=epochs),
         train,
         validation,
+        optimizer=Adam(model.parameters(), PEAK_RATE),
+        schedule=schedules.one_cycle(PEAK_RATE, epochs=epochs),
         epochs=epochs,
         batch_size=BATCH_SIZE,
         shard_size=ours.SHARD_SIZE,
         seed=SEED,
         augment=augment,
-        workers=WORKERS,
+        executor=Processes(WORKERS),
     )
     seconds, curve = 0.0, []
     for epoch in range(1, epochs + 1):
@@ -138,8 +136,8 @@ def time_to_accuracy(suite: Suite, quick: bool) -> Section:
         start = time.perf_counter()
         next(reports)
         seconds += time.perf_counter() - start
-        with Workers(model, WORKERS) as workers:
-            accuracy = count_correct(workers.predict(test.images), test.targets) / len(test.images)
+        with Replicas(model, Processes(WORKERS)) as replicas:
+            accuracy = count_correct(replicas.predict(test.images), test.targets) / len(test.images)
         curve.append((epoch, seconds, accuracy))
     reports.close()
     for name, milestone in [*((f"{m:.1%}", m) for m in MILESTONES), ("the end", 0.0)]:

@@ -15,16 +15,23 @@ Raises: every function, ValueError where the images, the amount or `fill` is not
 """
 
 import math
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
 
-from cnn.checks import check_range
+from cnn.checks import Fraction, Given, Kept, Range, Whole
+from cnn.registry import AUGMENTATIONS
 
 Images = Float[np.ndarray, "n h w c"]
+GivenImages = Annotated[Images, Given]
+Rng = Annotated[np.random.Generator, Given]
+Fill = Annotated[float, Given]
+Pixels = Annotated[float, Range("[0, 1000]")]
 
 
-def random_shift(images: Images, rng: np.random.Generator, pixels: float, *, fill: float = 0.0) -> Images:
+@AUGMENTATIONS.register
+def random_shift(images: GivenImages, rng: Rng, pixels: Pixels, *, fill: Fill = 0.0) -> Images:
     """Move each image by t, uniform on ±pixels vertically and, independently, horizontally.
 
         y[p] = x(p − t)
@@ -32,18 +39,20 @@ def random_shift(images: Images, rng: np.random.Generator, pixels: float, *, fil
     Fractions of a pixel are drawn too. Positive t moves the content down and to the right.
 
     Args:
-        pixels: the largest displacement along either axis, >= 0.
+        pixels: the largest displacement along either axis.
         fill: the value beyond the border.
     """
     _check_images(images, fill)
-    check_range("pixels", pixels, 0)
     if pixels == 0:
         return images.copy()
     t = rng.uniform(-pixels, pixels, (len(images), 2))
     return _affine(images, np.eye(2)[None], -t, fill)
 
 
-def random_rotation(images: Images, rng: np.random.Generator, degrees: float, *, fill: float = 0.0) -> Images:
+@AUGMENTATIONS.register
+def random_rotation(
+    images: GivenImages, rng: Rng, degrees: Annotated[float, Range("[0, 180]")], *, fill: Fill = 0.0
+) -> Images:
     """Turn each image around its centre by an angle θ, uniform on ±degrees.
 
         y[p] = x(A (p − c) + c),    A = [[ cos θ, sin θ],
@@ -52,11 +61,10 @@ def random_rotation(images: Images, rng: np.random.Generator, degrees: float, *,
     Positive θ turns the content counter-clockwise, as np.rot90 does.
 
     Args:
-        degrees: the largest angle, >= 0.
+        degrees: the largest angle.
         fill: the value beyond the border.
     """
     _check_images(images, fill)
-    check_range("degrees", degrees, 0)
     if degrees == 0:
         return images.copy()
     theta = np.radians(rng.uniform(-degrees, degrees, len(images)))
@@ -64,7 +72,8 @@ def random_rotation(images: Images, rng: np.random.Generator, degrees: float, *,
     return _affine(images, np.stack([cos, sin, -sin, cos], axis=1).reshape(-1, 2, 2), 0.0, fill)
 
 
-def random_zoom(images: Images, rng: np.random.Generator, fraction: float, *, fill: float = 0.0) -> Images:
+@AUGMENTATIONS.register
+def random_zoom(images: GivenImages, rng: Rng, fraction: Kept, *, fill: Fill = 0.0) -> Images:
     """Scale each image around its centre by a factor s, uniform on [1 − fraction, 1 + fraction].
 
         y[p] = x((p − c) / s + c)
@@ -72,18 +81,20 @@ def random_zoom(images: Images, rng: np.random.Generator, fraction: float, *, fi
     s > 1 enlarges the content; the size of the image stays.
 
     Args:
-        fraction: the largest change of the factor, in [0, 1).
+        fraction: the largest change of the factor.
         fill: the value beyond the border.
     """
     _check_images(images, fill)
-    check_range("fraction", fraction, 0, 1, high_included=False)
     if fraction == 0:
         return images.copy()
     scale = rng.uniform(1 - fraction, 1 + fraction, (len(images), 1, 1))
     return _affine(images, np.eye(2) / scale, 0.0, fill)
 
 
-def random_shear(images: Images, rng: np.random.Generator, degrees: float, *, fill: float = 0.0) -> Images:
+@AUGMENTATIONS.register
+def random_shear(
+    images: GivenImages, rng: Rng, degrees: Annotated[float, Range("[0, 90)")], *, fill: Fill = 0.0
+) -> Images:
     """Slant each image: rows slide sideways, by an angle φ that is uniform on ±degrees.
 
         y[p] = x(A (p − c) + c),    A = [[1,     0],
@@ -92,11 +103,10 @@ def random_shear(images: Images, rng: np.random.Generator, degrees: float, *, fi
     The middle row stays; positive φ leans what is above it to the right, as italics do.
 
     Args:
-        degrees: the largest angle between a slanted and an upright line, in [0, 90).
+        degrees: the largest angle between a slanted and an upright line.
         fill: the value beyond the border.
     """
     _check_images(images, fill)
-    check_range("degrees", degrees, 0, 90, high_included=False)
     if degrees == 0:
         return images.copy()
     matrix = np.tile(np.eye(2), (len(images), 1, 1))
@@ -104,8 +114,14 @@ def random_shear(images: Images, rng: np.random.Generator, degrees: float, *, fi
     return _affine(images, matrix, 0.0, fill)
 
 
+@AUGMENTATIONS.register
 def elastic_distortion(
-    images: Images, rng: np.random.Generator, strength: float, *, smoothness: float = 4.0, fill: float = 0.0
+    images: GivenImages,
+    rng: Rng,
+    strength: Pixels,
+    *,
+    smoothness: Annotated[float, Range("(0, 1000]")] = 4.0,
+    fill: Fill = 0.0,
 ) -> Images:
     """Warp each image as an unsteady hand would: neighbouring pixels move alike, distant ones do not.
 
@@ -120,13 +136,11 @@ def elastic_distortion(
     the unit is the pixel.
 
     Args:
-        strength: the root-mean-square length of an image's displacements in pixels, >= 0.
-        smoothness: the standard deviation of the Gaussian in pixels, > 0. Small: noise; large: a mere shift.
+        strength: the root-mean-square length of an image's displacements in pixels.
+        smoothness: the standard deviation of the Gaussian in pixels. Small: noise; large: a mere shift.
         fill: the value beyond the border.
     """
     _check_images(images, fill)
-    check_range("strength", strength, 0)
-    check_range("smoothness", smoothness, 0, low_included=False)
     if strength == 0:
         return images.copy()
     n, h, w, _ = images.shape
@@ -136,7 +150,8 @@ def elastic_distortion(
     return _sample(images, rows + d[:, 0], columns + d[:, 1], fill)
 
 
-def horizontal_flip(images: Images, rng: np.random.Generator, probability: float) -> Images:
+@AUGMENTATIONS.register
+def horizontal_flip(images: GivenImages, rng: Rng, probability: Fraction) -> Images:
     """Mirror each image, left to right, with this probability (in [0, 1]).
 
         y[i, j] = x[i, w − 1 − j]
@@ -144,12 +159,14 @@ def horizontal_flip(images: Images, rng: np.random.Generator, probability: float
     Not for digits or letters: a mirrored 2 is no 2.
     """
     _check_images(images)
-    check_range("probability", probability, 0, 1)
     flipped = rng.random(len(images)) < probability
     return np.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
-def cutout(images: Images, rng: np.random.Generator, size: int, *, fill: float = 0.0) -> Images:
+@AUGMENTATIONS.register
+def cutout(
+    images: GivenImages, rng: Rng, size: Annotated[int, Whole(0, 1000)], *, fill: Fill = 0.0
+) -> Images:
     """Hide a square of each image, so that no single part of it decides.
 
         y[i, j] = fill    where −⌊size/2⌋ <= i − i₀ < size − ⌊size/2⌋, and likewise for j
@@ -159,12 +176,10 @@ def cutout(images: Images, rng: np.random.Generator, size: int, *, fill: float =
     Source: DeVries & Taylor, "Improved regularization of convolutional neural networks with Cutout" (2017).
 
     Args:
-        size: the side of the square in pixels, a whole number >= 0.
+        size: the side of the square in pixels.
         fill: the value inside the square.
     """
     _check_images(images, fill)
-    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 0:
-        raise ValueError(f"size must be a whole number >= 0; received {size!r}.")
     n, h, w, _ = images.shape
     top, left = (rng.integers(0, (h, w), (n, 2)) - size // 2).T[:, :, None]  # (n, 1) each
     in_rows = (top <= np.arange(h)) & (np.arange(h) < top + size)

@@ -8,40 +8,59 @@ from math import isfinite, sqrt
 
 import numpy as np
 
-from cnn.checks import check_range
+from cnn.checks import Positive, checked
 from cnn.optimizers import collect_gradients
 from cnn.parameter import Parameter
 
 
-def clip_by_norm(parameters: Mapping[str, Parameter], max_norm: float) -> float:
+def gradient_squares(parameters: Mapping[str, Parameter]) -> dict[str, float]:
+    """Σ_i (dL/dθ_i)² of each parameter θ; RuntimeError if one has no gradient.
+
+    In the gradient's own precision, unless that overflows.
+    """
+    squares = {}
+    for name, gradient in collect_gradients(parameters, before="gradient_squares").items():
+        flat = gradient.ravel()
+        with np.errstate(over="ignore", invalid="ignore"):
+            square = float(flat @ flat)
+            if not isfinite(square):
+                square = float(np.square(flat, dtype=np.float64).sum())
+        squares[name] = square
+    return squares
+
+
+@checked
+def clip_by_norm(
+    parameters: Mapping[str, Parameter], max_norm: Positive, squares: Mapping[str, float] | None = None
+) -> float:
     """Shorten the gradient of all parameters, taken as one vector, to `max_norm`; its direction stays.
 
         norm = sqrt(Σ_θ Σ_i (dL/dθ_i)²)
         dL/dθ = dL/dθ · max_norm / norm       for every θ, if norm > max_norm
 
-    The squares are summed in float64. Where the norm is not finite nothing is changed, since nothing could
-    be saved.
+    If the norm is not finite, nothing is changed, since nothing could be saved.
 
     Source: Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks" (2013),
     algorithm 1.
 
     Args:
         parameters: as `Sequential.parameters()` gives them.
-        max_norm: the greatest length, > 0.
+        max_norm: the greatest length.
+        squares: those of `gradient_squares`, if they are known already.
 
     Returns: the norm before.
     Raises: ValueError if `max_norm` is out of its range; RuntimeError if a parameter has no gradient.
     """
-    max_norm = check_range("max_norm", max_norm, 0, low_included=False)
     gradients = collect_gradients(parameters, before="clip_by_norm")
-    norm = sqrt(sum(float(np.square(gradient, dtype=np.float64).sum()) for gradient in gradients.values()))
+    norm = sqrt(sum((gradient_squares(parameters) if squares is None else squares).values()))
     if isfinite(norm) and norm > max_norm:
         for name, gradient in gradients.items():
             parameters[name].grad = gradient * (max_norm / norm)
     return norm
 
 
-def clip_by_value(parameters: Mapping[str, Parameter], limit: float) -> None:
+@checked
+def clip_by_value(parameters: Mapping[str, Parameter], limit: Positive) -> None:
     """Bring each entry of each gradient into [−limit, limit], which may turn the whole gradient.
 
         dL/dθ_i = min(max(dL/dθ_i, −limit), limit)
@@ -50,10 +69,9 @@ def clip_by_value(parameters: Mapping[str, Parameter], limit: float) -> None:
 
     Args:
         parameters: as `Sequential.parameters()` gives them.
-        limit: the greatest magnitude, > 0.
+        limit: the greatest magnitude.
 
     Raises: ValueError if `limit` is out of its range; RuntimeError if a parameter has no gradient.
     """
-    limit = check_range("limit", limit, 0, low_included=False)
     for name, gradient in collect_gradients(parameters, before="clip_by_value").items():
         parameters[name].grad = np.clip(gradient, -limit, limit)

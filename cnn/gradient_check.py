@@ -37,8 +37,7 @@ def gradient_check(
     before, seed = layer.state_dict(), int(rng.integers(2**32))
 
     def forward() -> NDArray[np.float64]:
-        random: dict[str, Any] = {"rng": np.random.default_rng(seed)} if layer.takes_rng else {}
-        return layer.forward(x, training=True, **random)
+        return layer.forward(x, training=True, rng=np.random.default_rng(seed))
 
     v = rng.standard_normal(forward().shape)
     analytic: dict[str, NDArray[Any] | None] = {"x": layer.backward(v)}

@@ -7,11 +7,17 @@ float32 and float64 networks with one seed start from the same numbers.
 
 from collections.abc import Callable
 from math import prod, sqrt
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from cnn.checks import Given
+from cnn.registry import INITIALIZERS
+
+Shape = Annotated[tuple[int, ...], Given]
+Rng = Annotated[np.random.Generator, Given]
+DType = Annotated[DTypeLike, Given]
 Initializer = Callable[[tuple[int, ...], np.random.Generator, DTypeLike], NDArray[Any]]
 
 
@@ -23,7 +29,8 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return receptive_field * shape[-2], receptive_field * shape[-1]
 
 
-def he_normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+@INITIALIZERS.register
+def he_normal(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
     """Normal with mean 0 and variance 2 / fan_in: keeps the variance of activations through a ReLU.
 
     Source: He, Zhang, Ren & Sun, "Delving Deep into Rectifiers" (2015), equation 10.
@@ -31,12 +38,14 @@ def he_normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike
     return _normal(2.0 / fans(shape)[0], shape, rng, dtype)
 
 
-def he_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+@INITIALIZERS.register
+def he_uniform(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
     """Uniform with the variance of `he_normal`: on ±sqrt(6 / fan_in)."""
     return _uniform(2.0 / fans(shape)[0], shape, rng, dtype)
 
 
-def fan_in_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+@INITIALIZERS.register
+def fan_in_uniform(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
     """Uniform on ±1 / sqrt(fan_in): smaller than the others, so that outputs start near 0.
 
     Source: Glorot & Bengio (2010), equation 1, there called the commonly used heuristic.
@@ -44,12 +53,14 @@ def fan_in_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTyp
     return _uniform(1.0 / (3.0 * fans(shape)[0]), shape, rng, dtype)
 
 
-def glorot_normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+@INITIALIZERS.register
+def glorot_normal(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
     """Normal with the variance of `glorot_uniform`: 2 / (fan_in + fan_out)."""
     return _normal(2.0 / sum(fans(shape)), shape, rng, dtype)
 
 
-def glorot_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+@INITIALIZERS.register
+def glorot_uniform(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
     """Uniform on ±sqrt(6 / (fan_in + fan_out)): keeps variances in both directions through a linear layer.
 
     Source: Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks"
@@ -58,7 +69,8 @@ def glorot_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTyp
     return _uniform(2.0 / sum(fans(shape)), shape, rng, dtype)
 
 
-def lecun_normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+@INITIALIZERS.register
+def lecun_normal(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
     """Normal with mean 0 and variance 1 / fan_in: keeps the variance of activations through a linear layer.
 
     Source: LeCun, Bottou, Orr & Müller, "Efficient BackProp" (1998), equation 16.
@@ -66,12 +78,14 @@ def lecun_normal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeL
     return _normal(1.0 / fans(shape)[0], shape, rng, dtype)
 
 
-def lecun_uniform(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+@INITIALIZERS.register
+def lecun_uniform(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
     """Uniform with the variance of `lecun_normal`: on ±sqrt(3 / fan_in)."""
     return _uniform(1.0 / fans(shape)[0], shape, rng, dtype)
 
 
-def orthogonal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+@INITIALIZERS.register
+def orthogonal(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
     """As a matrix (fan_in, out), with orthonormal columns, or rows where there are fewer: keeps lengths.
 
     The Q of a QR decomposition of normal numbers, with signs such that R has a positive diagonal, which
@@ -86,7 +100,8 @@ def orthogonal(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLik
     return (q if rows >= columns else q.T).reshape(shape).astype(dtype)
 
 
-def zeros(shape: tuple[int, ...], rng: np.random.Generator, dtype: DTypeLike) -> NDArray[Any]:
+@INITIALIZERS.register
+def zeros(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
     """All zeros: for biases. Takes `rng` like its siblings and draws nothing from it."""
     return np.zeros(shape, dtype)
 

@@ -1,46 +1,23 @@
-"""A network looked into, as arrays; drawing is left to others."""
+"""A network looked into, as arrays; `cnn.trace` has its activations, and drawing is left to others."""
 
 from collections.abc import Callable, Iterator, Mapping
-from math import isfinite
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.layers import Conv2D, Layer, Residual, Sequential
+from cnn.layers import Conv2D, Layer
 from cnn.parameter import Parameter
 from cnn.state import Stateful
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-def activations(
-    model: Sequential, x: NDArray[np.floating], prefix: str = ""
-) -> Iterator[tuple[str, Layer, NDArray[np.floating]]]:
-    """(name, layer, its output in evaluation) of every layer, in the order in which they are computed.
-
-    Names are those of `Sequential.walk`. A layer with layers inside comes before those, whose last outputs
-    make up its own.
-    """
-    for index, layer in enumerate(model.layers):
-        name = f"{prefix}{index}"
-        y = layer.forward(x, training=False)
-        yield name, layer, y
-        if isinstance(layer, Sequential):
-            yield from activations(layer, x, f"{name}.")
-        elif isinstance(layer, Residual):
-            for branch, layers in layer.children().items():
-                assert isinstance(layers, Sequential)
-                yield from activations(layers, x, f"{name}.{branch}.")
-        x = y
-
-
-def kernels(model: Layer, prefix: str = "") -> Iterator[tuple[str, NDArray[np.floating]]]:
+def kernels(model: Layer) -> Iterator[tuple[str, NDArray[np.floating]]]:
     """(name, kernel (kernel_h, kernel_w, in / groups, out)) of every convolution."""
-    for name, layer in model.children().items():
+    for name, layer in model.walk():
         if isinstance(layer, Conv2D):
-            yield f"{prefix}{name}", layer.kernel.value
-        yield from kernels(layer, f"{prefix}{name}.")
+            yield name, layer.kernel.value
 
 
 def occlusion(
@@ -68,27 +45,21 @@ def occlusion(
 
 
 class EpochStatistics(Stateful):
-    """Of each parameter over an epoch: how long its gradients were, and how its values lie at the end."""
+    """RMS gradient norm of each parameter over an epoch, before clipping, and quantiles of its values."""
 
     def __init__(self, parameters: Mapping[str, Parameter]) -> None:
         self.parameters = dict(parameters)
         self._steps = np.array(0)
         self._squares = {name: np.array(0.0) for name in parameters}
 
-    def add_step(self) -> None:
-        """Take in the gradients of a step."""
+    def add_step(self, squares: Mapping[str, float]) -> None:
+        """Take in the gradients of a step, by their `cnn.clipping.gradient_squares`."""
         self._steps += 1
-        for name, parameter in self.parameters.items():
-            if parameter.grad is not None:
-                flat = parameter.grad.ravel()
-                with np.errstate(over="ignore"):
-                    square = float(flat @ flat)
-                if not isfinite(square):  # too much for float32
-                    square = float(np.square(flat, dtype=np.float64).sum())
-                self._squares[name] += square
+        for name, square in squares.items():
+            self._squares[name] += square
 
     def finish_epoch(self) -> list[dict[str, Any]]:
-        """A row for each parameter, with the root of the mean square of |dL/dθ|; then begin anew."""
+        """A row for each parameter, with the root of the mean square of |dL/dθ|; then begin again."""
         rows = []
         for name, parameter in self.parameters.items():
             quantiles = np.quantile(parameter.value.astype(np.float64), QUANTILES)

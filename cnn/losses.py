@@ -3,20 +3,24 @@
 The 1/N of the mean appears here, once, and nowhere else in a gradient.
 """
 
+from collections.abc import Sequence
+from typing import Annotated
+
 import numpy as np
 from jaxtyping import Float, Shaped
-from numpy.typing import ArrayLike
 
-from cnn.checks import check_range
+from cnn.checks import Fraction, Given, NotNegative
 from cnn.ops.softmax import log_softmax
+from cnn.registry import LOSSES
 
 
+@LOSSES.register
 def softmax_cross_entropy(
-    logits: Float[np.ndarray, "n k"],
-    targets: Shaped[np.ndarray, "n k"],
+    logits: Annotated[Float[np.ndarray, "n k"], Given],
+    targets: Annotated[Shaped[np.ndarray, "n k"], Given],
     *,
-    label_smoothing: float = 0.0,
-    class_weights: ArrayLike | None = None,
+    label_smoothing: Fraction = 0.0,
+    class_weights: Sequence[NotNegative] | None = None,
 ) -> tuple[float, Float[np.ndarray, "n k"]]:
     """How surprised the prediction softmax(logits) is by the targets.
 
@@ -33,13 +37,12 @@ def softmax_cross_entropy(
     Args:
         logits: any real numbers; one row for each example, one column for each class.
         targets: one-hot rows, or any rows of probabilities that sum to 1, of any dtype.
-        label_smoothing: the part of each target that goes to all K classes alike, in [0, 1].
-        class_weights: how much each class counts, >= 0; None is 1 for all.
+        label_smoothing: the part of each target that goes to all K classes alike.
+        class_weights: how much each class counts, a number >= 0 for each; None is 1 for all.
 
     Raises: ValueError where shapes differ, there is no example, or an option is out of its range.
     """
     targets = _checked_targets("Logits", logits, targets)
-    label_smoothing = check_range("label_smoothing", label_smoothing, 0, 1)
     if label_smoothing:
         targets = (1 - label_smoothing) * targets + label_smoothing / targets.shape[1]
     if class_weights is not None:
@@ -49,8 +52,10 @@ def softmax_cross_entropy(
     return loss, (np.exp(log_p) * targets.sum(axis=1, keepdims=True) - targets) / len(logits)
 
 
+@LOSSES.register
 def cross_entropy(
-    probabilities: Float[np.ndarray, "n k"], targets: Shaped[np.ndarray, "n k"]
+    probabilities: Annotated[Float[np.ndarray, "n k"], Given],
+    targets: Annotated[Shaped[np.ndarray, "n k"], Given],
 ) -> tuple[float, Float[np.ndarray, "n k"]]:
     """How surprised the predicted probabilities are by the targets: for networks that end in Softmax.
 
@@ -73,8 +78,10 @@ def cross_entropy(
     return loss, targets / p / -len(p)
 
 
+@LOSSES.register
 def mean_squared_error(
-    outputs: Float[np.ndarray, "n k"], targets: Shaped[np.ndarray, "n k"]
+    outputs: Annotated[Float[np.ndarray, "n k"], Given],
+    targets: Annotated[Shaped[np.ndarray, "n k"], Given],
 ) -> tuple[float, Float[np.ndarray, "n k"]]:
     """The mean squared distance of each output from its target.
 
@@ -101,7 +108,7 @@ def _checked_targets(
     return targets.astype(outputs.dtype, copy=False)
 
 
-def _checked_weights(weights: ArrayLike, targets: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
+def _checked_weights(weights: Sequence[float], targets: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
     with np.errstate(over="ignore"):  # what overflows is found below
         array = np.asarray(weights, targets.dtype)
     classes = targets.shape[1]

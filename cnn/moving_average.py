@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.checks import check_range
+from cnn.checks import Kept, checked
 from cnn.optimizers import blend
 from cnn.parameter import Parameter
 from cnn.state import Stateful
@@ -28,14 +28,15 @@ class MovingAverage(Stateful):
 
     Args:
         parameters: as `Sequential.parameters()` gives them.
-        decay: the fraction of a that is kept in the long run, in [0, 1).
+        decay: the fraction of a that is kept in the long run.
 
     Raises: ValueError if `decay` is out of its range.
     """
 
-    def __init__(self, parameters: Mapping[str, Parameter], decay: float) -> None:
+    @checked
+    def __init__(self, parameters: Mapping[str, Parameter], decay: Kept) -> None:
         self.parameters = dict(parameters)
-        self.decay = check_range("decay", decay, 0, 1, high_included=False)
+        self.decay = decay
         self._updates = np.zeros((), np.int64)
         self._averages = {name: parameter.value.copy() for name, parameter in self.parameters.items()}
 

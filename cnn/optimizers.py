@@ -3,16 +3,18 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from math import sqrt
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.checks import check_flag, check_range
+from cnn.checks import Given, Kept, NotNegative, Positive, checked
 from cnn.parameter import Parameter
+from cnn.registry import OPTIMIZERS
 from cnn.state import Stateful
 
 Array = NDArray[Any]
+Parameters = Mapping[str, Parameter]
 
 
 class Optimizer(Stateful):
@@ -26,19 +28,20 @@ class Optimizer(Stateful):
 
     Args:
         parameters: as `Sequential.parameters()` gives them; changed in place by `step`.
-        learning_rate: step size, > 0; may be assigned between steps.
-        weight_decay: strength of the pull to zero, >= 0.
+        learning_rate: step size; may be assigned between steps.
+        weight_decay: strength of the pull to zero.
         memory: names for what the method remembers of each parameter.
 
     Raises: ValueError for an argument out of its range.
     """
 
+    @checked
     def __init__(
         self,
-        parameters: Mapping[str, Parameter],
-        learning_rate: float,
+        parameters: Parameters,
+        learning_rate: Positive,
         *,
-        weight_decay: float,
+        weight_decay: NotNegative,
         memory: Sequence[str] = (),
     ) -> None:
         self.parameters = dict(parameters)
@@ -47,8 +50,8 @@ class Optimizer(Stateful):
                 "A parameter stands under two names, and each layer's backward assigns its gradient anew: "
                 "layers cannot share parameters."
             )
-        self.learning_rate = check_range("learning_rate", learning_rate, 0, low_included=False)
-        self.weight_decay = check_range("weight_decay", weight_decay, 0)
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
         self._step = np.zeros((), np.int64)
         self._memory = {
             name: {kind: np.zeros_like(parameter.value) for kind in memory}
@@ -80,6 +83,7 @@ class Optimizer(Stateful):
         }
 
 
+@OPTIMIZERS.register
 class SGD(Optimizer):
     """Stochastic gradient descent: a step against the gradient.
 
@@ -90,8 +94,7 @@ class SGD(Optimizer):
     importance of initialization and momentum in deep learning" (2013), with the learning rate outside v.
 
     Args:
-        parameters, learning_rate, weight_decay: as for every `Optimizer`, which also defines g.
-        momentum: the fraction of v that is kept, in [0, 1).
+        momentum: the fraction of the velocity v that is kept.
         nesterov: look ahead along v; needs momentum > 0.
 
     Raises: ValueError for an argument out of its range.
@@ -99,15 +102,15 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        parameters: Mapping[str, Parameter],
-        learning_rate: float,
+        parameters: Annotated[Parameters, Given],
+        learning_rate: Positive = 0.1,
         *,
-        momentum: float = 0.0,
+        momentum: Kept = 0.0,
         nesterov: bool = False,
-        weight_decay: float = 0.0,
+        weight_decay: NotNegative = 0.0,
     ) -> None:
-        self.momentum = check_range("momentum", momentum, 0, 1, high_included=False)
-        self.nesterov = check_flag("nesterov", nesterov)
+        self.momentum = momentum
+        self.nesterov = nesterov
         if nesterov and momentum == 0:
             raise ValueError("nesterov looks ahead along the momentum, so it needs momentum > 0; received 0.")
         memory = ["velocity"] if momentum else []
@@ -121,6 +124,7 @@ class SGD(Optimizer):
         value -= learning_rate * gradient
 
 
+@OPTIMIZERS.register
 class Adagrad(Optimizer):
     """Steps that shrink, entry by entry, with all gradients so far.
 
@@ -131,21 +135,20 @@ class Adagrad(Optimizer):
     Optimization" (2011), figure 1 with diagonal matrices.
 
     Args:
-        parameters, learning_rate, weight_decay: as for every `Optimizer`, which also defines g.
-        epsilon: keeps the denominator away from zero, > 0.
+        epsilon: keeps the denominator away from zero.
 
     Raises: ValueError for an argument out of its range.
     """
 
     def __init__(
         self,
-        parameters: Mapping[str, Parameter],
-        learning_rate: float,
+        parameters: Annotated[Parameters, Given],
+        learning_rate: Positive = 0.01,
         *,
-        epsilon: float = 1e-10,
-        weight_decay: float = 0.0,
+        epsilon: Positive = 1e-10,
+        weight_decay: NotNegative = 0.0,
     ) -> None:
-        self.epsilon = check_range("epsilon", epsilon, 0, low_included=False)
+        self.epsilon = epsilon
         super().__init__(parameters, learning_rate, weight_decay=weight_decay, memory=["square_sum"])
 
     def _update(self, value: Array, gradient: Array, learning_rate: float, *memory: Array) -> None:
@@ -155,6 +158,7 @@ class Adagrad(Optimizer):
         _descend(value, gradient, square_sum, learning_rate, self.epsilon, scratch)
 
 
+@OPTIMIZERS.register
 class RMSProp(Optimizer):
     """Steps divided, entry by entry, by the root of a moving average of squared gradients.
 
@@ -165,24 +169,23 @@ class RMSProp(Optimizer):
     (2012).
 
     Args:
-        parameters, learning_rate, weight_decay: as for every `Optimizer`, which also defines g.
-        decay: the fraction of s that is kept, in [0, 1).
-        epsilon: keeps the denominator away from zero, > 0.
+        decay: the fraction of the mean square s that is kept.
+        epsilon: keeps the denominator away from zero.
 
     Raises: ValueError for an argument out of its range.
     """
 
     def __init__(
         self,
-        parameters: Mapping[str, Parameter],
-        learning_rate: float,
+        parameters: Annotated[Parameters, Given],
+        learning_rate: Positive = 0.001,
         *,
-        decay: float = 0.9,
-        epsilon: float = 1e-8,
-        weight_decay: float = 0.0,
+        decay: Kept = 0.9,
+        epsilon: Positive = 1e-8,
+        weight_decay: NotNegative = 0.0,
     ) -> None:
-        self.decay = check_range("decay", decay, 0, 1, high_included=False)
-        self.epsilon = check_range("epsilon", epsilon, 0, low_included=False)
+        self.decay = decay
+        self.epsilon = epsilon
         super().__init__(parameters, learning_rate, weight_decay=weight_decay, memory=["mean_square"])
 
     def _update(self, value: Array, gradient: Array, learning_rate: float, *memory: Array) -> None:
@@ -192,6 +195,7 @@ class RMSProp(Optimizer):
         _descend(value, gradient, mean_square, learning_rate, self.epsilon, scratch)
 
 
+@OPTIMIZERS.register
 class Adam(Optimizer):
     """Moving averages of the gradient and of its square, both corrected for their start at zero.
 
@@ -202,27 +206,26 @@ class Adam(Optimizer):
     Source: Kingma & Ba, "Adam: A Method for Stochastic Optimization" (2015), algorithm 1.
 
     Args:
-        parameters, learning_rate, weight_decay: as for every `Optimizer`, which also defines g.
-        beta1: the fraction of m that is kept, in [0, 1).
-        beta2: the fraction of v that is kept, in [0, 1).
-        epsilon: keeps the denominator away from zero, > 0.
+        beta1: the fraction of the mean gradient m that is kept.
+        beta2: the fraction of the mean square v that is kept.
+        epsilon: keeps the denominator away from zero.
 
     Raises: ValueError for an argument out of its range.
     """
 
     def __init__(
         self,
-        parameters: Mapping[str, Parameter],
-        learning_rate: float,
+        parameters: Annotated[Parameters, Given],
+        learning_rate: Positive = 0.001,
         *,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        weight_decay: float = 0.0,
+        beta1: Kept = 0.9,
+        beta2: Kept = 0.999,
+        epsilon: Positive = 1e-8,
+        weight_decay: NotNegative = 0.0,
     ) -> None:
-        self.beta1 = check_range("beta1", beta1, 0, 1, high_included=False)
-        self.beta2 = check_range("beta2", beta2, 0, 1, high_included=False)
-        self.epsilon = check_range("epsilon", epsilon, 0, low_included=False)
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.epsilon = epsilon
         moments = ["first_moment", "second_moment"]
         super().__init__(parameters, learning_rate, weight_decay=weight_decay, memory=moments)
 
@@ -239,6 +242,7 @@ class Adam(Optimizer):
         _descend(value, first_moment, second_moment, rate, root * self.epsilon, scratch)
 
 
+@OPTIMIZERS.register
 class AdamW(Adam):
     """Adam whose weight decay goes past the moving averages, straight to the parameter.
 
@@ -253,13 +257,13 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        parameters: Mapping[str, Parameter],
-        learning_rate: float,
+        parameters: Annotated[Parameters, Given],
+        learning_rate: Positive = 0.001,
         *,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        weight_decay: float = 0.01,
+        beta1: Kept = 0.9,
+        beta2: Kept = 0.999,
+        epsilon: Positive = 1e-8,
+        weight_decay: NotNegative = 0.01,
     ) -> None:
         super().__init__(
             parameters, learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon, weight_decay=weight_decay

@@ -6,21 +6,26 @@ over the training set. So a schedule means the same at every batch size.
 
 from collections.abc import Callable
 from math import cos, floor, pi
+from typing import Annotated
 
-from cnn.checks import check_range
+from cnn.checks import Fraction, Given, Positive, Range, checked
+from cnn.registry import SCHEDULES
 
 Schedule = Callable[[float], float]
+Rate = Annotated[Positive, Given]
+Epochs = Annotated[Positive, Given]
 
 _WARM_UP_START = 0.1
 
 
-def constant(learning_rate: float) -> Schedule:
+@SCHEDULES.register
+def constant(learning_rate: Rate) -> Schedule:
     """The same learning rate at all times. ValueError unless it is finite and > 0."""
-    learning_rate = check_range("learning_rate", learning_rate, 0, low_included=False)
     return lambda t: learning_rate
 
 
-def step(learning_rate: float, *, every: float, factor: float) -> Schedule:
+@SCHEDULES.register
+def step(learning_rate: Rate, *, every: Positive = 3.0, factor: Positive = 0.3) -> Schedule:
     """A staircase.
 
         learning_rate · factor^floor(t / every)
@@ -28,35 +33,32 @@ def step(learning_rate: float, *, every: float, factor: float) -> Schedule:
     t / every is rounded to nine decimals first, so that a time such as 2.9999999996 counts as 3.
 
     Args:
-        learning_rate: the rate at the start, > 0.
-        every: the length of a stair in epochs, > 0.
-        factor: what each stair multiplies the rate by, > 0; smaller than 1 to go down.
+        learning_rate: the rate at the start.
+        every: the length of a stair in epochs.
+        factor: what each stair multiplies the rate by; smaller than 1 to go down.
 
     Raises: ValueError for an argument out of its range.
     """
-    learning_rate = check_range("learning_rate", learning_rate, 0, low_included=False)
-    every = check_range("every", every, 0, low_included=False)
-    factor = check_range("factor", factor, 0, low_included=False)
     return lambda t: learning_rate * factor ** floor(round(t / every, 9))
 
 
-def exponential(learning_rate: float, *, factor: float) -> Schedule:
+@SCHEDULES.register
+def exponential(learning_rate: Rate, *, factor: Positive = 0.7) -> Schedule:
     """The same ratio from each epoch to the next.
 
         learning_rate · factor^t
 
     Args:
-        learning_rate: the rate at the start, > 0.
-        factor: what an epoch multiplies the rate by, > 0; smaller than 1 to go down.
+        learning_rate: the rate at the start.
+        factor: what an epoch multiplies the rate by; smaller than 1 to go down.
 
     Raises: ValueError for an argument out of its range.
     """
-    learning_rate = check_range("learning_rate", learning_rate, 0, low_included=False)
-    factor = check_range("factor", factor, 0, low_included=False)
     return lambda t: learning_rate * factor**t
 
 
-def cosine(learning_rate: float, *, epochs: float, final_factor: float = 0.0) -> Schedule:
+@SCHEDULES.register
+def cosine(learning_rate: Rate, *, epochs: Epochs, final_factor: Fraction = 0.0) -> Schedule:
     """Half a cosine from learning_rate at t = 0 down to `final` = final_factor · learning_rate.
 
         final + (learning_rate − final) · (1 + cos(π · t / epochs)) / 2        `final` after t = epochs
@@ -65,25 +67,24 @@ def cosine(learning_rate: float, *, epochs: float, final_factor: float = 0.0) ->
     without restarts.
 
     Args:
-        learning_rate: the rate at the start, > 0.
-        epochs: when the descent ends, > 0.
-        final_factor: the last rate as a fraction of the first, in [0, 1].
+        learning_rate: the rate at the start.
+        epochs: when the descent ends.
+        final_factor: the last rate as a fraction of the first.
 
     Raises: ValueError for an argument out of its range.
     """
-    learning_rate = check_range("learning_rate", learning_rate, 0, low_included=False)
-    epochs = check_range("epochs", epochs, 0, low_included=False)
-    final = learning_rate * check_range("final_factor", final_factor, 0, 1)
+    final = learning_rate * final_factor
     return lambda t: _half_cosine(learning_rate, final, t / epochs)
 
 
+@SCHEDULES.register
 def one_cycle(
-    learning_rate: float,
+    learning_rate: Rate,
     *,
-    epochs: float,
-    rise: float = 0.3,
-    start_factor: float = 0.04,
-    final_factor: float = 0.0001,
+    epochs: Epochs,
+    rise: Annotated[float, Range("(0, 1)")] = 0.3,
+    start_factor: Annotated[float, Range("(0, 1]")] = 0.04,
+    final_factor: Fraction = 0.0001,
 ) -> Schedule:
     """Up to a high rate and down again, on two half cosines.
 
@@ -95,19 +96,17 @@ def one_cycle(
     Rates" (2018), whose paths between these points are straight lines.
 
     Args:
-        learning_rate: the peak, > 0.
-        epochs: when the descent ends, > 0.
-        rise: the fraction of `epochs` before the peak, in (0, 1).
-        start_factor: the first rate as a fraction of the peak, in (0, 1].
-        final_factor: the last rate as a fraction of the peak, in [0, 1].
+        learning_rate: the peak.
+        epochs: when the descent ends.
+        rise: the fraction of `epochs` before the peak.
+        start_factor: the first rate as a fraction of the peak.
+        final_factor: the last rate as a fraction of the peak.
 
     Raises: ValueError for an argument out of its range.
     """
-    learning_rate = check_range("learning_rate", learning_rate, 0, low_included=False)
-    epochs = check_range("epochs", epochs, 0, low_included=False)
-    peak = epochs * check_range("rise", rise, 0, 1, low_included=False, high_included=False)
-    start = learning_rate * check_range("start_factor", start_factor, 0, 1, low_included=False)
-    final = learning_rate * check_range("final_factor", final_factor, 0, 1)
+    peak = epochs * rise
+    start = learning_rate * start_factor
+    final = learning_rate * final_factor
 
     def schedule(t: float) -> float:
         if t < peak:
@@ -117,7 +116,8 @@ def one_cycle(
     return schedule
 
 
-def warm_up(schedule: Schedule, *, epochs: float) -> Schedule:
+@checked
+def warm_up(schedule: Schedule, *, epochs: Positive) -> Schedule:
     """`schedule`, held back at first by a factor that rises on a line from 0.1 to 1.
 
         schedule(t) · min(1, 0.1 + 0.9 · t / epochs)
@@ -128,11 +128,10 @@ def warm_up(schedule: Schedule, *, epochs: float) -> Schedule:
 
     Args:
         schedule: what to hold back.
-        epochs: for how long, > 0.
+        epochs: for how long.
 
     Raises: ValueError if `epochs` is out of its range.
     """
-    epochs = check_range("epochs", epochs, 0, low_included=False)
     return lambda t: schedule(t) * min(1.0, _WARM_UP_START + (1 - _WARM_UP_START) * (t / epochs))
 
 

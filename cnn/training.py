@@ -1,24 +1,31 @@
 """The training loop: mini-batch gradient descent."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import update_wrapper
 from math import inf, isfinite
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.checks import check_count
-from cnn.clipping import clip_by_norm, clip_by_value
-from cnn.gradients import Augmentation, Examples, Gradients, Loss, assigned, count_correct
+from cnn.checks import Count, checked
+from cnn.clipping import clip_by_norm, clip_by_value, gradient_squares
+from cnn.engine.executors import Executor
+from cnn.engine.shards import Augmentation, Examples, Loss, ShardedGradients, count_correct
+from cnn.inspection import EpochStatistics
 from cnn.layers import Sequential
+from cnn.losses import softmax_cross_entropy
 from cnn.moving_average import MovingAverage
-from cnn.optimizers import Optimizer
-from cnn.parallel import Workers
+from cnn.optimizers import SGD, Optimizer
 from cnn.random import Stream, derive_rng
-from cnn.schedules import Schedule
+from cnn.schedules import Schedule, constant
 from cnn.state import Stateful
+from cnn.trace import trace_forward
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -26,16 +33,16 @@ class EpochReport:
     """How one pass over the training set went.
 
     The learning rate is that of the last step. The training figures are means over the epoch's batches,
-    taken while the weights were changing; the validation figures are those of the weights at its end.
-    Accuracies are fractions.
+    taken while the weights were changing; the validation figures are those of the weights at its end, and
+    None without validation examples. Accuracies are fractions.
     """
 
     epoch: int
     learning_rate: float
     train_loss: float
     train_accuracy: float
-    validation_loss: float
-    validation_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
 
 
 class Progress(Stateful):
@@ -58,9 +65,9 @@ class Progress(Stateful):
         self.correct += correct
         self.loss_sum += loss * examples
 
-    def finish_epoch(self, validation_accuracy: float) -> None:
+    def finish_epoch(self, validation_accuracy: float | None) -> None:
         """Move on to the start of the next epoch."""
-        if validation_accuracy > self.best_accuracy:
+        if validation_accuracy is not None and validation_accuracy > self.best_accuracy:
             self.best_accuracy[...], self.best_epoch[...] = validation_accuracy, self.epoch
         self.epoch += 1
         for sum_of_epoch in (self.examples, self.correct, self.loss_sum):
@@ -74,28 +81,33 @@ class NonFiniteError(ArithmeticError):
     """A loss or gradient became infinite or not a number: the weights are, or would become, of no use."""
 
 
-def fit(
+@checked
+def fit_by_epoch(
     model: Sequential,
-    loss: Loss,
-    optimizer: Optimizer,
-    schedule: Schedule,
     train: Examples,
-    validation: Examples,
+    validation: Examples | None = None,
     *,
-    epochs: int,
-    batch_size: int,
-    shard_size: int,
-    seed: int,
+    loss: Loss = softmax_cross_entropy,
+    optimizer: Optimizer | None = None,
+    schedule: Schedule | None = None,
+    epochs: Count = 10,
+    batch_size: Count = 64,
+    shard_size: Count = 32,
+    seed: int = 0,
     augment: Augmentation | None = None,
     clip_norm: float | None = None,
     clip_value: float | None = None,
     moving_average: MovingAverage | None = None,
-    patience: int | None = None,
-    workers: int = 1,
+    patience: Count | None = None,
+    executor: Executor | None = None,
     progress: Progress | None = None,
+    statistics: EpochStatistics | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[EpochReport]:
-    """Train `model` in place, and yield a report after each of `epochs` passes over the training set.
+    """Train `model` in place, epoch by epoch: a generator, which trains as far as it is asked.
+
+        for report in fit_by_epoch(model, train, validation, epochs=5):
+            print(report.epoch, report.validation_accuracy)
 
     Each epoch goes through the examples in an order of its own, derived from `seed` and the epoch; the
     last batch of an epoch may be smaller. Each batch is one step of `optimizer`, at the rate that
@@ -103,76 +115,161 @@ def fit(
 
     A run can be cut off after any step and go on later, to the same bits: all random numbers are derived
     from `seed` and the place in the run. Keep the `state_dict` of `model`, `optimizer`, `moving_average` and
-    `progress`, all of the same moment; load them into equal objects, and call `fit` with those.
+    `progress`, all of the same moment, or let `cnn.save` do it; load them into equal objects, and call this
+    again with those.
 
     Args:
+        model: what to train.
+        train: images and one-hot targets.
+        validation: images and targets to measure each epoch on; None measures nothing.
+        loss: see `cnn.losses`.
+        optimizer: of the model's parameters; None is SGD with its defaults.
+        schedule: the learning rate by the time in epochs; None keeps the optimiser's.
+        epochs: passes over the training set, counted from the start of the run.
+        batch_size: images to a step.
+        shard_size: images of a batch that are computed together.
+        seed: what all random numbers are derived from.
         augment: changes the training images of each shard at random, (images, rng) -> images.
-        clip_value, clip_norm: limits of the gradients, see `cnn.clipping`, in this order; None sets none.
-        moving_average: of the weights; where there is one, its averages are validated. To give them to the
-            model, see `MovingAverage.applied`.
+        clip_norm, clip_value: limits of the gradients, see `cnn.clipping`, the latter first; None sets none.
+        moving_average: of the weights; its averages are validated. To give them to the model, see
+            `MovingAverage.applied`.
         patience: stop after so many epochs without a higher validation accuracy; None never does.
-        workers: processes that compute shards; the result is the same for any number of them, unless `loss`
-            or `augment` change by themselves: workers have them as they were at the start. See
-            `cnn.parallel`, which also changes how this process keeps memory.
+        executor: who computes the shards, see `cnn.engine.executors`; None is this process alone. The result
+            is the same for any, unless `loss` or `augment` change by themselves: they see closed-over values
+            as of the start.
         progress: where to begin, kept up to date; None begins at the beginning.
+        statistics: takes in each step's gradients, as they are before clipping.
         on_step: called after every step.
 
-    Raises NonFiniteError as soon as the loss of a batch or of the validation examples, or a gradient, is not
-    finite, before the weights are changed; ValueError, at the first report, for a count that is no whole
-    number >= 1 or examples without targets.
+    Raises ValueError at the call if an argument has no meaning; NonFiniteError as soon as the loss of a batch
+    or of the validation examples, or a gradient, is not finite, before the weights are changed.
     """
-    counts = {"epochs": epochs, "batch_size": batch_size, "shard_size": shard_size}
-    for name, count in (counts if patience is None else counts | {"patience": patience}).items():
-        check_count(name, count)
-    for part, (images, targets) in {"training": train, "validation": validation}.items():
-        if not len(images) == len(targets) >= 1:
-            raise ValueError(
-                f"There must be as many {part} images as targets, and at least one; received {len(images)} "
-                f"and {len(targets)}."
-            )
+    train = _check_examples("train", train, model)
+    validation = None if validation is None else _check_examples("validation", validation, model)
+    if patience is not None and validation is None:
+        raise ValueError("patience waits for a better validation accuracy, so it needs validation examples.")
+    optimizer = SGD(model.parameters()) if optimizer is None else optimizer
+    known = {id(parameter) for parameter in model.parameters().values()}
+    strange = [name for name, parameter in optimizer.parameters.items() if id(parameter) not in known]
+    if strange:
+        raise ValueError(
+            f"The optimizer's parameters must be this model's; {', '.join(strange[:3])} "
+            f"{'is' if len(strange) == 1 else 'are'} another's. Make it with model.parameters()."
+        )
+    at = Progress() if progress is None else progress
     count = len(train.images)
     steps_per_epoch = -(-count // batch_size)
-    at = Progress() if progress is None else progress
-    with Workers(model, workers) as pool:
-        gradients = Gradients(pool, loss, train, shard_size, seed, augment)
-        while at.epoch <= epochs and (patience is None or at.epoch - 1 - at.best_epoch < patience):
-            epoch = int(at.epoch)
-            order = derive_rng(seed, Stream.SHUFFLE, epoch).permutation(count)
-            while at.examples < count:
-                step = int(at.step)
-                batch = order[at.examples : at.examples + batch_size]
-                optimizer.learning_rate = rate = _learning_rate(schedule, step / steps_per_epoch)
-                batch_loss, correct = gradients(batch, at=(epoch, step))
-                _check_finite(batch_loss, model, optimizer, train, batch, epoch, step)
-                if clip_value is not None:
-                    clip_by_value(optimizer.parameters, clip_value)
-                if clip_norm is not None:
-                    clip_by_norm(optimizer.parameters, clip_norm)
-                optimizer.step()
-                if moving_average is not None:
-                    moving_average.update()
-                at.add(len(batch), correct, batch_loss)
-                on_step(at)
-            rate = _learning_rate(schedule, (int(at.step) - 1) / steps_per_epoch)
-            with nullcontext() if moving_average is None else moving_average.applied():
-                outputs = pool.predict(validation.images)
-            validation_loss, _ = loss(outputs, validation.targets)
-            if not isfinite(validation_loss):
-                raise NonFiniteError(
-                    f"The validation loss became {validation_loss} after epoch {epoch}, "
-                    f"with learning rate {rate:g}. A smaller one usually helps."
+    rate_at = constant(optimizer.learning_rate) if schedule is None else schedule
+    _try_smallest_shard(model, train, batch_size, shard_size, seed)
+
+    def reports() -> Iterator[EpochReport]:
+        with ShardedGradients(
+            model, loss, train, shard_size, seed=seed, augment=augment, executor=executor
+        ) as gradients:
+            while at.epoch <= epochs and (patience is None or at.epoch - 1 - at.best_epoch < patience):
+                epoch = int(at.epoch)
+                order = derive_rng(seed, Stream.SHUFFLE, epoch).permutation(count)
+                while at.examples < count:
+                    batch = order[at.examples : at.examples + batch_size]
+                    optimizer.learning_rate = _learning_rate(rate_at, int(at.step) / steps_per_epoch)
+                    batch_loss, correct = gradients(batch, at=(epoch, int(at.step)))
+                    squares = gradient_squares(optimizer.parameters)
+                    if not (isfinite(batch_loss) and all(map(isfinite, squares.values()))):
+                        raise _non_finite(batch_loss, squares, model, optimizer, train.images[batch], at)
+                    if statistics is not None:
+                        statistics.add_step(squares)
+                    if clip_value is not None:
+                        clip_by_value(optimizer.parameters, clip_value)
+                        squares = gradient_squares(optimizer.parameters)
+                    if clip_norm is not None:
+                        clip_by_norm(optimizer.parameters, clip_norm, squares)
+                    optimizer.step()
+                    if moving_average is not None:
+                        moving_average.update()
+                    at.add(len(batch), correct, batch_loss)
+                    on_step(at)
+                rate = _learning_rate(rate_at, (int(at.step) - 1) / steps_per_epoch)
+                validation_loss = accuracy = None
+                if validation is not None:
+                    with nullcontext() if moving_average is None else moving_average.applied():
+                        outputs = gradients.predict(validation.images)
+                    validation_loss, _ = loss(outputs, validation.targets)
+                    accuracy = count_correct(outputs, validation.targets) / len(outputs)
+                    if not isfinite(validation_loss):
+                        raise NonFiniteError(
+                            f"The validation loss became {validation_loss} after epoch {epoch}, "
+                            f"with learning rate {rate:g}. A smaller one usually helps."
+                        )
+                report = EpochReport(
+                    epoch=epoch,
+                    learning_rate=rate,
+                    train_loss=float(at.loss_sum / at.examples),
+                    train_accuracy=float(at.correct / at.examples),
+                    validation_loss=validation_loss,
+                    validation_accuracy=accuracy,
                 )
-            accuracy = count_correct(outputs, validation.targets) / len(validation.images)
-            report = EpochReport(
-                epoch=epoch,
-                learning_rate=rate,
-                train_loss=float(at.loss_sum / at.examples),
-                train_accuracy=float(at.correct / at.examples),
-                validation_loss=validation_loss,
-                validation_accuracy=accuracy,
-            )
-            at.finish_epoch(accuracy)
-            yield report
+                at.finish_epoch(accuracy)
+                yield report
+
+    return reports()
+
+
+def _to_its_end(by_epoch: Callable[P, Iterator[EpochReport]]) -> Callable[P, list[EpochReport]]:
+    def fit(*arguments: P.args, **options: P.kwargs) -> list[EpochReport]:
+        return list(by_epoch(*arguments, **options))
+
+    update_wrapper(fit, by_epoch, ("__module__", "__annotations__"))
+    fit.__doc__ = (by_epoch.__doc__ or "").replace(
+        """, epoch by epoch: a generator, which trains as far as it is asked.
+
+        for report in fit_by_epoch(model, train, validation, epochs=5):
+            print(report.epoch, report.validation_accuracy)
+""",
+        "; return a report of each epoch. `fit_by_epoch` gives them one by one.\n",
+    )
+    return fit
+
+
+fit = _to_its_end(fit_by_epoch)
+
+
+def _check_examples(part: str, examples: Examples, model: Sequential) -> Examples:
+    """`examples`, if there is at least one and `model` takes them."""
+    if (
+        not isinstance(examples, tuple)
+        or len(examples) != 2
+        or not all(hasattr(x, "shape") for x in examples)
+    ):
+        raise ValueError(
+            f"{part} must be Examples(images, targets), two arrays; received {type(examples).__name__}."
+        )
+    images, targets = examples
+    if not len(images) == len(targets) >= 1:
+        raise ValueError(
+            f"{part} must have as many images as targets, and at least one; received {len(images)} and "
+            f"{len(targets)}."
+        )
+    model.output_shape(images.shape[1:])
+    return Examples(images, targets)
+
+
+def _try_smallest_shard(
+    model: Sequential, train: Examples, batch_size: int, shard_size: int, seed: int
+) -> None:
+    """Let a layer refuse now what it would refuse later: the smallest shard may be too small for it."""
+    count = len(train.images)
+    batches = {min(batch_size, count), count % batch_size or batch_size}
+    smallest = min(min(batch, shard_size, batch % shard_size or shard_size) for batch in batches)
+    copied = copy.deepcopy(model)
+    try:
+        copied.forward(
+            np.asarray(train.images[:smallest]), training=True, rng=derive_rng(seed, Stream.DROPOUT, 0, 0, 0)
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{error} {count} images in batches of {batch_size} and shards of {shard_size} give a shard of "
+            f"{smallest}."
+        ) from None
 
 
 def _learning_rate(schedule: Schedule, t: float) -> float:
@@ -188,46 +285,30 @@ def _learning_rate(schedule: Schedule, t: float) -> float:
     return rate
 
 
-def _check_finite(
+def _non_finite(
     loss: float,
+    squares: dict[str, float],
     model: Sequential,
     optimizer: Optimizer,
-    examples: Examples,
-    batch: NDArray[np.integer[Any]],
-    epoch: int,
-    step: int,
-) -> None:
-    """NonFiniteError unless the loss and all gradients of a batch are finite."""
+    images: NDArray[Any],
+    at: Progress,
+) -> NonFiniteError:
+    """What became infinite or not a number in a step, and where first."""
     if not isfinite(loss):
-        what, where = f"The loss became {loss}", ""
-        for name, values in _values(model, examples.images[batch]):
+        what, first = f"The loss became {loss}", ""
+        outputs = (
+            (f"the output of layer {name}, {layer!r}", y) for name, layer, y in trace_forward(model, images)
+        )
+        for name, values in [("in the images", images), *outputs]:
             if not np.isfinite(values).all():
-                where = f" (the first numbers that are not finite are {name})"
+                first = f" (the first numbers that are not finite are {name})"
                 break
-    else:
-        # Backwards, as gradients go. Squares may overflow where no gradient does: then look at each.
-        for name, parameter in reversed(optimizer.parameters.items()):
-            flat = assigned(parameter.grad).ravel()
-            with np.errstate(over="ignore", invalid="ignore"):
-                square = flat @ flat
-            if not isfinite(square) and not np.isfinite(flat).all():
-                layer, _, part = name.partition(".")
-                what, where = (
-                    "A gradient became infinite or not a number",
-                    f" (first dL/d{part} of layer {layer})",
-                )
-                break
-        else:
-            return
-    raise NonFiniteError(
-        f"{what} in epoch {epoch}, at step {step} of the run, with learning rate "
-        f"{optimizer.learning_rate:g}{where}. A smaller learning rate usually helps."
+    else:  # the last parameter's, since gradients go backwards
+        what = "A gradient became infinite or not a number"
+        name = [name for name, square in squares.items() if not isfinite(square)][-1]
+        layer, _, part = name.rpartition(".")
+        first = f" (first dL/d{part} of layer {layer})"
+    return NonFiniteError(
+        f"{what} in epoch {at.epoch}, at step {at.step} of the run, with learning rate "
+        f"{optimizer.learning_rate:g}{first}. A smaller learning rate usually helps."
     )
-
-
-def _values(model: Sequential, x: NDArray[Any]) -> Iterator[tuple[str, NDArray[Any]]]:
-    """The images, and the output of each layer, with their names."""
-    yield "in the images", x
-    for number, layer in enumerate(model.layers):
-        x = layer.forward(x, training=False)
-        yield f"the output of layer {number}, {layer!r}", x

@@ -14,8 +14,10 @@ except ModuleNotFoundError:
         "source .venv/bin/activate, which `make run` sets up."
     )
 
+from cnn import keep_freed_memory
 from cnn.checkpoint import CheckpointError
-from cnn.parallel import WorkerLostError
+from cnn.engine.executors import WorkerLostError
+from pipeline.config.params import load_params
 from pipeline.errors import StoppedError, UserError
 
 RESTORE = (
@@ -49,7 +51,7 @@ def fetch() -> None:
     """
     from pipeline.stages import fetch as stage
 
-    stage.fetch()
+    stage.fetch(load_params().data)
 
 
 @app.command(short_help="make arrays of them")
@@ -60,7 +62,8 @@ def preprocess() -> None:
     """
     from pipeline.stages import preprocess as stage
 
-    stage.preprocess()
+    params = load_params()
+    stage.preprocess(params.data, params.seed)
 
 
 @app.command(short_help="train the network")
@@ -72,7 +75,7 @@ def train() -> None:
     """
     from pipeline.stages import train as stage
 
-    stage.train()
+    stage.train(load_params())
 
 
 @app.command(short_help="measure it on test images")
@@ -80,7 +83,7 @@ def evaluate() -> None:
     """Evaluate models/ on the test images; write metrics, predictions and a classification report."""
     from pipeline.stages import evaluate as stage
 
-    stage.evaluate()
+    stage.evaluate(load_params().evaluate)
 
 
 @app.command(short_help="show it on a page")
@@ -88,7 +91,7 @@ def report() -> None:
     """Write reports/report.html, which shows all about the trained network, model_card.md and the figures."""
     from pipeline.stages import report as stage
 
-    stage.report()
+    stage.report(load_params())
 
 
 @app.command(short_help="recognise photographed digits")
@@ -161,7 +164,8 @@ def run() -> None:
 
 
 def main() -> None:
-    """Run the app; what the user can mend is told in one message, with exit code 1."""
+    """Run the app; what the user can repair is reported in one message, with exit code 1."""
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where it cannot show Greek letters

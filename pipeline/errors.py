@@ -1,7 +1,10 @@
 """Errors that are the user's to mend: printed as one message, never as a traceback."""
 
-from collections.abc import Iterable
-from difflib import get_close_matches
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import ValidationError
 
 
 class UserError(Exception):
@@ -16,14 +19,29 @@ class StoppedError(Exception):
         self.signal = signal
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is none of `known`, with the nearest one."""
-    names = sorted(known)
-    nearest = get_close_matches(name, names, n=1)
-    hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
-    return f"Unknown {kind} '{name}'.{hint} Known: {', '.join(names)}."
-
-
 def shown(value: object) -> str:
     """`value` as a person would write it in YAML, or nearly so."""
     return "null" if value is None else repr(value)
+
+
+def reason(error: Exception) -> str:
+    """What is wrong, on one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    if isinstance(error, OSError):
+        return f"it cannot be read ({error.strerror})"
+    return str(error)
+
+
+@contextmanager
+def damage_reported(path: Path, stage: str) -> Iterator[None]:
+    """Turn what goes wrong while a file of `stage` is read into a UserError that says how to get it again."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing. Make it with: dvc repro {stage}") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(
+            f"{path} is damaged: {reason(error)}. Make it again with: dvc repro --force {stage}"
+        ) from None

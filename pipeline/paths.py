@@ -1,4 +1,7 @@
-"""Where things lie, seen from the project's folder, in which all commands run."""
+"""Where things lie, seen from the project's folder, in which all commands run.
+
+Files that one stage writes and another reads have their paths in `pipeline.artefacts`.
+"""
 
 from pathlib import Path
 
@@ -10,13 +13,6 @@ MODELS = Path("models")
 REPORTS = Path("reports")
 SCRATCH = Path(".scratch")  # checkpoints of runs that have not finished
 
-DATASET = PROCESSED / "dataset.json"
-MODEL = MODELS / "model.npz"
-ENVIRONMENT = MODELS / "environment.json"
-HISTORY = REPORTS / "history.csv"
-STATISTICS = REPORTS / "statistics.csv"
-METRICS = REPORTS / "metrics.json"
-PREDICTIONS = REPORTS / "predictions.csv"
 CLASSIFICATION_REPORT = REPORTS / "classification_report.txt"
 REPORT = REPORTS / "report.html"
 MODEL_CARD = REPORTS / "model_card.md"

@@ -10,12 +10,10 @@ from typer.testing import CliRunner
 from benchmarks import __main__ as program
 from benchmarks import cases, loops, machine, ours, report, whole
 from benchmarks.machine import multiply_adds
-from benchmarks.parts import rewrite_one_by_one
 from benchmarks.processes import torch_process
 from benchmarks.timing import Pace, Ratio, alternate, block, fastest, milliseconds, paired_ratio
 from cnn import BatchNorm, Conv2D, softmax_cross_entropy
-from cnn.gradients import Gradients
-from cnn.parallel import Workers
+from cnn.engine.shards import ShardedGradients
 
 each_network = pytest.mark.parametrize("name", cases.INPUT_SHAPES)
 
@@ -23,8 +21,8 @@ each_network = pytest.mark.parametrize("name", cases.INPUT_SHAPES)
 def own_gradients(model, examples):
     """Loss and gradients of one shard, by the library."""
     count = len(examples.images)
-    with Workers(model) as workers:
-        loss, _ = Gradients(workers, softmax_cross_entropy, examples, count)(np.arange(count))
+    with ShardedGradients(model, softmax_cross_entropy, examples, count) as gradients:
+        loss, _ = gradients(np.arange(count))
     return loss, {name: parameter.grad for name, parameter in model.parameters().items()}
 
 
@@ -114,22 +112,11 @@ def test_loops_give_the_gradients_of_the_library():
         assert_close(actual, expected)
 
 
-def test_rewrites_by_hand_change_no_gradient():
-    model, shape = cases.make_network("sample")
-    examples = cases.make_examples(4, shape)
-    _, expected = own_gradients(model, examples)
-    for network in rewrite_one_by_one(model).values():
-        with Workers(network, planned=False) as workers:
-            Gradients(workers, softmax_cross_entropy, examples, 4)(np.arange(4))
-        for parameter, gradient in zip(network.parameters().values(), expected.values(), strict=True):
-            assert_close(parameter.grad, gradient)
-
-
 def test_a_layer_in_shards_gives_the_gradients_of_the_whole(rng):
     layer = Conv2D(2, 3, 3, padding="same", rng=rng)
     x = rng.standard_normal((70, 6, 6, 2), dtype=np.float32)  # two shards and a part of one
     grad_y = rng.standard_normal((70, 6, 6, 3), dtype=np.float32)
-    layer.forward(x)
+    layer.forward(x, training=True)
     grad_x = layer.backward(grad_y)
     assert_close(ours.layer_gradient(layer, x, grad_y), grad_x)
     with ours.layer_step(layer, x, grad_y, workers=2) as step:

@@ -3,12 +3,14 @@
 import numpy as np
 from jaxtyping import Float
 
-from cnn.checks import check_flag
+from cnn.layers.layer import Rng
 from cnn.layers.pool import Pool2D
 from cnn.ops.pooling import avg_pool, avg_pool_adjoint
 from cnn.ops.windows import Padding, Pair
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class AvgPool2D(Pool2D):
     """Replaces each window by its mean, channel by channel.
 
@@ -19,7 +21,6 @@ class AvgPool2D(Pool2D):
     (there called sub-sampling).
 
     Args:
-        kernel_size, stride, padding, dilation, ceil_mode: as for MaxPool2D.
         count_include_pad: whether pixels of the padding count. What ceil_mode adds beyond it never does.
 
     Raises: ValueError where an argument has no meaning, or where the window does not fit x.
@@ -35,11 +36,11 @@ class AvgPool2D(Pool2D):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
-        self.count_include_pad = check_flag("count_include_pad", count_include_pad)
+        super().__init__(kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode)
+        self.count_include_pad = count_include_pad
 
     def forward(
-        self, x: Float[np.ndarray, "n h w c"], training: bool = True
+        self, x: Float[np.ndarray, "n h w c"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n out_h out_w c"]:
         """The mean of each window."""
         self.output_shape(x.shape[1:])

@@ -1,19 +1,22 @@
 """Batch normalisation."""
 
-from typing import Any
+from math import prod
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike, NDArray
 
-from cnn.checks import check_count, check_range
+from cnn.checks import Count, Fraction, Given, Positive
 from cnn.layers.checks import check_channels
-from cnn.layers.layer import Layer, Shape
+from cnn.layers.layer import Layer, Rng, Shape
 from cnn.ops.normalization import normalize, normalize_adjoint
 from cnn.ops.reductions import repeat_for_pixels
 from cnn.parameter import Parameter
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class BatchNorm(Layer):
     """Gives each channel mean 0 and variance 1 over the batch, and then a scale and a shift that it learns.
 
@@ -25,39 +28,40 @@ class BatchNorm(Layer):
 
         running = momentum · running + (1 − momentum) · batch
 
-    With one number to a channel, one vector to a shard, x − μ is 0 and nothing can be learnt.
+    One number to a channel (a shard of one vector) has no variance, so training needs at least two.
     Source: Ioffe & Szegedy, "Batch normalization" (2015), algorithm 1; for shards, Hoffer, Hubara & Soudry,
     "Train longer, generalize better" (2017).
 
     Args:
         channels: length of the last axis.
-        momentum: the fraction of the running statistics that each training batch leaves, in [0, 1].
-        epsilon: keeps the root away from 0; > 0.
+        momentum: the fraction of the running statistics that each training batch leaves.
+        epsilon: keeps the root away from 0.
         dtype: of the parameters and statistics.
 
     Parameters: gamma (channels,), from 1, and beta (channels,), from 0.
     Buffers: running_mean (channels,), from 0, and running_var (channels,), from 1.
-    Raises: ValueError where an argument has no meaning, or where x has another number of channels.
+    Raises: ValueError if an argument has no meaning, if x has another number of channels, or if a training
+    batch has fewer than two numbers to a channel.
     """
 
     def __init__(
         self,
-        channels: int,
+        channels: Annotated[Count, Given],
         *,
-        momentum: float = 0.9,
-        epsilon: float = 1e-5,
-        dtype: DTypeLike = np.float32,
+        momentum: Fraction = 0.9,
+        epsilon: Positive = 1e-5,
+        dtype: Annotated[DTypeLike, Given] = np.float32,
     ) -> None:
-        self.channels = check_count("channels", channels)
-        self.momentum = check_range("momentum", momentum, 0, 1)
-        self.epsilon = check_range("epsilon", epsilon, 0, low_included=False)
+        self.channels = channels
+        self.momentum = momentum
+        self.epsilon = epsilon
         self.gamma = Parameter(np.ones(channels, dtype), "gamma")
         self.beta = Parameter(np.zeros(channels, dtype), "beta")
         self.running_mean = np.zeros(channels, dtype)
         self.running_var = np.ones(channels, dtype)
 
     def forward(
-        self, x: Float[np.ndarray, "n *shape c"], training: bool = True
+        self, x: Float[np.ndarray, "n *shape c"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n *shape c"]:
         """The equation above, with the statistics of the batch in training and the running ones else."""
         self.output_shape(x.shape[1:])
@@ -66,6 +70,12 @@ class BatchNorm(Layer):
             y = x * repeat_for_pixels(scale, x.shape[1:])
             y += repeat_for_pixels(self.beta.value - self.running_mean * scale, x.shape[1:])
             return y
+        if (count := prod(x.shape[:-1])) < 2:
+            raise ValueError(
+                f"{self!r} needs at least two numbers to a channel in training, since one has no variance; "
+                f"received {count}, in a batch of shape {x.shape}. Use larger batches and shards, and a "
+                "number of images that leaves no single one over."
+            )
         axes = tuple(range(x.ndim - 1))
         centred, inverse_deviation, mean, variance = normalize(x, axes, self.epsilon)
         for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
@@ -91,10 +101,6 @@ class BatchNorm(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         """The same as the input's."""
         return check_channels(self, input_shape, self.channels)
-
-    def parameters(self) -> dict[str, Parameter]:
-        """gamma and beta."""
-        return {"gamma": self.gamma, "beta": self.beta}
 
     def buffers(self) -> dict[str, NDArray[Any]]:
         """running_mean and running_var."""

@@ -1,20 +1,22 @@
 """Two-dimensional convolution."""
 
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from cnn.checks import check_count, check_flag
+from cnn.checks import Count, Given
 from cnn.initializers import Initializer, fan_in_uniform, zeros
 from cnn.layers.checks import check_image_shape
-from cnn.layers.layer import Layer, Shape
+from cnn.layers.layer import Layer, Rng, Shape
 from cnn.ops.reductions import repeat_for_pixels, sum_over_rows
 from cnn.ops.windows import Padding, Pair, Window, col2im, crop, im2col, pad
 from cnn.parameter import Parameter
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class Conv2D(Layer):
     """Slides small kernels over the image; each channel of the output is one kernel's match at every place.
 
@@ -28,7 +30,8 @@ class Conv2D(Layer):
     for dilation, Yu & Koltun, "Multi-scale context aggregation by dilated convolutions" (2016).
 
     Args:
-        in_channels, out_channels: channels of x and of y.
+        in_channels: channels of x.
+        out_channels: channels of y.
         kernel_size: in pixels; an int or (height, width).
         stride: step between windows in pixels; an int or (height, width).
         padding: zeros around x, in pixels: an int, (height, width) or ((top, bottom), (left, right));
@@ -42,90 +45,69 @@ class Conv2D(Layer):
         dtype: of the parameters.
 
     Parameters: kernel (kernel_h, kernel_w, in / groups, out) and bias (out,).
-    Raises: ValueError where an argument has no meaning, or where x does not fit.
+    Raises: ValueError if an argument has no meaning, or if x does not fit.
     """
-
-    needs_grad_x = True  # False in front of everything: dL/dx is not computed, and NaN stands for it
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
+        in_channels: Annotated[Count, Given],
+        out_channels: Count,
         kernel_size: int | Pair,
         *,
         stride: int | Pair = 1,
         padding: Padding = 0,
         dilation: int | Pair = 1,
-        groups: int = 1,
+        groups: Count = 1,
         bias: bool = True,
         initializer: Initializer = fan_in_uniform,
-        rng: np.random.Generator,
-        dtype: DTypeLike = np.float32,
+        rng: Annotated[np.random.Generator, Given],
+        dtype: Annotated[DTypeLike, Given] = np.float32,
     ) -> None:
-        self.in_channels = check_count("in_channels", in_channels)
-        self.out_channels = check_count("out_channels", out_channels)
-        self.groups = check_count("groups", groups)
         if in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"groups must divide in_channels and out_channels; received groups {groups}, "
                 f"in_channels {in_channels} and out_channels {out_channels}."
             )
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
         self.window = Window.of(kernel_size, stride, padding, dilation)
         self.initializer = initializer
         shape = (*self.window.kernel_size, in_channels // groups, out_channels)
         self.kernel = Parameter(initializer(shape, rng, dtype), "kernel")
-        self.bias = (
-            Parameter(zeros((out_channels,), rng, dtype), "bias") if check_flag("bias", bias) else None
-        )
+        self.bias = Parameter(zeros((out_channels,), rng, dtype), "bias") if bias else None
 
     def forward(
-        self, x: Float[np.ndarray, "n h w c"], training: bool = True
+        self, x: Float[np.ndarray, "n h w c"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n out_h out_w o"]:
         """The sum above, for all places at once: a matrix of patches times a matrix of kernels."""
-        rows, saved = self.forward_rows(x)
-        y = rows.swapaxes(0, 1).reshape(len(x), *self.output_shape(x.shape[1:]))
+        shape = self.output_shape(x.shape[1:])
+        padded = pad(x, self.window.pads(*x.shape[1:3]))
+        columns = im2col(padded, self.window, self.groups)  # (groups, rows, kernel_h·kernel_w·c)
+        y = (columns @ self.kernel_matrix()).swapaxes(0, 1).reshape(len(x), *shape)
         if self.bias is not None:
-            y += repeat_for_pixels(self.bias.value, y.shape[1:])
+            y += repeat_for_pixels(self.bias.value, shape)
         if training:
-            self._save(y, saved)
+            self._save(y, columns, x.shape, padded.shape)
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n out_h out_w o"]) -> Float[np.ndarray, "n h w c"]:
-        """dL/dbias = Σ dL/dy over images and pixels; dL/dkernel and dL/dx: see `backward_rows`."""
-        (saved,) = self._take(grad_y)
-        if self.bias is not None:
-            self.bias.grad = sum_over_rows(grad_y)
-        grad_rows = grad_y.reshape(-1, self.groups, self.out_channels // self.groups).swapaxes(0, 1)
-        return self.backward_rows(grad_rows, saved)
+        """As matrices, one for each group, y = columns · kernels + bias. So, for L that depends on y:
 
-    def forward_rows(
-        self, x: Float[np.ndarray, "n h w c"], block: Pair = (1, 1)
-    ) -> tuple[Float[np.ndarray, "groups rows o"], tuple[Any, ...]]:
-        """(y without bias as matrices, what `backward_rows` needs); `block` as for `im2col`."""
-        self.output_shape(x.shape[1:])
-        padded = pad(x, self.window.pads(*x.shape[1:3]))
-        columns = im2col(padded, self.window, self.groups, block)  # (groups, rows, kernel_h·kernel_w·c)
-        return columns @ self._kernels(), (columns, x.shape, padded.shape, block)
-
-    def backward_rows(
-        self, grad_rows: Float[np.ndarray, "groups rows o"], saved: tuple[Any, ...]
-    ) -> Float[np.ndarray, "n h w c"]:
-        """dL/dkernel and dL/dx from dL/d(y as a matrix).
-
-        As matrices, one for each group, y = columns · kernels. For L that depends on y:
+            dL/dbias = Σ dL/dy                     over images and pixels
             dL/dkernels = columnsᵀ · dL/dy         each weight met every patch once
             dL/dcolumns = dL/dy · kernelsᵀ
+
         columns is a copy of pixels of x, one for every window they lie in, so dL/dx adds those copies up:
         col2im, the adjoint of im2col, and then crop, the adjoint of pad.
         """
-        columns, x_shape, padded_shape, block = saved
+        columns, x_shape, padded_shape = self._take(grad_y)
+        if self.bias is not None:
+            self.bias.grad = sum_over_rows(grad_y)
+        grad_rows = grad_y.reshape(-1, self.groups, self.out_channels // self.groups).swapaxes(0, 1)
         grad_kernels = columns.swapaxes(1, 2) @ grad_rows  # (groups, kernel_h·kernel_w·c, o / groups)
         self.kernel.grad = grad_kernels.swapaxes(0, 1).reshape(self.kernel.value.shape)
-        if not self.needs_grad_x:
-            return np.broadcast_to(grad_rows.dtype.type(np.nan), x_shape)
-        grad_columns = grad_rows @ self._kernels().swapaxes(1, 2)
-        grad_padded = col2im(grad_columns, padded_shape, self.window, block)
+        grad_columns = grad_rows @ self.kernel_matrix().swapaxes(1, 2)
+        grad_padded = col2im(grad_columns, padded_shape, self.window)
         return crop(grad_padded, self.window.pads(*x_shape[1:3]))
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -133,11 +115,7 @@ class Conv2D(Layer):
         height, width, _ = check_image_shape(self, input_shape, self.in_channels)
         return (*self.window.output_size(height, width), self.out_channels)
 
-    def parameters(self) -> dict[str, Parameter]:
-        """kernel and, unless there is none, bias."""
-        return {"kernel": self.kernel} | ({} if self.bias is None else {"bias": self.bias})
-
-    def _kernels(self) -> Float[np.ndarray, "groups patch o"]:
+    def kernel_matrix(self) -> Float[np.ndarray, "groups patch o"]:
         """The kernels as the columns of one matrix for each group."""
         patch = self.kernel.value.size // self.out_channels  # kernel_h·kernel_w·c
         return self.kernel.value.reshape(patch, self.groups, -1).swapaxes(0, 1)

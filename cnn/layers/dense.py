@@ -1,22 +1,27 @@
 """The fully connected layer."""
 
+from typing import Annotated
+
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from cnn.checks import check_count, check_flag
+from cnn.checks import Count, Given
 from cnn.initializers import Initializer, fan_in_uniform, zeros
-from cnn.layers.layer import Layer, Shape
+from cnn.layers.layer import Layer, Rng, Shape
 from cnn.parameter import Parameter
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class Dense(Layer):
     """An affine map of each example: every output sees every input.
 
         y[n, o] = bias[o] + Σ_i x[n, i] · weight[i, o]
 
     Args:
-        in_features, out_features: length of x and of y.
+        in_features: the length of x.
+        out_features: the length of y.
         bias: whether there is a bias.
         initializer: of the weight, see `cnn.initializers`; the bias starts at zero.
         rng: the source of the initial weight.
@@ -28,23 +33,23 @@ class Dense(Layer):
 
     def __init__(
         self,
-        in_features: int,
-        out_features: int,
+        in_features: Annotated[Count, Given],
+        out_features: Count,
         *,
         bias: bool = True,
         initializer: Initializer = fan_in_uniform,
-        rng: np.random.Generator,
-        dtype: DTypeLike = np.float32,
+        rng: Annotated[np.random.Generator, Given],
+        dtype: Annotated[DTypeLike, Given] = np.float32,
     ) -> None:
-        self.in_features = check_count("in_features", in_features)
-        self.out_features = check_count("out_features", out_features)
+        self.in_features = in_features
+        self.out_features = out_features
         self.initializer = initializer
         self.weight = Parameter(initializer((in_features, out_features), rng, dtype), "weight")
-        self.bias = (
-            Parameter(zeros((out_features,), rng, dtype), "bias") if check_flag("bias", bias) else None
-        )
+        self.bias = Parameter(zeros((out_features,), rng, dtype), "bias") if bias else None
 
-    def forward(self, x: Float[np.ndarray, "n i"], training: bool = True) -> Float[np.ndarray, "n o"]:
+    def forward(
+        self, x: Float[np.ndarray, "n i"], *, training: bool = False, rng: Rng = None
+    ) -> Float[np.ndarray, "n o"]:
         """x · weight + bias."""
         self.output_shape(x.shape[1:])
         y = x @ self.weight.value
@@ -70,7 +75,3 @@ class Dense(Layer):
                 "Images are made vectors by Flatten."
             )
         return (self.out_features,)
-
-    def parameters(self) -> dict[str, Parameter]:
-        """weight and, unless there is none, bias."""
-        return {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})

@@ -3,10 +3,12 @@
 import numpy as np
 from jaxtyping import Float
 
-from cnn.checks import check_range
-from cnn.layers.layer import Layer, Shape
+from cnn.checks import Kept
+from cnn.layers.layer import Layer, Rng, Shape
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class Dropout(Layer):
     """Sets numbers to zero at random in training, so that none of them can be relied upon.
 
@@ -17,24 +19,16 @@ class Dropout(Layer):
     scale in training instead of evaluation.
 
     Args:
-        rate: the fraction of numbers that become zero, in [0, 1).
+        rate: the fraction of numbers that become zero.
 
     Raises: ValueError for another rate, and for a training forward without `rng`.
     """
 
-    def __init__(self, rate: float) -> None:
-        self.rate = check_range("rate", rate, 0, 1, high_included=False)
-
-    @property
-    def takes_rng(self) -> bool:
-        """Yes."""
-        return True
+    def __init__(self, rate: Kept) -> None:
+        self.rate = rate
 
     def forward(
-        self,
-        x: Float[np.ndarray, "n *shape"],
-        training: bool = True,
-        rng: np.random.Generator | None = None,
+        self, x: Float[np.ndarray, "n *shape"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n *shape"]:
         """x in evaluation; x · m / (1 − rate), with m drawn from `rng`, in training."""
         if not training:

@@ -5,7 +5,7 @@ from abc import abstractmethod
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cnn.layers.layer import Layer, Shape
+from cnn.layers.layer import Layer, Rng, Shape
 
 
 class Elementwise(Layer):
@@ -22,7 +22,7 @@ class Elementwise(Layer):
         """f'(x), from x or from y = f(x), whichever is simpler."""
 
     def forward(
-        self, x: Float[np.ndarray, "n *shape"], training: bool = True
+        self, x: Float[np.ndarray, "n *shape"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n *shape"]:
         """f(x)."""
         y = self.function(x)

@@ -3,10 +3,12 @@
 import numpy as np
 from jaxtyping import Float
 
-from cnn.checks import check_range
+from cnn.checks import NotNegative
 from cnn.layers.elementwise import Elementwise
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class ELU(Elementwise):
     """A rectifier that saturates smoothly: y = x where x > 0, else alpha·(exp(x) − 1).
 
@@ -14,13 +16,13 @@ class ELU(Elementwise):
     linear units" (2016), equation 15.
 
     Args:
-        alpha: −alpha is where the negative side saturates; >= 0.
+        alpha: −alpha is where the negative side saturates.
 
     Raises: ValueError for another alpha.
     """
 
-    def __init__(self, alpha: float = 1.0) -> None:
-        self.alpha = check_range("alpha", alpha, 0)
+    def __init__(self, alpha: NotNegative = 1.0) -> None:
+        self.alpha = alpha
 
     def function(self, x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
         """x where x > 0, else alpha·(exp(x) − 1)."""

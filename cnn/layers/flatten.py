@@ -5,14 +5,16 @@ from math import prod
 import numpy as np
 from jaxtyping import Float
 
-from cnn.layers.layer import Layer, Shape
+from cnn.layers.layer import Layer, Rng, Shape
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class Flatten(Layer):
     """Lays each example out as one vector, in row-major order: (n, h, w, c) -> (n, h·w·c)."""
 
     def forward(
-        self, x: Float[np.ndarray, "n *shape"], training: bool = True
+        self, x: Float[np.ndarray, "n *shape"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n features"]:
         """The same numbers in one row for each example."""
         y = x.reshape(len(x), prod(x.shape[1:]))

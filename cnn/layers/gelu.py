@@ -5,11 +5,12 @@ from math import pi, sqrt
 import numpy as np
 from jaxtyping import Float
 
-from cnn.checks import check_flag
 from cnn.layers.elementwise import Elementwise
 from cnn.ops.erf import erf
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class GELU(Elementwise):
     """A smooth rectifier that weighs x by how many of all normal numbers are smaller: y = x·Φ(x).
 
@@ -22,7 +23,7 @@ class GELU(Elementwise):
     """
 
     def __init__(self, *, approximate: bool = False) -> None:
-        self.approximate = check_flag("approximate", approximate)
+        self.approximate = approximate
 
     def function(self, x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
         """x·Φ(x)."""

@@ -4,9 +4,11 @@ import numpy as np
 from jaxtyping import Float
 
 from cnn.layers.checks import check_image_shape
-from cnn.layers.layer import Layer, Shape
+from cnn.layers.layer import Layer, Rng, Shape
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class GlobalAvgPool2D(Layer):
     """Replaces each channel by its mean, and so an image by a vector.
 
@@ -15,7 +17,9 @@ class GlobalAvgPool2D(Layer):
     Source: Lin, Chen & Yan, "Network in network" (2014), section 3.2.
     """
 
-    def forward(self, x: Float[np.ndarray, "n h w c"], training: bool = True) -> Float[np.ndarray, "n c"]:
+    def forward(
+        self, x: Float[np.ndarray, "n h w c"], *, training: bool = False, rng: Rng = None
+    ) -> Float[np.ndarray, "n c"]:
         """The mean over rows and columns."""
         self.output_shape(x.shape[1:])
         y = x.mean(axis=(1, 2))

@@ -4,9 +4,11 @@ import numpy as np
 from jaxtyping import Float
 
 from cnn.layers.checks import check_image_shape
-from cnn.layers.layer import Layer, Shape
+from cnn.layers.layer import Layer, Rng, Shape
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class GlobalMaxPool2D(Layer):
     """Replaces each channel by its largest value, and so an image by a vector.
 
@@ -15,7 +17,9 @@ class GlobalMaxPool2D(Layer):
     Source: Oquab, Bottou, Laptev & Sivic, "Is object localization for free?" (2015), section 3.
     """
 
-    def forward(self, x: Float[np.ndarray, "n h w c"], training: bool = True) -> Float[np.ndarray, "n c"]:
+    def forward(
+        self, x: Float[np.ndarray, "n h w c"], *, training: bool = False, rng: Rng = None
+    ) -> Float[np.ndarray, "n c"]:
         """The maximum over rows and columns."""
         self.output_shape(x.shape[1:])
         height, width, channels = x.shape[1:]

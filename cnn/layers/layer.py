@@ -1,39 +1,44 @@
 """What every layer is."""
 
-import inspect
+import copy
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from cnn import registry
 from cnn.parameter import Parameter
 from cnn.state import Stateful
 
 Shape = tuple[int, ...]
+Rng = np.random.Generator | None
 
 
 class Layer(Stateful):
     """A differentiable function y = f(x; θ) on batches; the first axis counts the examples.
 
-    - `forward(x, training=True)` computes y. Only with `training=True` does it save what `backward` will
-      need or update any state; with `training=False` it changes nothing. What it saves may be x or y
-      itself: do not change them in place before `backward`. Where `takes_rng` is true, it also takes
-      `rng=`, the source of its random numbers in training.
+    - `forward(x)` computes y. Only with `training=True` does it save what `backward` will need or update any
+      state; otherwise it changes nothing. What it saves may be x or y itself: do not change them in place
+      before `backward`. Layers that are random in training draw from `rng`.
     - `backward(grad_y)` takes dL/dy, assigns dL/dθ to each parameter's `grad`, and returns dL/dx. It uses
       up what the last training forward saved, and frees it.
-    - `output_shape` and the shapes it takes leave out the batch axis. All geometry is checked there.
+    - `output_shape` and the shapes it takes leave out the batch axis. All geometry is checked there. A layer
+      with layers inside asks theirs there, and calls their forward and backward in its own.
 
     A layer is complete once constructed: its parameters exist, and nothing is built later. It keeps the
-    arguments of its constructor as attributes of the same names.
+    arguments of its constructor as attributes of the same names. Attributes that are `Parameter`s are its
+    parameters, and attributes that are layers, or lists of layers, are the layers inside it.
     """
 
     _saved: tuple[Any, ...] | None = None
 
     @abstractmethod
-    def forward(self, x: Float[np.ndarray, "n *shape"], training: bool = True) -> Float[np.ndarray, "n *out"]:
+    def forward(
+        self, x: Float[np.ndarray, "n *shape"], *, training: bool = False, rng: Rng = None
+    ) -> Float[np.ndarray, "n *out"]:
         """y = f(x; θ)."""
 
     @abstractmethod
@@ -44,18 +49,42 @@ class Layer(Stateful):
     def output_shape(self, input_shape: Shape) -> Shape:
         """The shape of y for x of `input_shape`, without the batch axis; ValueError if x does not fit."""
 
-    @property
-    def takes_rng(self) -> bool:
-        """Whether `forward` takes `rng=`; so it does where a layer inside does."""
-        return any(layer.takes_rng for layer in self.children().values())
+    def backward_parameters(self, grad_y: Float[np.ndarray, "n *out"]) -> None:
+        """Assign dL/dθ as `backward` does, if nobody needs dL/dx; a layer may know a shorter way."""
+        self.backward(grad_y)
 
     def children(self) -> dict[str, "Layer"]:
         """The layers inside this one by name. Their parameters and buffers are this layer's, too."""
-        return {}
+        found: dict[str, Layer] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Layer):
+                found[name] = value
+            elif isinstance(value, list | tuple):
+                found |= {f"{name}.{i}": layer for i, layer in enumerate(value) if isinstance(layer, Layer)}
+        return found
+
+    def map(self, function: Callable[[str, "Layer"], "Layer"]) -> "Layer":
+        """A copy with function(name, child) in place of each layer inside, and the same parameters."""
+        copied, names = copy.copy(self), iter(self.children())
+        for attribute, value in vars(self).items():
+            if isinstance(value, Layer):
+                setattr(copied, attribute, function(next(names), value))
+            elif isinstance(value, list | tuple) and any(isinstance(item, Layer) for item in value):
+                items = [function(next(names), item) if isinstance(item, Layer) else item for item in value]
+                setattr(copied, attribute, items)
+        return copied
+
+    def walk(self) -> Iterator[tuple[str, "Layer"]]:
+        """(name, layer) of all layers inside, each one before those inside it."""
+        for name, child in self.children().items():
+            yield name, child
+            for inner, layer in child.walk():
+                yield f"{name}.{inner}", layer
 
     def parameters(self) -> dict[str, Parameter]:
         """The trainable parameters by name; those of layers inside as "CHILD.NAME"."""
-        return {
+        own = {name: value for name, value in vars(self).items() if isinstance(value, Parameter)}
+        return own | {
             f"{child}.{name}": parameter
             for child, layer in self.children().items()
             for name, parameter in layer.parameters().items()
@@ -69,23 +98,31 @@ class Layer(Stateful):
             for name, buffer in layer.buffers().items()
         }
 
-    def walk(self, input_shape: Shape) -> Iterator[tuple[str, "Layer", Shape]]:
-        """(name, layer, output shape) of the layers inside, in the order in which they are computed."""
-        yield from ()
+    def count_parameters(self) -> int:
+        """How many numbers it can learn."""
+        return sum(parameter.value.size for parameter in self.parameters().values())
+
+    def spec(self) -> dict[str, Any]:
+        """Its type and arguments, as plain values that JSON and YAML can hold; `cnn.from_spec` reads them."""
+        return registry.spec(registry.LAYERS, self)
 
     def __repr__(self) -> str:
-        """As the constructor was called, without arguments that have their default, rng and dtype."""
+        """As the constructor was called, without arguments that have their default or were not kept."""
         shown = []
-        for name, argument in inspect.signature(type(self)).parameters.items():
-            if name in ("rng", "dtype"):
+        for name, option in registry.options(type(self)).items():
+            if name in ("rng", "dtype") or not hasattr(self, name):
                 continue
-            value = getattr(self, name)
-            if isinstance(argument.default, bool):  # of an optional parameter, such as the bias
-                value = value is not None and value is not False
-            if value != argument.default:
+            value = registry.argument(self, option)
+            if isinstance(value, Layer):  # a list of layers is kept as a network
+                value = list(value.children().values())
+            if value != option.default:
                 text = getattr(value, "__name__", repr(value))
-                shown.append(f"{name}={text}" if argument.kind is argument.KEYWORD_ONLY else text)
+                shown.append(f"{name}={text}" if option.keyword_only else text)
         return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles hold: all but the activations that wait for a backward."""
+        return {name: value for name, value in vars(self).items() if name != "_saved"}
 
     def _state(self) -> dict[str, NDArray[Any]]:
         return {name: parameter.value for name, parameter in self.parameters().items()} | self.buffers()

@@ -1,17 +1,21 @@
 """Layer normalisation."""
 
+from typing import Annotated
+
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from cnn.checks import check_count, check_range
+from cnn.checks import Count, Given, Positive
 from cnn.layers.checks import check_channels
-from cnn.layers.layer import Layer, Shape
+from cnn.layers.layer import Layer, Rng, Shape
 from cnn.ops.normalization import normalize, normalize_adjoint
 from cnn.ops.reductions import dot_over_rows, sum_over_rows
 from cnn.parameter import Parameter
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class LayerNorm(Layer):
     """Gives the channels of each pixel, or of each vector, mean 0 and variance 1; then scales and shifts.
 
@@ -23,21 +27,27 @@ class LayerNorm(Layer):
 
     Args:
         channels: length of the last axis.
-        epsilon: keeps the root away from 0; > 0.
+        epsilon: keeps the root away from 0.
         dtype: of the parameters.
 
     Parameters: gamma (channels,), from 1, and beta (channels,), from 0.
     Raises: ValueError where an argument has no meaning, or where x has another number of channels.
     """
 
-    def __init__(self, channels: int, *, epsilon: float = 1e-5, dtype: DTypeLike = np.float32) -> None:
-        self.channels = check_count("channels", channels)
-        self.epsilon = check_range("epsilon", epsilon, 0, low_included=False)
+    def __init__(
+        self,
+        channels: Annotated[Count, Given],
+        *,
+        epsilon: Positive = 1e-5,
+        dtype: Annotated[DTypeLike, Given] = np.float32,
+    ) -> None:
+        self.channels = channels
+        self.epsilon = epsilon
         self.gamma = Parameter(np.ones(channels, dtype), "gamma")
         self.beta = Parameter(np.zeros(channels, dtype), "beta")
 
     def forward(
-        self, x: Float[np.ndarray, "n *shape c"], training: bool = True
+        self, x: Float[np.ndarray, "n *shape c"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n *shape c"]:
         """The equation above."""
         self.output_shape(x.shape[1:])
@@ -61,7 +71,3 @@ class LayerNorm(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         """The same as the input's."""
         return check_channels(self, input_shape, self.channels)
-
-    def parameters(self) -> dict[str, Parameter]:
-        """gamma and beta."""
-        return {"gamma": self.gamma, "beta": self.beta}

@@ -3,10 +3,12 @@
 import numpy as np
 from jaxtyping import Float
 
-from cnn.layers.layer import Layer, Shape
+from cnn.layers.layer import Layer, Rng, Shape
 from cnn.ops.softmax import log_softmax
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class LogSoftmax(Layer):
     """Turns numbers into logarithms of probabilities along the last axis: y_i = x_i − log Σ_j exp(x_j).
 
@@ -14,7 +16,7 @@ class LogSoftmax(Layer):
     """
 
     def forward(
-        self, x: Float[np.ndarray, "n *shape k"], training: bool = True
+        self, x: Float[np.ndarray, "n *shape k"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n *shape k"]:
         """x_i − log Σ_j exp(x_j), safe for x of any size."""
         y = log_softmax(x)

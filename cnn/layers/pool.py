@@ -1,24 +1,33 @@
 """What the poolings over sliding windows have in common: their geometry."""
 
-from cnn.checks import check_flag
 from cnn.layers.checks import check_image_shape
 from cnn.layers.layer import Layer, Shape
 from cnn.ops.windows import Padding, Pair, Window
 
 
 class Pool2D(Layer):
-    """A window that slides over each channel by itself; see `MaxPool2D` for the arguments."""
+    """A window that slides over each channel by itself.
+
+    Args:
+        kernel_size: of the window in pixels; an int or (height, width).
+        stride: step between windows in pixels; None is the kernel size, so that windows tile the image.
+        padding: around x, in pixels; written as for Conv2D.
+        dilation: distance between a window's pixels; an int or (height, width).
+        ceil_mode: False leaves out rows and columns beyond the last whole window; True gives them a window
+            of their own, which reaches beyond the image.
+    """
 
     def __init__(
         self,
         kernel_size: int | Pair,
-        stride: int | Pair | None,
-        padding: Padding,
-        dilation: int | Pair,
-        ceil_mode: bool,
+        *,
+        stride: int | Pair | None = None,
+        padding: Padding = 0,
+        dilation: int | Pair = 1,
+        ceil_mode: bool = False,
     ) -> None:
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.dilation, self.ceil_mode = dilation, check_flag("ceil_mode", ceil_mode)
+        self.dilation, self.ceil_mode = dilation, ceil_mode
         stride = kernel_size if stride is None else stride
         self.window = Window.of(kernel_size, stride, padding, dilation, ceil_mode)
 

@@ -4,8 +4,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cnn.layers.elementwise import Elementwise
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class ReLU(Elementwise):
     """Keeps what is positive: y = max(x, 0).
 

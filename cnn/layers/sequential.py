@@ -7,34 +7,45 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from cnn.checks import check_count
-from cnn.layers.layer import Layer, Shape
+from cnn.checks import Whole
+from cnn.layers.layer import Layer, Rng, Shape
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class Sequential(Layer):
     """The composition of its layers, first to last: y = f_last(… f_1(f_0(x))).
 
     A layer's name is its index, so that parameters are named as in "0.kernel".
+
+    Args:
+        layers: first to last.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)
 
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> Layer:
+        return self.layers[index]
+
     def forward(
-        self,
-        x: Float[np.ndarray, "n *shape"],
-        training: bool = True,
-        rng: np.random.Generator | None = None,
+        self, x: Float[np.ndarray, "n *shape"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n *out"]:
         """Each layer's output is the next one's input; those that need random numbers draw from `rng`."""
-        if x.dtype not in (np.float32, np.float64):
+        if getattr(x, "dtype", None) not in (np.float32, np.float64):
+            received = getattr(x, "dtype", type(x).__name__)
             raise ValueError(
-                f"Networks compute in float32 or float64; received {x.dtype}. "
-                "Convert it with x.astype(np.float32)."
+                f"Networks compute with NumPy arrays of float32 or float64; received {received}. "
+                "Convert it with np.asarray(x, np.float32)."
             )
         for layer in self.layers:
-            random: dict[str, Any] = {"rng": rng} if layer.takes_rng else {}
-            x = layer.forward(x, training, **random)
+            x = layer.forward(x, training=training, rng=rng)
         return x
 
     def backward(self, grad_y: Float[np.ndarray, "n *out"]) -> Float[np.ndarray, "n *shape"]:
@@ -43,16 +54,23 @@ class Sequential(Layer):
             grad_y = layer.backward(grad_y)
         return grad_y
 
+    def backward_parameters(self, grad_y: Float[np.ndarray, "n *out"]) -> None:
+        """The same, but for the first layer's input."""
+        for layer in reversed(self.layers[1:]):
+            grad_y = layer.backward(grad_y)
+        if self.layers:
+            self.layers[0].backward_parameters(grad_y)
+
     def predict(self, x: Float[np.ndarray, "n *shape"], batch_size: int = 256) -> Float[np.ndarray, "n *out"]:
         """What the network says of any number of examples, `batch_size` at a time; changes no state.
 
         For a network that ends in a Dense layer these are logits; `cnn.ops.softmax.softmax` makes them
         probabilities. `x` may be memory-mapped.
         """
-        check_count("batch_size", batch_size)
+        Whole().check("batch_size", batch_size)
         y: NDArray[Any] | None = None
         for start in range(0, max(len(x), 1), batch_size):
-            batch = self.forward(np.asarray(x[start : start + batch_size]), training=False)
+            batch = self.forward(np.asarray(x[start : start + batch_size]))
             if y is None:
                 y = np.empty((len(x), *batch.shape[1:]), batch.dtype)
             y[start : start + batch_size] = batch
@@ -61,55 +79,39 @@ class Sequential(Layer):
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The shape after the last layer; an error names the layer that does not fit."""
-        return [input_shape, *(shape for _, _, shape in self._steps(input_shape))][-1]
+        shape = input_shape
+        for index, layer in enumerate(self.layers):
+            try:
+                shape = layer.output_shape(shape)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error} In layer {index}, {layer!r}, whose input has shape {shape}."
+                ) from None
+        return shape
 
     def children(self) -> dict[str, Layer]:
         """The layers by index."""
         return {str(index): layer for index, layer in enumerate(self.layers)}
-
-    def walk(self, input_shape: Shape) -> Iterator[tuple[str, Layer, Shape]]:
-        """Each layer, and after it the layers inside it."""
-        shape = input_shape
-        for name, layer, output in self._steps(input_shape):
-            yield name, layer, output
-            for inner, inner_layer, inner_shape in layer.walk(shape):
-                yield f"{name}.{inner}", inner_layer, inner_shape
-            shape = output
 
     def summary(self, input_shape: Shape) -> str:
         """A table of layers, output shapes and parameter counts, for one input of `input_shape`.
 
         The count of a layer with layers inside stands at those.
         """
+        from cnn.trace import trace_shapes  # a trace is a layer: it needs this file first
+
         rows = [("", "layer", "output shape", "parameters"), ("", "input", _format(input_shape), "")]
-        for name, layer, shape in self.walk(input_shape):
+        for name, layer, _, shape in trace_shapes(self, input_shape):
             composite = bool(layer.children())
             title = f"{type(layer).__name__}:" if composite else repr(layer)
-            count = "" if composite else f"{count_parameters(layer):,}"
+            count = "" if composite else f"{layer.count_parameters():,}"
             rows.append((name, "  " * name.count(".") + title, _format(shape), count))
-        rows.append(("", "total", "", f"{count_parameters(self):,}"))
+        rows.append(("", "total", "", f"{self.count_parameters():,}"))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         return "\n".join(
             f"{index:<{widths[0]}}  {name:<{widths[1]}}  {shape:<{widths[2]}}  {count:>{widths[3]}}"
             for index, name, shape, count in rows
         )
-
-    def _steps(self, shape: Shape) -> Iterator[tuple[str, Layer, Shape]]:
-        """Each layer with its name and its output's shape; an error names the layer that does not fit."""
-        for index, layer in enumerate(self.layers):
-            try:
-                output = layer.output_shape(shape)
-            except ValueError as error:
-                raise ValueError(
-                    f"{error} In layer {index}, {layer!r}, whose input has shape {shape}."
-                ) from None
-            yield str(index), layer, output
-            shape = output
-
-
-def count_parameters(layer: Layer) -> int:
-    """How many numbers a layer or model can learn."""
-    return sum(parameter.value.size for parameter in layer.parameters().values())
 
 
 def _format(shape: Shape) -> str:

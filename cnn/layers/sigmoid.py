@@ -5,8 +5,10 @@ from jaxtyping import Float
 
 from cnn.layers.elementwise import Elementwise
 from cnn.ops.sigmoid import sigmoid
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class Sigmoid(Elementwise):
     """Squeezes numbers into (0, 1): y = 1 / (1 + exp(−x)).
 

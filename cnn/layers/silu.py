@@ -5,8 +5,10 @@ from jaxtyping import Float
 
 from cnn.layers.elementwise import Elementwise
 from cnn.ops.sigmoid import sigmoid
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class SiLU(Elementwise):
     """A smooth rectifier, also called swish: y = x·σ(x), σ(x) = 1 / (1 + exp(−x)).
 

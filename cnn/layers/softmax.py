@@ -3,10 +3,12 @@
 import numpy as np
 from jaxtyping import Float
 
-from cnn.layers.layer import Layer, Shape
+from cnn.layers.layer import Layer, Rng, Shape
 from cnn.ops.softmax import softmax, softmax_adjoint
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class Softmax(Layer):
     """Turns numbers into probabilities along the last axis: y_i = exp(x_i) / Σ_j exp(x_j).
 
@@ -15,7 +17,7 @@ class Softmax(Layer):
     """
 
     def forward(
-        self, x: Float[np.ndarray, "n *shape k"], training: bool = True
+        self, x: Float[np.ndarray, "n *shape k"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n *shape k"]:
         """exp(x_i) / Σ_j exp(x_j)."""
         y = softmax(x)

@@ -2,8 +2,10 @@
 
 from cnn.layers.dropout import Dropout
 from cnn.layers.layer import Shape
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class SpatialDropout(Dropout):
     """Dropout that keeps or drops a channel of an image as a whole: neighbouring pixels tell the same.
 
@@ -12,7 +14,7 @@ class SpatialDropout(Dropout):
     networks" (2015), section 3.2.
 
     Args:
-        rate: the fraction of channels that become zero, in [0, 1).
+        rate: the fraction of channels that become zero.
 
     Raises: ValueError for another rate, and for a training forward without `rng`.
     """

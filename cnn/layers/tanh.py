@@ -4,8 +4,10 @@ import numpy as np
 from jaxtyping import Float
 
 from cnn.layers.elementwise import Elementwise
+from cnn.registry import LAYERS
 
 
+@LAYERS.register
 class Tanh(Elementwise):
     """Squeezes numbers into (−1, 1): y = (exp(x) − exp(−x)) / (exp(x) + exp(−x)).
 

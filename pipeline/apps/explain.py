@@ -1,6 +1,6 @@
 """`python -m pipeline explain`: one test image through the trained network and back, in numbers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,13 @@ from rich.panel import Panel
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from cnn import SGD, BatchNorm, Layer, Residual, Sequential, cross_entropy, softmax_cross_entropy
+from cnn import SGD, BatchNorm, Examples, Parameter, Sequential, cross_entropy, softmax_cross_entropy
+from cnn.engine.shards import Loss, assigned
 from cnn.gradient_check import numeric_gradient, relative_error
-from cnn.gradients import Examples, Loss, assigned
-from cnn.layers.layer import Shape
-from cnn.layers.sequential import count_parameters
-from cnn.parameter import Parameter
+from cnn.layers.layer import Rng, Shape
 from cnn.random import Stream, derive_rng
-from pipeline.artefacts.dataset import load_examples
+from cnn.trace import Trace, Traced
+from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.config.architectures import gives_probabilities
 from pipeline.config.params import load_params
@@ -31,24 +30,25 @@ STEPS = (1e-4, 1e-6, 1e-8)  # ε of difference quotients, see `compare`
 
 def explain(index: int) -> None:
     """Print test image `index`, what the network says, and one training step on it, layer by layer."""
-    model, _, description = load_trained()
-    learning_rate = load_params().train.optimizer.sgd.learning_rate
+    model, network = load_trained()
+    description = network.data
+    learning_rate = load_params().train.optimizer.model_dump()["sgd"]["learning_rate"]
     test = load_examples("test", description)
     count = len(test.images)
     if not 0 <= index < count:
         raise UserError(f"--index must be that of a test image, from 0 to {count - 1}; received {index}.")
     loss = cross_entropy if gives_probabilities(model) else softmax_cross_entropy
     probabilities = probabilities_of(model, model.predict(test.images[index : index + 1]))[0]
-    names = description["class_names"]
+    names = description.class_names
 
     # Batch normalisation takes its statistics over a batch, and of one vector it makes zeros. So there the
     # step is on some images more; what is shown of activations and dL/dx is of the explained one.
-    alone = not any(isinstance(layer, BatchNorm) for _, layer, _ in model.walk(description["image_shape"]))
+    alone = not any(isinstance(layer, BatchNorm) for _, layer in model.walk())
     batch = (index + np.arange(1 if alone else min(1 + COMPANIONS, count))) % count
     step = TrainingStep(model, loss, Examples(test.images[batch], test.targets[batch]))
 
     console = Console(markup=False, highlight=False, emoji=False)
-    picture = draw(test.images[index] * description["deviation"] + description["mean"])
+    picture = draw(test.images[index] * description.deviation + description.mean)
     console.print(Panel.fit(picture, title=f"test image {index}"))
     console.print(f"Its label: {names[test.targets[index].argmax()]}")
     console.print(_prediction_table(probabilities, names))
@@ -66,57 +66,14 @@ def explain(index: int) -> None:
     console.print(*step.sgd_table(learning_rate))
 
 
-class Watched(Layer):
-    """A layer that shows what goes through it, and lets its input be nudged."""
+class Nudged(Traced):
+    """A traced layer whose input can be nudged."""
 
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
-        self.nudge: NDArray[np.float64] | float = 0.0  # added to x
-        self.x = self.y = self.grad_x = np.empty(0)
+    nudge: NDArray[np.float64] | float = 0.0  # added to x
 
-    @property
-    def takes_rng(self) -> bool:
-        """Whether the layer does."""
-        return self.layer.takes_rng
-
-    def forward(
-        self, x: NDArray[Any], training: bool = True, rng: np.random.Generator | None = None
-    ) -> NDArray[Any]:
+    def forward(self, x: NDArray[Any], *, training: bool = False, rng: Rng = None) -> NDArray[Any]:
         """The layer's, of x + nudge."""
-        random: dict[str, Any] = {"rng": rng} if self.takes_rng else {}
-        self.x = x + self.nudge
-        self.y = self.layer.forward(self.x, training, **random)
-        return self.y
-
-    def backward(self, grad_y: NDArray[Any]) -> NDArray[Any]:
-        """The layer's."""
-        self.grad_x = self.layer.backward(grad_y)
-        return self.grad_x
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """The layer's."""
-        return self.layer.output_shape(input_shape)
-
-    def parameters(self) -> dict[str, Parameter]:
-        """The layer's."""
-        return self.layer.parameters()
-
-    def walk(self, input_shape: Shape) -> Iterator[tuple[str, Layer, Shape]]:
-        """The layer's."""
-        return self.layer.walk(input_shape)
-
-
-def watch(layers: Sequence[Layer]) -> list[Layer]:
-    """The same layers, with the same parameters, each watched, and so are those inside them."""
-    watched: list[Layer] = []
-    for layer in layers:
-        if isinstance(layer, Sequential):
-            layer = Sequential(watch(layer.layers))
-        elif isinstance(layer, Residual):
-            shortcut = None if layer.shortcut is None else watch(layer.shortcut)
-            layer = Residual(watch(layer.layers), shortcut)
-        watched.append(Watched(layer))
-    return watched
+        return super().forward(x + self.nudge, training=training, rng=rng)
 
 
 class TrainingStep:
@@ -129,7 +86,9 @@ class TrainingStep:
     def __init__(self, model: Sequential, loss: Loss, examples: Examples) -> None:
         for parameter in model.parameters().values():
             parameter.value = parameter.value.astype(np.float64)
-        self._network = Sequential(watch(model.layers))
+        trace = Trace(model, Nudged)
+        self._network = trace.network
+        self._network.output_shape(examples.images.shape[1:])
         self._loss, self._targets = loss, examples.targets
         self._images = examples.images.astype(np.float64)
         self._rng = np.random.default_rng(0)  # of directions; any will do
@@ -139,15 +98,11 @@ class TrainingStep:
         self.before, self.grad_outputs = loss(self.outputs, self._targets)
         self._network.backward(self.grad_outputs)
         # Later passes leave other numbers in the layers: keep those of this one.
-        self._layers = [
-            (name, layer, shape, layer.x, layer.y, layer.grad_x)
-            for name, layer, shape in self._network.walk(examples.images.shape[1:])
-            if isinstance(layer, Watched)
-        ]
+        self._layers = [(layer, layer.x, layer.y, layer.grad_x) for layer in trace.layers]
         self.gradients = {name: assigned(parameter.grad) for name, parameter in self.parameters.items()}
 
     def _forward(self) -> NDArray[Any]:
-        return self._network.forward(self._images, rng=derive_rng(0, Stream.DROPOUT, 0, 0, 0))
+        return self._network.forward(self._images, training=True, rng=derive_rng(0, Stream.DROPOUT, 0, 0, 0))
 
     def loss(self) -> float:
         """That of the network as it is now."""
@@ -158,25 +113,23 @@ class TrainingStep:
         table = _table("Forward", "layer", "output shape", "parameters", "min", "mean", "max")
         image = self._images[0]
         table.add_row("image", _by(image.shape), "", *_range(image))
-        for name, layer, shape, _, y, _ in self._layers:
-            inner = layer.layer
-            composite = isinstance(inner, Sequential | Residual)
-            title = f"{type(inner).__name__}:" if composite else repr(inner)
-            count = "" if composite else f"{count_parameters(inner):,}"
-            table.add_row(f"{name} {title}", _by(shape), count, *_range(y[0]))
+        for layer, _, y, _ in self._layers:
+            composite = bool(layer.children())
+            title = f"{type(layer.original).__name__}:" if composite else repr(layer)
+            count = "" if composite else f"{layer.count_parameters():,}"
+            table.add_row(f"{layer.name} {title}", _by(layer.shape), count, *_range(y[0]))
         return table
 
     def backward_table(self) -> Table:
         """Layer by layer, last to first: the norm of each gradient, and whether finite differences agree."""
         table = _table("Backward", "layer", "gradient", "norm", "analytic", "numeric", "error")
         rows = [("loss", "dL/dy", self.grad_outputs[0], self._check_outputs())]
-        for name, layer, _, x, _, grad_x in reversed(self._layers):
-            title = f"{name} {type(layer.layer).__name__}"
-            if not isinstance(layer.layer, Sequential | Residual):
-                for part in layer.parameters():
-                    gradient = self.gradients[f"{name}.{part}"]
-                    check = self._check_parameter(f"{name}.{part}")
-                    rows.append((title, f"dL/d{part}", gradient, check))
+        for layer, x, _, grad_x in reversed(self._layers):
+            title = f"{layer.name} {type(layer.original).__name__}"
+            for part, value in vars(layer.original).items():
+                if isinstance(value, Parameter):
+                    name = f"{layer.name}.{part}"
+                    rows.append((title, f"dL/d{part}", self.gradients[name], self._check_parameter(name)))
             rows.append((title, "dL/dx", grad_x[0], self._check_input(layer, x, grad_x)))
         for title, what, gradient, (analytic, numeric, error) in rows:
             norm = f"{np.linalg.norm(gradient):.2e}"
@@ -218,7 +171,7 @@ class TrainingStep:
         return result
 
     def _check_input(
-        self, layer: Watched, x: NDArray[Any], grad_x: NDArray[Any]
+        self, layer: Nudged, x: NDArray[Any], grad_x: NDArray[Any]
     ) -> tuple[float, float, float]:
         """Of the explained image alone.
 

@@ -1,92 +1,96 @@
 """`python -m pipeline playground`: a page that runs the trained network in the browser, as one draws."""
 
 import base64
-import inspect
-import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn import Layer, Sequential
+from cnn import Sequential
 from cnn.atomic import write_text
-from cnn.layers.layer import Shape
-from pipeline.artefacts.dataset import load_description, load_examples
+from cnn.registry import name_of, options, summary
+from cnn.trace import Trace, Traced
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.preprocess import Description
+from pipeline.artefacts.train import Network
 from pipeline.artefacts.trained import load_model
-from pipeline.config.architectures import LAYERS, gives_probabilities
+from pipeline.config.architectures import gives_probabilities
 from pipeline.data.catalogue import DATASETS
-from pipeline.paths import DATASET, REPORTS
+from pipeline.errors import UserError
+from pipeline.paths import REPORTS
+from pipeline.report.rendering import fill
 
 PLAYGROUND = REPORTS / "playground.html"
-PAGE = Path(__file__).parent / "page"  # the page's source
-TYPES = {layer_type: name for name, layer_type in LAYERS.items()}
+TEMPLATE = Path(__file__).parent / "page/playground.html"
 Labelled = list[tuple[int, NDArray[np.float32]]]  # (class, image)
 
 
 def playground() -> None:
     """Write the page: one file, which needs nothing else and asks no network for anything."""
-    model, metadata = load_model()
-    examples = example_images(metadata["data"])
-    write_text(PLAYGROUND, render(model, metadata, examples))
+    model, network = load_model()
+    examples = example_images(network.data)
+    write_text(PLAYGROUND, render(model, network, examples))
     if not examples:
         print("note: There are no test images in it: data/processed does not hold what it was trained on.")
     print(f"The network is in {PLAYGROUND}: open it in a browser, and draw.")
 
 
-def example_images(data: dict[str, Any]) -> Labelled:
+def example_images(data: Description) -> Labelled:
     """The first test image of each class; none where data/processed is missing or holds other `data`."""
-    if not DATASET.exists() or load_description() != data:
+    if not Description.path.exists() or Description.load() != data:
         return []
     test = load_examples("test", data)
     classes, first = np.unique(test.targets.argmax(axis=1), return_index=True)
     return [(int(label), test.images[index]) for label, index in zip(classes, first, strict=True)]
 
 
-def render(model: Sequential, metadata: dict[str, Any], examples: Labelled) -> str:
+def render(model: Sequential, about: Network, examples: Labelled) -> str:
     """The page for a network and what train wrote about it; the same ones give the same text."""
-    data = metadata["data"]
+    trace: Trace[Traced] = Trace(model)
+    trace.network.output_shape(about.data.image_shape)
     weights: list[NDArray[Any]] = []
     content = {
-        "architecture": metadata["architecture"],
-        "data": data | {"dataset": DATASETS[data["dataset"]].title},
-        "network": describe(model, tuple(data["image_shape"]), "", weights),
+        "architecture": about.architecture,
+        "data": about.data.model_dump(mode="json") | {"dataset": DATASETS[about.data.dataset].title},
+        "network": describe(trace.network, weights),
         "gives_probabilities": gives_probabilities(model),
         "weights": encode(weights),
         "examples": [{"label": label, "pixels": encode([image])} for label, image in examples],
     }
-    # "<" could end the script element that holds it; in JSON it stands in strings only.
-    text = json.dumps(content, ensure_ascii=False).replace("<", "\\u003c")
-
-    def part(name: str) -> str:
-        return text if name == "content" else (PAGE / name).read_text(encoding="utf-8")
-
-    return re.sub(r"\{\{(\S+)\}\}", lambda found: part(found[1]), part("playground.html"))
+    return fill(TEMPLATE, content=content)
 
 
-def describe(layer: Layer, input_shape: Shape, name: str, weights: list[NDArray[Any]]) -> dict[str, Any]:
+def describe(layer: Traced, weights: list[NDArray[Any]]) -> dict[str, Any]:
     """What `page/network.js` must know of a layer; its arrays are appended to `weights`.
 
     All geometry is settled here, where `cnn.ops.windows` knows it: "same" padding, say, comes out in pixels.
     """
-    children = layer.children()
+    original, children = layer.original, layer.children()
+    kind = name_of(type(original))
+    if kind not in layers_of_the_page():
+        raise UserError(
+            f"The playground cannot compute layer {layer.name}, {original!r}: page/network.js has no {kind}. "
+            f"In {TEMPLATE.parent / 'network.js'}: add it to LAYERS."
+        )
     description: dict[str, Any] = {
-        "name": name,
-        "type": TYPES[type(layer)],
-        "title": type(layer).__name__ if children else repr(layer),
-        "purpose": (inspect.getdoc(layer) or "").partition("\n\n")[0].replace("\n", " ").replace("`", ""),
-        "shape": layer.output_shape(input_shape),
+        "name": layer.name,
+        "type": kind,
+        "title": type(original).__name__ if children else repr(original),
+        "purpose": summary(type(original)),
+        "shape": layer.shape,
     }
-    for option in inspect.signature(type(layer)).parameters:
-        if isinstance(value := getattr(layer, option, None), int | float):
+    for option in options(type(original)):
+        if isinstance(value := getattr(original, option, None), int | float):
             description[option] = value
-    if window := getattr(layer, "window", None):
+    if window := getattr(original, "window", None):
         description |= {
             "kernel_size": window.kernel_size,
             "stride": window.stride,
             "dilation": window.dilation,
-            "pads": window.pads(*input_shape[:2]),
+            "pads": window.pads(*layer.input_shape[:2]),
         }
     if not children:
         parameters = {key: parameter.value for key, parameter in layer.parameters().items()}
@@ -94,13 +98,18 @@ def describe(layer: Layer, input_shape: Shape, name: str, weights: list[NDArray[
         for key, array in (parameters | layer.buffers()).items():
             description["arrays"][key] = {"start": sum(w.size for w in weights), "length": array.size}
             weights.append(array)
-    description["children"] = []
-    for key, child in children.items():
-        child_name = f"{name}.{key}".lstrip(".")
-        description["children"].append(describe(child, input_shape, child_name, weights))
-        if isinstance(layer, Sequential):
-            input_shape = child.output_shape(input_shape)
+    description["children"] = {
+        key: describe(child, weights) for key, child in children.items() if isinstance(child, Traced)
+    }
     return description
+
+
+@cache
+def layers_of_the_page() -> frozenset[str]:
+    """The layer types that `page/network.js` computes: the keys of its LAYERS."""
+    source = TEMPLATE.with_name("network.js").read_text(encoding="utf-8")
+    table = source.partition("const LAYERS = {\n")[2].partition("\n};")[0]
+    return frozenset(re.findall(r"^  (\w+)(?=[:,(])", table, flags=re.M))
 
 
 def encode(arrays: list[NDArray[Any]]) -> str:

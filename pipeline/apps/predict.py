@@ -13,8 +13,9 @@ from rich.table import Table
 
 from cnn import Sequential
 from pipeline.apps.photograph import find_digit
+from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.trained import load_model, probabilities_of
-from pipeline.data.catalogue import DIGITS
+from pipeline.data.dataset import DIGITS
 from pipeline.errors import UserError
 from pipeline.report.figures import digit_figure, save_figure
 
@@ -28,11 +29,11 @@ def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> N
     """
     if pictures is not None and pictures.exists() and not pictures.is_dir():
         raise UserError(f"--show needs a folder for its pictures; {pictures} is a file.")
-    model, metadata = load_model()
-    names = metadata["data"]["class_names"]
+    model, network = load_model()
+    names = network.data.class_names
     if tuple(names) != DIGITS:
         print(
-            f"note: The network was trained on {metadata['data']['dataset']}, not on handwritten digits. "
+            f"note: The network was trained on {network.data.dataset}, not on handwritten digits. "
             "It is shown the ink as if it were a digit, and says which of its own classes that resembles "
             "most.",
             file=sys.stderr,
@@ -45,7 +46,7 @@ def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> N
             print(f"error: {error}", file=sys.stderr)
             document.append({"file": str(path), "error": str(error)})
             continue
-        probabilities = dict(zip(names, classify(model, digit.image, metadata["data"]), strict=True))
+        probabilities = dict(zip(names, classify(model, digit.image, network.data), strict=True))
         prediction = max(names, key=probabilities.__getitem__)
         document.append({"file": str(path), "prediction": prediction, "probabilities": probabilities})
         if not as_json:
@@ -60,9 +61,9 @@ def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> N
         sys.exit(1)
 
 
-def classify(model: Sequential, image: NDArray[np.float32], data: dict[str, Any]) -> list[float]:
+def classify(model: Sequential, image: NDArray[np.float32], data: Description) -> list[float]:
     """The probability of each class for an image in [0, 1]; `data` describes what it was trained on."""
-    standardised = (image[np.newaxis, :, :, np.newaxis] - data["mean"]) / data["deviation"]
+    standardised = (image[np.newaxis, :, :, np.newaxis] - data.mean) / data.deviation
     outputs = model.predict(standardised.astype(np.float32))
     return [float(probability) for probability in probabilities_of(model, outputs)[0]]
 

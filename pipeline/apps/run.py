@@ -11,14 +11,14 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.artefacts.trained import load_metrics
+from pipeline.artefacts.evaluate import Metrics
 from pipeline.config.architectures import build_chosen
-from pipeline.config.methods import make_loss
 from pipeline.config.params import load_params
-from pipeline.data.catalogue import DATASETS, REFERENCE_ACCURACY
+from pipeline.data.catalogue import DATASETS
+from pipeline.data.sources import MIRROR_VARIABLE, NOTE_VARIABLE
 from pipeline.errors import StoppedError, UserError
-from pipeline.paths import CLASSIFICATION_REPORT, METRICS, REPORT
-from pipeline.stages.fetch import MIRROR_VARIABLE, NOTE_VARIABLE
+from pipeline.paths import CLASSIFICATION_REPORT, REPORT
+from pipeline.report.reference import REFERENCE_ACCURACY, REFERENCE_SOURCE
 
 
 def run() -> None:
@@ -26,7 +26,7 @@ def run() -> None:
     params = load_params()
     dataset = DATASETS[params.data.dataset]
     build_chosen(params, dataset.image_shape, len(dataset.class_names))
-    make_loss(params.train.loss, len(dataset.class_names))
+    params.train.loss.make(len(dataset.class_names))
     check_git()
     mend_dvc()
     try:
@@ -124,21 +124,19 @@ def check_git() -> None:
 
 
 def _print_summary(fell_back: bool) -> None:
-    metrics = load_metrics()
-    dataset, test = metrics["dataset"], metrics["test"]
+    metrics = Metrics.load()
+    dataset, model, test = metrics.dataset, metrics.model, metrics.test
     table = Table(show_header=False, title="Result", title_justify="left")
     table.add_row("dataset", DATASETS[dataset].title)
     if fell_back:
         table.add_row("why", "MNIST could not be fetched")
-    table.add_row(
-        "network", f"{metrics['model']['architecture']}, {metrics['model']['parameters']:,} parameters"
-    )
-    table.add_row("test accuracy", f"{test['accuracy']:.2%} of {test['examples']:,} images")
-    table.add_row("", f"(confidence interval {test['accuracy_low']:.2%} to {test['accuracy_high']:.2%})")
+    table.add_row("network", f"{model.architecture}, {model.parameters:,} parameters")
+    table.add_row("test accuracy", f"{test.accuracy:.2%} of {test.examples:,} images")
+    table.add_row("", f"(confidence interval {test.accuracy_low:.2%} to {test.accuracy_high:.2%})")
     if dataset == "mnist":
-        table.add_row("for comparison", f"{REFERENCE_ACCURACY:.2%}, a published NumPy CNN after 10 epochs")
+        table.add_row("for comparison", f"{REFERENCE_ACCURACY:.2%} after 10 epochs:\n{REFERENCE_SOURCE}")
     table.add_row("look at", f"{REPORT}")
-    table.add_row("numbers", f"{METRICS}\n{CLASSIFICATION_REPORT}")
+    table.add_row("numbers", f"{Metrics.path}\n{CLASSIFICATION_REPORT}")
     Console(markup=False).print(table, highlight=False)
     print("Try next:\n    source .venv/bin/activate")
     if fell_back:

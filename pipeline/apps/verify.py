@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from pipeline.apps.run import check_git, dvc, environment_outside_hooks
+from pipeline.artefacts.train import Environment
 from pipeline.config.params import load_params
 from pipeline.config.yaml_files import read_mapping
 from pipeline.data.catalogue import DATASETS
+from pipeline.data.sources import MIRROR_VARIABLE, SHARED_FOLDER
 from pipeline.errors import StoppedError, UserError
-from pipeline.paths import ENVIRONMENT, PARAMS, RAW
-from pipeline.stages.fetch import MIRROR_VARIABLE, SHARED_FOLDER
+from pipeline.paths import PARAMS, RAW
 
 LOCK = Path("dvc.lock")
 Lock = dict[str, dict[str, Any]]
@@ -123,7 +124,7 @@ def _explanations(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> li
     ]
     old, new = _environment(recorded, project), _environment(rerun, clone)
     if old is None:
-        found.append(f"- {ENVIRONMENT} of the recorded run is not in .dvc/cache here: it is not known.")
+        found.append(f"- {Environment.path} of the recorded run is not in .dvc/cache here: it is not known.")
     elif new is not None:
         found += [
             f"- {key}: recorded {old.get(key)}, here {new.get(key)}. Other versions and other processors may "
@@ -135,7 +136,7 @@ def _explanations(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> li
 
 
 def _environment(lock: Lock, folder: Path) -> dict[str, Any] | None:
-    digest = _files(lock.get("train", {}), folder).get(str(ENVIRONMENT))
+    digest = _files(lock.get("train", {}), folder).get(str(Environment.path))
     content = None if digest is None else _cached(digest, folder)
     return None if content is None else json.loads(content)
 

@@ -1,51 +1,37 @@
-"""params.yaml: which keys there are, what each means, and which values it takes."""
+"""params.yaml: which keys there are, what each means, and which values it takes.
 
-import re
-from collections.abc import Collection
-from difflib import get_close_matches
+The sections of losses, optimisers, schedules and augmentations follow from their signatures in `cnn`.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from cnn import Optimizer as CnnOptimizer
+from cnn import Parameter, schedules
+from cnn.engine.shards import Augmentation as Augment
+from cnn.engine.shards import Loss as LossFunction
+from cnn.registry import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES, Bearer, did_you_mean, options
+from pipeline.config.sections import OUT_OF_RANGE, Choice, Section, one_of, with_methods
 from pipeline.config.yaml_files import read_mapping
 from pipeline.data.catalogue import DATASETS
-from pipeline.errors import UserError, shown, unknown
-from pipeline.paths import ARCHITECTURES, PARAMS
-
-LOSSES = ("softmax_cross_entropy", "cross_entropy", "mean_squared_error")
-OPTIMIZERS = ("sgd", "rmsprop", "adagrad", "adam", "adamw")
-SCHEDULES = ("constant", "step", "exponential", "cosine", "one_cycle")
-
-
-class Section(BaseModel):
-    """A part of params.yaml: complete, without extra keys, and with the types as they stand."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-def one_of(kind: str, names: Collection[str]) -> AfterValidator:
-    """The value is one of `names`."""
-
-    def check(name: str) -> str:
-        if name not in names:
-            raise ValueError(unknown(kind, name, names))
-        return name
-
-    return AfterValidator(check)
+from pipeline.errors import UserError, shown
+from pipeline.paths import PARAMS
 
 
 def _fraction_or_count(value: float) -> float:
     if not (0 < value < 1 or (isinstance(value, int) and value >= 1)):
-        raise ValueError("out of range")
+        raise ValueError(OUT_OF_RANGE)
     return value
 
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
-Kept = Annotated[float, Field(ge=0, lt=1)]
-NotNegative = Annotated[float, Field(ge=0)]
-Pixels = Annotated[float, Field(ge=0, le=1000)]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -69,74 +55,23 @@ class Model(Section):
     architecture: str = Field(description="the name of a network in architectures.yaml")
 
 
-class Choice(Section):
-    """One of several methods: `name` says which one; the keys of each stand in a section of its name."""
-
-    name: str
-
-    def options(self) -> dict[str, Any]:
-        """The keys of the chosen method; empty for one without any."""
-        section: Section | None = getattr(self, self.name, None)
-        return {} if section is None else section.model_dump()
-
-
-class SoftmaxCrossEntropy(Section):
-    """See `cnn.softmax_cross_entropy`."""
-
-    label_smoothing: float = Field(ge=0, le=1, description="the part spread over all classes: in [0, 1]")
-    class_weights: list[NotNegative] | None = Field(
-        description="how much each class counts: a list of numbers >= 0, or null"
-    )
-
-
+@with_methods(LOSSES)
 class Loss(Choice):
     """What is minimised; see `cnn.losses`."""
 
     name: Annotated[str, one_of("loss", LOSSES)] = Field(description="the name of a loss")
-    softmax_cross_entropy: SoftmaxCrossEntropy = Field(description="the keys of this loss")
+
+    def make(self, classes: int) -> LossFunction:
+        """The chosen loss; UserError if its keys do not suit so many classes."""
+        loss: LossFunction = partial(LOSSES[self.name], **self.options())
+        try:
+            loss(np.full((1, classes), 1 / classes, np.float32), np.eye(1, classes, dtype=np.float32))
+        except ValueError as error:
+            raise UserError(f"{error}\nIn params.yaml: train.loss.{self.name}.") from None
+        return loss
 
 
-class Method(Section):
-    """What every optimiser has."""
-
-    learning_rate: float = Field(gt=0, description="the step size: a number > 0")
-    weight_decay: NotNegative = Field(description="the strength of the pull to zero: a number >= 0")
-
-
-class SGD(Method):
-    """See `cnn.SGD`."""
-
-    momentum: Kept = Field(description="the fraction of the last step that is kept: in [0, 1)")
-    nesterov: bool = Field(description="whether to use Nesterov's momentum: true or false")
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> "SGD":
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov: true needs momentum > 0; received 0.0.")
-        return self
-
-
-class RMSProp(Method):
-    """See `cnn.RMSProp`."""
-
-    decay: Kept = Field(description="the fraction of the mean square that is kept: in [0, 1)")
-    epsilon: Positive = Field(description="what keeps the divisor from zero: a number > 0")
-
-
-class Adagrad(Method):
-    """See `cnn.Adagrad`."""
-
-    epsilon: Positive = Field(description="what keeps the divisor from zero: a number > 0")
-
-
-class Adam(Method):
-    """See `cnn.Adam` and `cnn.AdamW`."""
-
-    beta1: Kept = Field(description="the fraction of the mean gradient that is kept: in [0, 1)")
-    beta2: Kept = Field(description="the fraction of the mean square that is kept: in [0, 1)")
-    epsilon: Positive = Field(description="what keeps the divisor from zero: a number > 0")
-
-
+@with_methods(OPTIMIZERS, lambda make, options: make({}, **options))
 class Optimizer(Choice):
     """How gradients become steps; see `cnn.optimizers`."""
 
@@ -144,83 +79,67 @@ class Optimizer(Choice):
     learning_rate: Positive | None = Field(
         description="the step size: a number > 0, or null for the one of the chosen optimiser's section"
     )
-    sgd: SGD = Field(description="the keys of this optimiser")
-    rmsprop: RMSProp = Field(description="the keys of this optimiser")
-    adagrad: Adagrad = Field(description="the keys of this optimiser")
-    adam: Adam = Field(description="the keys of this optimiser")
-    adamw: Adam = Field(description="the keys of this optimiser")
 
     def options(self) -> dict[str, Any]:
-        """The keys of the chosen optimiser, with the common learning rate where there is one."""
+        """The keys of the chosen optimiser, with the common learning rate if there is one."""
         common = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
         return super().options() | common
 
-
-class Step(Section):
-    """See `cnn.schedules.step`."""
-
-    every: Positive = Field(description="the length of a stair in epochs: a number > 0")
-    factor: Positive = Field(description="what each stair multiplies the learning rate by: a number > 0")
+    def make(self, parameters: Mapping[str, Parameter]) -> CnnOptimizer:
+        """The chosen optimiser of `parameters`."""
+        optimizer: CnnOptimizer = OPTIMIZERS[self.name](parameters, **self.options())
+        return optimizer
 
 
-class Exponential(Section):
-    """See `cnn.schedules.exponential`."""
-
-    factor: Positive = Field(description="what an epoch multiplies the learning rate by: a number > 0")
-
-
-class Cosine(Section):
-    """See `cnn.schedules.cosine`."""
-
-    final_factor: float = Field(
-        ge=0, le=1, description="the last learning rate as a fraction of the first: in [0, 1]"
-    )
+def _make_schedule(
+    make: Bearer, keys: dict[str, Any], learning_rate: float = 1.0, epochs: float = 1.0
+) -> schedules.Schedule:
+    """A schedule; it takes the number of epochs if it asks for it."""
+    last = {"epochs": epochs} if "epochs" in options(make) else {}
+    schedule: schedules.Schedule = make(learning_rate, **last, **keys)
+    return schedule
 
 
-class OneCycle(Section):
-    """See `cnn.schedules.one_cycle`."""
-
-    rise: float = Field(gt=0, lt=1, description="the fraction of all epochs before the peak: in (0, 1)")
-    start_factor: float = Field(
-        gt=0, le=1, description="the first learning rate as a fraction of the peak: in (0, 1]"
-    )
-    final_factor: float = Field(
-        ge=0, le=1, description="the last learning rate as a fraction of the peak: in [0, 1]"
-    )
-
-
+@with_methods(SCHEDULES, _make_schedule)
 class Schedule(Choice):
     """How the learning rate changes from step to step; see `cnn.schedules`."""
 
     name: Annotated[str, one_of("schedule", SCHEDULES)] = Field(description="the name of a schedule")
-    warm_up: NotNegative = Field(description="how many epochs the rate is held back at first: a number >= 0")
-    step: Step = Field(description="the keys of this schedule")
-    exponential: Exponential = Field(description="the keys of this schedule")
-    cosine: Cosine = Field(description="the keys of this schedule")
-    one_cycle: OneCycle = Field(description="the keys of this schedule")
-
-
-class Elastic(Section):
-    """See `cnn.augmentation.elastic_distortion`."""
-
-    strength: Pixels = Field(description="the root-mean-square displacement in pixels: in [0, 1000]")
-    smoothness: Annotated[float, Field(gt=0, le=1000)] = Field(
-        description="how far neighbours move together, in pixels: in (0, 1000]"
+    warm_up: Annotated[float, Field(ge=0)] = Field(
+        description="how many epochs the rate is held back at first: a number >= 0"
     )
 
+    def make(self, learning_rate: float, epochs: int) -> schedules.Schedule:
+        """The chosen schedule, with its warm-up."""
+        schedule = _make_schedule(SCHEDULES[self.name], self.options(), learning_rate, epochs)
+        return schedules.warm_up(schedule, epochs=self.warm_up) if self.warm_up else schedule
 
+
+@with_methods(AUGMENTATIONS, short=True)
 class Augmentation(Section):
     """How training images are changed at random; see `cnn.augmentation`."""
 
-    random_shift: Pixels = Field(description="the largest shift in pixels: in [0, 1000]")
-    random_rotation: float = Field(ge=0, le=180, description="the largest angle in degrees: in [0, 180]")
-    random_zoom: Kept = Field(description="the largest change of size, a fraction: in [0, 1)")
-    random_shear: float = Field(ge=0, lt=90, description="the largest angle in degrees: in [0, 90)")
-    elastic_distortion: Elastic = Field(description="the keys of this augmentation")
-    horizontal_flip: float = Field(ge=0, le=1, description="the probability of a flip: in [0, 1]")
-    cutout: Annotated[int, Field(ge=0, le=1000)] = Field(
-        description="the side of the square that is blanked, in pixels: a whole number in [0, 1000]"
-    )
+    def make(self, background: float) -> Augment | None:
+        """All that are on, in the library's order; None if none is. `background` is the value of black."""
+        chosen: list[Callable[..., NDArray[Any]]] = []
+        for name, value in self:
+            keys = value.model_dump() if isinstance(value, Section) else {_first_key(name): value}
+            if keys[_first_key(name)]:
+                fill = {"fill": background} if "fill" in options(AUGMENTATIONS[name]) else {}
+                chosen.append(partial(AUGMENTATIONS[name], **keys, **fill))
+        if not chosen:
+            return None
+
+        def augment(images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+            for change in chosen:
+                images = change(images, rng)
+            return images
+
+        return augment
+
+
+def _first_key(name: str) -> str:
+    return next(key for key, option in options(AUGMENTATIONS[name]).items() if not option.given)
 
 
 class Train(Section):
@@ -241,7 +160,7 @@ class Train(Section):
     clip_value: Positive | None = Field(
         description="the greatest size of an entry of a gradient: a number > 0, or null"
     )
-    moving_average: Kept | None = Field(
+    moving_average: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         description="the decay of the weights' moving average: in [0, 1), or null"
     )
     checkpoint_seconds: Positive = Field(
@@ -282,24 +201,6 @@ def load_params(path: Path = PARAMS) -> Params:
         raise UserError("\n".join([f"{path} cannot be used:", *problems])) from None
 
 
-def load_layers(architecture: str, path: Path = ARCHITECTURES) -> list[Any]:
-    """The list of layers, not yet checked, that has the name `architecture` in the file at `path`."""
-    architectures = {str(name): layers for name, layers in read_mapping(path).items()}
-    if architecture not in architectures:
-        raise UserError(f"{unknown('architecture', architecture, architectures)} They stand in {path}.")
-    if not re.fullmatch(r"[\w-]+", architecture):  # DVC takes a dot for a key within a key
-        raise UserError(
-            f"In {path}: the name of an architecture consists of letters, digits, _ and -; "
-            f"received {architecture!r}."
-        )
-    layers = architectures[architecture]
-    if not isinstance(layers, list) or not layers:
-        raise UserError(
-            f"In {path}: {architecture} must be a list of at least one layer; received {layers!r}."
-        )
-    return layers
-
-
 def _describe(details: ErrorDetails) -> str:
     """One sentence for one of pydantic's findings."""
     # A union adds the name of the alternative it tried to the end of `loc`; only field names are a key.
@@ -324,10 +225,10 @@ def _describe(details: ErrorDetails) -> str:
         case "missing":
             return f"- {key} is missing: {description}."
         case "extra_forbidden":
-            nearest = get_close_matches(keys[-1], section.model_fields, n=1)
-            hint = f"Did you mean '{'.'.join([*keys[:-1], nearest[0]])}'?" if nearest else "Remove it."
-            return f"- {key} is no known key. {hint}"
-        case "value_error" if (text := str(details["ctx"]["error"])) != "out of range":
+            prefix = "".join(f"{parent}." for parent in keys[:-1])
+            hint = did_you_mean(keys[-1], section.model_fields, prefix) or " Remove it."
+            return f"- {key} is no known key.{hint}"
+        case "value_error" if (text := str(details["ctx"]["error"])) != OUT_OF_RANGE:
             return f"- {key}: {text}"
         case _:
             return f"- {key} must be {description}; received {shown(details['input'])}."

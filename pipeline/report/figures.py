@@ -3,14 +3,16 @@
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.patches import Rectangle
@@ -26,10 +28,9 @@ DOTS_PER_INCH = 150
 INK = "#1d2430"  # of texts and axes; in pages, the colour of the text around
 TRAIN_COLOUR, VALIDATION_COLOUR = "#8a8f98", "#2f7fd1"  # both are legible on white and on nearly black
 SERIES = ("#2f7fd1", "#d9772b", "#3d9a5b", "#b0509a", "#7d68c8", "#8a8f98", "#c44b4b", "#2a9d9d")
-DIVERGING = "orange_to_blue"  # orange is negative, white 0, blue positive, as in the playground
-matplotlib.colormaps.register(
-    LinearSegmentedColormap.from_list(DIVERGING, ["#b8500c", "#ffffff", "#1d5fc4"]), force=True
-)
+GREY = matplotlib.colormaps["gray"]
+# Orange is negative, white 0, blue positive, as in the playground.
+DIVERGING = LinearSegmentedColormap.from_list("orange_to_blue", ["#b8500c", "#ffffff", "#1d5fc4"])
 WEIGHTS = ("kernel", "weight")  # the ends of the names of parameters with two axes or more
 STYLE = {
     "axes.edgecolor": INK,
@@ -45,9 +46,16 @@ STYLE = {
     "xtick.color": INK,
     "ytick.color": INK,
 }
-matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
 
 
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in this style, and leave that of the rest of the program alone."""
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        yield
+
+
+@styled()
 def confusion_matrix_figure(matrix: NDArray[np.int_], class_names: Sequence[str], title: str) -> Figure:
     """Counts of actual (rows) against predicted (columns) classes.
 
@@ -85,13 +93,14 @@ def confusion_matrix_figure(matrix: NDArray[np.int_], class_names: Sequence[str]
     return figure
 
 
-def training_curves_figure(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Loss, accuracy and learning rate by epoch; the columns are those of history.csv."""
+@styled()
+def training_curves_figure(history: Rows) -> Figure:
+    """Loss, accuracy and learning rate by epoch; the rows are those of history.csv."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     for axes, quantity in zip(figure.subplots(1, 3), ("loss", "accuracy", "learning_rate"), strict=True):
         if quantity == "learning_rate":
             _curve(axes, history, quantity, "", SERIES[1])
-            axes.set_ylim(0, 1.1 * max(history[quantity]))
+            axes.set_ylim(0, 1.1 * max(row[quantity] for row in history))
         else:
             _curve(axes, history, f"train_{quantity}", "train", TRAIN_COLOUR)
             _curve(axes, history, f"validation_{quantity}", "validation", VALIDATION_COLOUR)
@@ -102,8 +111,9 @@ def training_curves_figure(history: Mapping[str, Sequence[float]]) -> Figure:
     return figure
 
 
+@styled()
 def calibration_figure(bins: Rows) -> Figure:
-    """How often answers of each confidence are right; bins as `pipeline.calibration` makes them."""
+    """How often answers of each confidence are right; bins as `calibration_bins` makes them."""
     figure = Figure(figsize=(5.2, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], "--", color=TRAIN_COLOUR, label="perfectly calibrated")
@@ -124,6 +134,7 @@ def calibration_figure(bins: Rows) -> Figure:
     return figure
 
 
+@styled()
 def statistics_figure(rows: Rows) -> Figure:
     """Of each parameter with two axes or more, by epoch: length of gradients, spread of values."""
     names = list(dict.fromkeys(row["parameter"] for row in rows if row["parameter"].endswith(WEIGHTS)))
@@ -165,10 +176,13 @@ def statistics_figure(rows: Rows) -> Figure:
     return figure
 
 
-def tiles_figure(rows: Sequence[tuple[str, Sequence[tuple[str, Array]]]], colours: Sequence[str]) -> Figure:
+@styled()
+def tiles_figure(
+    rows: Sequence[tuple[str, Sequence[tuple[str, Array]]]], colours: Sequence[Colormap]
+) -> Figure:
     """Rows of small images, each with a caption: [(title of the row, [(caption, image (h, w))])].
 
-    `colours` has a map for each row: "gray", where each image has its own scale, or DIVERGING, for values
+    `colours` has a map for each row: GREY, where each image has its own scale, or DIVERGING, for values
     from −m to m, where m is the largest size in the row, so that 0 is in the middle.
     """
     columns = max(1, *(len(tiles) for _, tiles in rows))
@@ -191,6 +205,7 @@ def tiles_figure(rows: Sequence[tuple[str, Sequence[tuple[str, Array]]]], colour
     return figure
 
 
+@styled()
 def digit_figure(
     photograph: NDArray[np.float64], box: tuple[slice, slice], image: NDArray[np.float32], title: str
 ) -> Figure:
@@ -198,13 +213,13 @@ def digit_figure(
     figure = Figure(figsize=(8, 4), layout="constrained")
     figure.suptitle(title)
     whole, seen = figure.subplots(1, 2)
-    whole.imshow(photograph, cmap="gray", vmin=0, vmax=1)
+    whole.imshow(photograph, cmap=GREY, vmin=0, vmax=1)
     rows, columns = box
     corner, width, height = (columns.start, rows.start), columns.stop - columns.start, rows.stop - rows.start
     for colour, line in (("white", 4), (VALIDATION_COLOUR, 2)):  # to be seen on any photograph
         whole.add_patch(Rectangle(corner, width, height, fill=False, color=colour, linewidth=line))
     whole.set_title("photograph, and where the digit is", fontsize=10)
-    seen.imshow(image, cmap="gray", vmin=0, vmax=1)
+    seen.imshow(image, cmap=GREY, vmin=0, vmax=1)
     seen.set_title(f"what the network saw: {image.shape[1]}x{image.shape[0]} pixels", fontsize=10)
     for axes in (whole, seen):
         axes.set_xticks([])
@@ -212,13 +227,15 @@ def digit_figure(
     return figure
 
 
+@styled()
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, atomically; equal figures give equal bytes."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH)
 
 
-def to_svg(figure: Figure, description: str) -> str:
+@styled()
+def to_svg(figure: Figure, description: str) -> Markup:
     """The figure as an SVG element for a page, in its text's colour, with `description` to be read out."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
@@ -226,10 +243,10 @@ def to_svg(figure: Figure, description: str) -> str:
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"font: ([^;\"]*?)'[^;\"]*\"", r'font: \1system-ui, sans-serif"', svg)
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)  # so that it takes the width there is
-    return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1))
 
 
-def to_png_address(image: Array, colours: str = "gray", limit: float | None = None) -> str:
+def to_png_address(image: Array, colours: Colormap = GREY, limit: float | None = None) -> str:
     """A small image (h, w) as a `data:` address; `limit`: for colours from −limit to limit."""
     stream = io.BytesIO()
     low, high = (None, None) if limit is None else (-limit, limit)
@@ -237,9 +254,9 @@ def to_png_address(image: Array, colours: str = "gray", limit: float | None = No
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def _curve(axes: Axes, history: Mapping[str, Sequence[float]], column: str, label: str, colour: str) -> None:
+def _curve(axes: Axes, history: Rows, column: str, label: str, colour: str) -> None:
     style: dict[str, Any] = {"marker": "o", "markersize": 3.5, "color": colour}
-    axes.plot(history["epoch"], history[column], label=label, **style)
+    axes.plot([row["epoch"] for row in history], [row[column] for row in history], label=label, **style)
 
 
 def _tidy(axes: Axes, *, integers: bool = True) -> None:

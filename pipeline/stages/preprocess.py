@@ -1,37 +1,37 @@
 """The preprocess stage: from the dataset's own files to arrays that training can map into memory."""
 
-import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from cnn.atomic import write_array, write_text
-from pipeline.config.params import Data, load_params
+from cnn.atomic import write_array
+from pipeline.artefacts.preprocess import Description, Part
 from pipeline.data.catalogue import DATASETS
-from pipeline.data.raw import load_raw
 from pipeline.errors import UserError
-from pipeline.paths import DATASET, PROCESSED, RAW
+from pipeline.paths import PROCESSED, RAW
+
+if TYPE_CHECKING:
+    from pipeline.config.params import Data
 
 
-def preprocess() -> None:
+def preprocess(data: "Data", seed: int) -> None:
     """Write images (n, 28, 28, 1) and one-hot targets (n, classes), float32, for train, validation and test.
 
     Pixels are scaled to [0, 1]; with `data.standardize`, the mean of the training images is then
     subtracted and the result divided by their standard deviation, both one number for all pixels.
     """
-    params = load_params()
-    name = params.data.dataset
-    dataset = DATASETS[name]
-    raw = load_raw(name, RAW / name)
-    train, validation = split(raw.train_labels, params.data, params.seed)
+    dataset = DATASETS[data.dataset]
+    raw = dataset.read(RAW / data.dataset)
+    train, validation = split(raw.train_labels, data, seed)
 
     mean, deviation = 0.0, 1.0
-    if params.data.standardize:
+    if data.standardize:
         pixels = scale(raw.train_images[train])
         mean, deviation = float(pixels.mean(dtype=np.float64)), float(pixels.std(dtype=np.float64))
 
-    parts = {
+    parts: dict[Part, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {
         "train": (raw.train_images[train], raw.train_labels[train]),
         "validation": (raw.train_images[validation], raw.train_labels[validation]),
         "test": (raw.test_images, raw.test_labels),
@@ -39,21 +39,20 @@ def preprocess() -> None:
     for part, (images, labels) in parts.items():
         write_array(PROCESSED / f"{part}_images.npy", (scale(images) - mean) / deviation)
         write_array(PROCESSED / f"{part}_targets.npy", one_hot(labels, len(dataset.class_names)))
-    description = {
-        "dataset": name,
-        "class_names": dataset.class_names,
-        "image_shape": dataset.image_shape,
-        "mean": mean,
-        "deviation": deviation,
-        "examples": {part: len(labels) for part, (_, labels) in parts.items()},
-    }
-    write_text(DATASET, json.dumps(description, indent=2) + "\n")
+    Description(
+        dataset=data.dataset,
+        class_names=list(dataset.class_names),
+        image_shape=dataset.image_shape,
+        mean=mean,
+        deviation=deviation,
+        examples={part: len(labels) for part, (_, labels) in parts.items()},
+    ).save()
     print(
         ", ".join(f"{part} {len(labels):,}" for part, (_, labels) in parts.items()), f"images in {PROCESSED}."
     )
 
 
-def split(labels: NDArray[np.uint8], data: Data, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def split(labels: NDArray[np.uint8], data: "Data", seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """(train, validation): indices into `labels`, apart from each other, with all classes in proportion.
 
     A fractional `validation_size` is a fraction of all labels, rounded, whatever `train_size` is.

@@ -1,36 +1,34 @@
 """The report stage: everything about a trained network on one page, the same as PNGs, and a model card."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 from threadpoolctl import threadpool_limits
 
-from cnn import Examples, Sequential
+from cnn import Examples, Processes, Sequential
 from cnn.atomic import write_text
-from cnn.inspection import activations, kernels, occlusion
-from cnn.parallel import Workers
-from pipeline.artefacts.dataset import load_examples
-from pipeline.artefacts.trained import (
-    Predictions,
-    load_history,
-    load_metrics,
-    load_predictions,
-    load_statistics,
-    load_trained,
-    probabilities_of,
-)
-from pipeline.config.params import load_params
+from cnn.engine.replicas import Replicas
+from cnn.inspection import kernels, occlusion
+from cnn.trace import trace_forward
+from pipeline.artefacts.evaluate import Metrics, Prediction, Predictions, load_predictions
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.preprocess import Description
+from pipeline.artefacts.train import Epoch, ParameterStatistics
+from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.cores import count_cores
 from pipeline.errors import UserError
-from pipeline.paths import FIGURES, MODEL_CARD, PREDICTIONS, REPORT
+from pipeline.paths import FIGURES, MODEL_CARD, REPORT
 from pipeline.report import figures
 from pipeline.report.calibration import calibration_bins
 from pipeline.report.figures import save_figure
 from pipeline.report.model_card import model_card
 from pipeline.report.page import Example, Findings, build
+
+if TYPE_CHECKING:
+    from pipeline.config.params import Params
 
 WRONG, HARD = 20, 10  # images shown
 MAPS = 12  # of a layer; the first ones
@@ -38,39 +36,39 @@ KERNELS = (4, 16)  # shown of a convolution: input channels, output channels
 SHOWN = 0  # the test image that is followed through the layers
 
 
-def report() -> None:
+def report(params: "Params") -> None:
     """Write report.html, model_card.md and the figures to reports/."""
-    params = load_params()
-    model, metadata, description = load_trained()
-    names: list[str] = description["class_names"]
-    metrics, history, statistics = load_metrics(), load_history(), load_statistics()
-    predictions = load_predictions(names)
-    test = load_examples("test", description)
+    model, network = load_trained()
+    names = network.data.class_names
+    metrics, predictions = Metrics.load(), load_predictions(names)
+    history, statistics = ([dict(row) for row in rows] for rows in (Epoch.load(), ParameterStatistics.load()))
+    test = load_examples("test", network.data)
     if not np.array_equal(predictions.actual, test.targets.argmax(axis=1)):
         raise UserError(
-            f"{PREDICTIONS} does not belong to data/processed. Bring them together with: dvc repro"
+            f"{Prediction.path} does not belong to data/processed. Bring them together with: dvc repro"
         )
     matrix = confusion_matrix(predictions.actual, predictions.predicted, labels=range(len(names)))
     bins = calibration_bins(predictions.probability, predictions.actual == predictions.predicted)
 
-    with threadpool_limits(1, user_api="blas"), Workers(model, count_cores()) as workers:
+    with threadpool_limits(1, user_api="blas"), Replicas(model, Processes(count_cores())) as replicas:
 
         def predict(images: NDArray[np.float32]) -> NDArray[np.float32]:
-            return probabilities_of(model, workers.predict(images))
+            return probabilities_of(model, replicas.predict(images))
 
         wrong, hard = select(predictions, test, predict)
         arguments = [
-            occlude(example, predict, description)
+            occlude(example, predict, network.data)
             for example in one_of_each_class(predictions, test, predict)
         ]
         (followed,) = _examples(np.array([SHOWN]), predictions, test, predict)
         maps = feature_maps(model, followed.image)
     filters = kernel_tiles(model)
-    title = f"{description['dataset']}, {metadata['architecture']}"
-    accuracy = metrics["test"]["accuracy"]
+    title = f"{network.data.dataset}, {network.architecture}"
     drawn = {
         "confusion_matrix": figures.confusion_matrix_figure(
-            matrix, names, f"{title}: test accuracy {accuracy:.2%} of {len(test.images):,} images"
+            matrix,
+            names,
+            f"{title}: test accuracy {metrics.test.accuracy:.2%} of {len(test.images):,} images",
         ),
         "training_curves": figures.training_curves_figure(history),
         "calibration": figures.calibration_figure(bins),
@@ -80,15 +78,15 @@ def report() -> None:
                 ("", [(_caption(e, names), e.image[..., 0]) for e in wrong[start : start + 10]])
                 for start in range(0, max(len(wrong), 1), 10)
             ],
-            ["gray"] * -(-max(len(wrong), 1) // 10),
+            [figures.GREY] * -(-max(len(wrong), 1) // 10),
         ),
-        "feature_maps": figures.tiles_figure(maps, ["gray"] * len(maps)),
+        "feature_maps": figures.tiles_figure(maps, [figures.GREY] * len(maps)),
         "occlusion": figures.tiles_figure(
             [
                 ("image", [(names[e.actual], e.image[..., 0]) for e, _ in arguments]),
                 ("for, against", [("", heat / (np.abs(heat).max() or 1)) for _, heat in arguments]),
             ],
-            ["gray", figures.DIVERGING],
+            [figures.GREY, figures.DIVERGING],
         ),
         "filters": figures.tiles_figure(
             filters or [("no kernel", [])], [figures.DIVERGING] * max(len(filters), 1)
@@ -96,7 +94,7 @@ def report() -> None:
     }
     for name, figure in drawn.items():
         save_figure(figure, FIGURES / f"{name}.png")
-    write_text(MODEL_CARD, model_card(metadata, metrics, bins, params))
+    write_text(MODEL_CARD, model_card(network, metrics, bins, params))
     described = {
         "training_curves": "Loss, accuracy and learning rate by epoch",
         "calibration": "Accuracy by confidence, beside the diagonal of perfect calibration",
@@ -104,7 +102,7 @@ def report() -> None:
     }
     page = build(
         Findings(
-            metadata=metadata,
+            network=network,
             metrics=metrics,
             params=params,
             model=model,
@@ -144,7 +142,7 @@ def one_of_each_class(predictions: Predictions, test: Examples, predict: Predict
 
 
 def occlude(
-    example: Example, predict: Predict, description: dict[str, Any]
+    example: Example, predict: Predict, description: Description
 ) -> tuple[Example, NDArray[np.floating[Any]]]:
     """The example, and where it argues for its class (+) and against (−), in the margin of its logit."""
 
@@ -152,8 +150,7 @@ def occlude(
         logs = np.log(np.maximum(predict(images.astype(np.float32)), np.finfo(np.float32).tiny))
         return logs[:, example.actual] - np.delete(logs, example.actual, axis=1).max(axis=1)
 
-    black = -description["mean"] / description["deviation"]
-    return example, occlusion(margin, example.image, background=black)
+    return example, occlusion(margin, example.image, background=description.black)
 
 
 def confused(predictions: Predictions, test: Examples) -> dict[tuple[int, int], list[NDArray[np.float32]]]:
@@ -182,7 +179,7 @@ def feature_maps(
 ) -> list[tuple[str, list[tuple[str, NDArray[np.floating[Any]]]]]]:
     """The image, and a row of maps for each layer whose output is an image."""
     rows = [("image", [("", image[..., 0])])]
-    for name, layer, y in activations(model, image[None]):
+    for name, layer, y in trace_forward(model, image[None]):
         if y.ndim == 4:
             maps = [("", y[0, :, :, channel]) for channel in range(min(y.shape[3], MAPS))]
             rows.append((f"{name} {type(layer).__name__}", maps))

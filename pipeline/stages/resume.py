@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 from cnn import EpochReport, checkpoint
 from cnn.checkpoint import CheckpointError
 from cnn.state import Stateful
+from pipeline.artefacts.preprocess import Description
 from pipeline.errors import UserError
-from pipeline.paths import DATASET, PROCESSED, SCRATCH
+from pipeline.paths import PROCESSED, SCRATCH
 
 PROJECT = Path(__file__).parents[2]
 CODE = (
     "cnn/**/*.py",
-    *(f"pipeline/{name}.py" for name in ("config/architectures", "config/methods", "stages/train")),
+    "pipeline/artefacts/examples.py",
+    "pipeline/artefacts/preprocess.py",
+    "pipeline/config/*.py",
+    "pipeline/stages/train.py",
 )
 KEPT = 3  # runs whose checkpoints stay, the latest ones
 SECONDS_TO_WAIT = 5  # for the workers of a training that was killed
@@ -51,7 +55,11 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     """16 characters for all that a run depends on: `settings` (which JSON can hold), the data, the code."""
     digest = sha256(json.dumps(settings, sort_keys=True).encode())
     code = sorted(path for pattern in CODE for path in PROJECT.glob(pattern))
-    data = [DATASET, *sorted(PROCESSED.glob("train_*.npy")), *sorted(PROCESSED.glob("validation_*.npy"))]
+    data = [
+        Description.path,
+        *sorted(PROCESSED.glob("train_*.npy")),
+        *sorted(PROCESSED.glob("validation_*.npy")),
+    ]
     for path in [*code, *data]:
         with path.open("rb") as file:
             digest.update(f"{path.name} {file_digest(file, 'sha256').hexdigest()}".encode())

@@ -1,14 +1,11 @@
 """The train stage: the network of the best validation epoch into models/."""
 
-import csv
-import io
-import json
 import platform
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
 from math import log
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -16,41 +13,52 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from cnn import EpochReport, MovingAverage, NonFiniteError, Progress, Sequential, checkpoint, fit
+from cnn import (
+    EpochReport,
+    MovingAverage,
+    NonFiniteError,
+    Processes,
+    Progress,
+    Sequential,
+    checkpoint,
+    fit_by_epoch,
+)
 from cnn.atomic import write_text
 from cnn.checkpoint import CheckpointError
-from cnn.gradients import Loss
+from cnn.engine.shards import Loss
 from cnn.inspection import EpochStatistics
-from pipeline.artefacts.dataset import load_description, load_examples
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.preprocess import Description
+from pipeline.artefacts.train import Blas, Environment, Epoch, Network, ParameterStatistics
 from pipeline.config.architectures import build_chosen
-from pipeline.config.methods import make_augmentation, make_loss, make_optimizer, make_schedule
-from pipeline.config.params import Params, load_params
 from pipeline.config.yaml_files import to_yaml
 from pipeline.cores import count_cores
 from pipeline.errors import StoppedError, UserError
-from pipeline.paths import ENVIRONMENT, HISTORY, MODEL, MODELS, STATISTICS
+from pipeline.paths import MODELS
 from pipeline.stages.resume import RunCheckpoint, StopSignal, fingerprint, only_training
 
+if TYPE_CHECKING:
+    from pipeline.config.params import Params
 
-def train() -> None:
-    """Train as params.yaml says; at the end, write the network of the best epoch and the history.
+BAR_SECONDS = 0.1  # between two pictures of the bar
+
+
+def train(params: "Params") -> None:
+    """Train as `params` say; at the end, write the network of the best epoch and the history.
 
     The best epoch is the one with the highest validation accuracy; of equals, the first. A run that was cut
     off goes on from its last checkpoint, to the same bytes.
     """
-    params = load_params()
-    architecture = params.model.architecture
-    description = load_description()
-    if description["dataset"] != params.data.dataset:
+    description = Description.load()
+    if description.dataset != params.data.dataset:
         raise UserError(
-            f"data/processed holds {description['dataset']}, but params.yaml says {params.data.dataset}. "
+            f"data/processed holds {description.dataset}, but params.yaml says {params.data.dataset}. "
             "Bring them together with: dvc repro"
         )
-    image_shape = tuple(description["image_shape"])
-    model, layers = build_chosen(params, image_shape, len(description["class_names"]))
-    loss = make_loss(params.train.loss, len(description["class_names"]))
+    model, layers = build_chosen(params, description.image_shape, len(description.class_names))
+    loss = params.train.loss.make(len(description.class_names))
     console = Console(markup=False, highlight=False, soft_wrap=True)
-    console.print(model.summary(image_shape))
+    console.print(model.summary(description.image_shape))
 
     # One BLAS thread: with more, the order of sums would depend on how many cores there are.
     # Overflows show in losses and gradients, which are checked at each step.
@@ -59,48 +67,48 @@ def train() -> None:
         threadpool_limits(1, user_api="blas"),
         np.errstate(over="ignore", invalid="ignore"),
     ):
-        run = _fit(model, layers, loss, params, description, console)
-        best = _write_results(run, {"architecture": architecture, "layers": layers, "data": description})
+        run, best = _fit(model, layers, loss, params, description, console)
+        _write_results(run, best, params.model.architecture, layers, description)
         run.remove()
     console.print(
         f"Best epoch: {best.epoch}, with validation accuracy {best.validation_accuracy:.4f}. "
-        f"Its weights are in {MODEL}."
+        f"Its weights are in {Network.path}."
     )
 
 
-def environment() -> dict[str, Any]:
-    """What decides the last bits of a result, besides params, data and code."""
-    simd = np.show_config(mode="dicts")["SIMD Extensions"]
-    return {
-        "machine": platform.machine(),
-        "numpy": np.__version__,
-        "numpy_simd": simd["baseline"] + simd["found"],
-        "blas": [
-            {key: library.get(key) for key in ("internal_api", "version", "architecture")}
+def environment() -> Environment:
+    """That of this process."""
+    simd = np.show_config(mode="dicts").get("SIMD Extensions", {})  # which leaves out empty lists
+    return Environment(
+        machine=platform.machine(),
+        numpy=np.__version__,
+        numpy_simd=simd.get("baseline", []) + simd.get("found", []),
+        blas=[
+            Blas(**{key: library.get(key) for key in Blas.model_fields})
             for library in threadpool_info()
             if library["user_api"] == "blas" and "numpy.libs" in library["filepath"]
         ],
-    }
+    )
 
 
 def _fit(
     model: Sequential,
     layers: list[Any],
     loss: Loss,
-    params: Params,
-    description: dict[str, Any],
+    params: "Params",
+    description: Description,
     console: Console,
-) -> RunCheckpoint:
-    """`fit` from the last checkpoint on, with a moving bar on a terminal, and a line for each epoch."""
+) -> tuple[RunCheckpoint, EpochReport]:
+    """`fit` from the last checkpoint on, with a bar on a terminal and a line for each epoch; the best one."""
     options = params.train
-    optimizer = make_optimizer(options.optimizer, model.parameters())
+    optimizer = options.optimizer.make(model.parameters())
     learning_rate = optimizer.learning_rate
     decay = options.moving_average
     average = None if decay is None else MovingAverage(model.parameters(), decay)
     at, statistics = Progress(), EpochStatistics(model.parameters())
     settings = params.model_dump(include={"seed", "data", "train"}, exclude={"train": {"checkpoint_seconds"}})
     run = RunCheckpoint(
-        fingerprint(settings | {"layers": layers, "environment": environment()}),
+        fingerprint(settings | {"layers": layers, "environment": environment().model_dump()}),
         {"model": model, "optimizer": optimizer, "progress": at, "statistics": statistics}
         | ({"average": average} if average else {}),
         options.checkpoint_seconds,
@@ -113,12 +121,11 @@ def _fit(
     except CheckpointError as error:
         console.print(f"{error} Training starts anew.")
 
-    bar = _Bar(options.epochs, description["examples"]["train"], console)
+    bar = _Bar(options.epochs, description.examples["train"], console)
     with bar.progress, StopSignal() as stop:
 
         def on_step(at: Progress) -> None:
             bar.update(at)
-            statistics.add_step()
             if stop.received is not None or run.is_due():
                 run.save()
             if stop.received is not None:
@@ -128,26 +135,30 @@ def _fit(
                     stop.received,
                 )
 
-        reports = fit(
-            model,
-            loss,
-            optimizer,
-            make_schedule(options.schedule, learning_rate, options.epochs),
-            load_examples("train", description),
-            load_examples("validation", description),
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            shard_size=options.shard_size,
-            seed=params.seed,
-            augment=make_augmentation(options.augmentation, -description["mean"] / description["deviation"]),
-            clip_norm=options.clip_norm,
-            clip_value=options.clip_value,
-            moving_average=average,
-            patience=options.patience,
-            workers=count_cores(),
-            progress=at,
-            on_step=on_step,
-        )
+        try:
+            reports = fit_by_epoch(
+                model,
+                load_examples("train", description),
+                load_examples("validation", description),
+                loss=loss,
+                optimizer=optimizer,
+                schedule=options.schedule.make(learning_rate, options.epochs),
+                epochs=options.epochs,
+                batch_size=options.batch_size,
+                shard_size=options.shard_size,
+                seed=params.seed,
+                augment=options.augmentation.make(description.black),
+                clip_norm=options.clip_norm,
+                clip_value=options.clip_value,
+                moving_average=average,
+                patience=options.patience,
+                executor=Processes(count_cores()),
+                progress=at,
+                statistics=statistics,
+                on_step=on_step,
+            )
+        except ValueError as error:
+            raise UserError(f"{error}\nIn params.yaml: train.batch_size and train.shard_size.") from None
         try:
             for report in reports:
                 bar.print_line(report)
@@ -157,7 +168,7 @@ def _fit(
                     with nullcontext() if average is None else average.applied():
                         run.best_state = model.state_dict()
                 run.save()
-                _warn_if_nothing_is_learnt(report, params, len(description["class_names"]), console)
+                _warn_if_nothing_is_learnt(report, params, len(description.class_names), console)
         except NonFiniteError as error:
             smaller = min(learning_rate / 10, 0.1)
             name = options.optimizer.name
@@ -167,19 +178,25 @@ def _fit(
                 f"In params.yaml: train.optimizer.learning_rate, else train.optimizer.{name}.learning_rate"
                 f"{decayed}."
             ) from None
-    return run
+    return run, run.history[int(at.best_epoch) - 1]
 
 
-def _write_results(run: RunCheckpoint, network: dict[str, Any]) -> EpochReport:
-    """The network of the best epoch, which is returned, and the history of all."""
-    made_by = environment()
-    best = max(run.history, key=lambda report: report.validation_accuracy)
-    checkpoint.save(MODEL, run.best_state, network | {"epoch": best.epoch, "environment": made_by})
-    write_text(MODELS / "architecture.yaml", to_yaml({network["architecture"]: network["layers"]}))
-    write_text(ENVIRONMENT, json.dumps(made_by, indent=2) + "\n")
-    write_text(STATISTICS, _to_csv(run.statistics))
-    write_text(HISTORY, _to_csv([asdict(report) for report in run.history]))
-    return best
+def _write_results(
+    run: RunCheckpoint, best: EpochReport, architecture: str, layers: list[Any], description: Description
+) -> None:
+    """The network of the best epoch, and the history of all."""
+    network = Network(
+        architecture=architecture,
+        layers=layers,
+        data=description,
+        epoch=best.epoch,
+        environment=environment(),
+    )
+    checkpoint.save(Network.path, run.best_state, network.model_dump(mode="json"))
+    write_text(MODELS / "architecture.yaml", to_yaml({architecture: layers}))
+    network.environment.save()
+    ParameterStatistics.save([ParameterStatistics(**row) for row in run.statistics])
+    Epoch.save([Epoch(**asdict(report)) for report in run.history])
 
 
 class _Bar:
@@ -197,11 +214,12 @@ class _Bar:
             console=console,
             transient=True,
             disable=not console.is_terminal,
+            auto_refresh=False,  # by a thread, beside which this process could not be copied
         )
         self._task = self.progress.add_task(
             "", total=epochs * images, epoch=1, loss=0.0, accuracy=0.0, speed=0.0
         )
-        self._epoch_start, self._first = time.perf_counter(), 0
+        self._epoch_start, self._first, self._shown = time.perf_counter(), 0, 0.0
 
     def update(self, at: Progress) -> None:
         """Show where the run stands after a step."""
@@ -215,6 +233,9 @@ class _Bar:
             accuracy=int(at.correct) / examples,
             speed=(examples - self._first) / max(time.perf_counter() - self._epoch_start, 1e-9),
         )
+        if time.perf_counter() - self._shown > BAR_SECONDS:
+            self.progress.refresh()
+            self._shown = time.perf_counter()
 
     def print_line(self, report: EpochReport) -> None:
         """Sum up an epoch."""
@@ -227,7 +248,7 @@ class _Bar:
         self._epoch_start, self._first = time.perf_counter(), 0
 
 
-def _warn_if_nothing_is_learnt(report: EpochReport, params: Params, classes: int, console: Console) -> None:
+def _warn_if_nothing_is_learnt(report: EpochReport, params: "Params", classes: int, console: Console) -> None:
     """Where a whole epoch has left the loss at ln(classes), that of giving all classes the same chance."""
     guessing = log(classes)
     if params.train.loss.name == "mean_squared_error" or report.train_accuracy > 2 / classes:
@@ -239,13 +260,3 @@ def _warn_if_nothing_is_learnt(report: EpochReport, params: Params, classes: int
             "learning rate may help (train.optimizer.learning_rate), or other initial values (seed, or "
             "an initializer in architectures.yaml)."
         )
-
-
-def _to_csv(rows: list[dict[str, Any]]) -> str:
-    """A header and a line for each row; fractions with six digits."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()})
-    return stream.getvalue()

@@ -31,7 +31,7 @@ def channels_first(x):
 def evaluate(layer, x, **state):
     """The layer's output in evaluation, with `state` for its parameters and buffers."""
     layer.load_state_dict(state)
-    return layer.forward(x, training=False)
+    return layer.forward(x)
 
 
 def four_sides(auto_pad, pads, size, kernel_size, stride, dilation):

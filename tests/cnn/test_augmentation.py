@@ -350,21 +350,23 @@ def test_an_empty_batch_stays_empty(rng, function, amount):
 @pytest.mark.parametrize(
     ("function", "amount", "text"),
     [
-        (random_shift, -1, "pixels must be a finite number >= 0; received -1."),
-        (random_shift, math.nan, "pixels must be a finite number >= 0; received nan."),
-        (random_shift, math.inf, "pixels must be a finite number >= 0; received inf."),
-        (random_rotation, -0.5, "degrees must be a finite number >= 0; received -0.5."),
-        (random_rotation, "10", "degrees must be a finite number >= 0; received '10'."),
+        (random_shift, -1, "pixels must be in [0, 1000]; received -1."),
+        (random_shift, math.nan, "pixels must be in [0, 1000]; received nan."),
+        (random_shift, math.inf, "pixels must be in [0, 1000]; received inf."),
+        (random_rotation, -0.5, "degrees must be in [0, 180]; received -0.5."),
+        (random_rotation, 180.5, "degrees must be in [0, 180]; received 180.5."),
+        (random_rotation, "10", "degrees must be in [0, 180]; received '10'."),
         (random_zoom, 1, "fraction must be in [0, 1); received 1."),
         (random_zoom, -0.1, "fraction must be in [0, 1); received -0.1."),
         (random_shear, 90, "degrees must be in [0, 90); received 90."),
         (random_shear, -1, "degrees must be in [0, 90); received -1."),
-        (elastic_distortion, -1.0, "strength must be a finite number >= 0; received -1.0."),
+        (elastic_distortion, -1.0, "strength must be in [0, 1000]; received -1.0."),
         (horizontal_flip, 1.5, "probability must be in [0, 1]; received 1.5."),
         (horizontal_flip, -0.1, "probability must be in [0, 1]; received -0.1."),
-        (cutout, -1, "size must be a whole number >= 0; received -1."),
-        (cutout, 2.0, "size must be a whole number >= 0; received 2.0."),
-        (cutout, True, "size must be a whole number >= 0; received True."),
+        (cutout, -1, "size must be a whole number from 0 to 1000; received -1."),
+        (cutout, 1001, "size must be a whole number from 0 to 1000; received 1001."),
+        (cutout, 2.0, "size must be a whole number from 0 to 1000; received 2.0."),
+        (cutout, True, "size must be a whole number from 0 to 1000; received True."),
     ],
 )
 def test_an_amount_out_of_range_is_refused(rng, function, amount, text):
@@ -373,11 +375,11 @@ def test_an_amount_out_of_range_is_refused(rng, function, amount, text):
     assert str(error.value) == text
 
 
-@pytest.mark.parametrize("smoothness", [0, -1, math.inf])
-def test_a_smoothness_that_is_not_above_zero_is_refused(rng, smoothness):
+@pytest.mark.parametrize("smoothness", [0, -1, math.inf, 1001])
+def test_a_smoothness_out_of_range_is_refused(rng, smoothness):
     with pytest.raises(ValueError) as error:
         elastic_distortion(np.zeros((2, 4, 4, 1)), rng, 1.0, smoothness=smoothness)
-    assert str(error.value) == f"smoothness must be a finite number > 0; received {smoothness}."
+    assert str(error.value) == f"smoothness must be in (0, 1000]; received {smoothness}."
 
 
 @pytest.mark.parametrize(("function", "amount"), [*WARPS, (cutout, 3)])

@@ -40,7 +40,7 @@ def test_convolution_is_cross_correlation_with_bias():
     layer.kernel.value[:, :, 0, 0] = [[1, 2], [3, 4]]
     layer.bias.value[:] = 0.5
     x = np.array([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]]).reshape(1, 3, 3, 1)
-    y = layer.forward(x)
+    y = layer.forward(x, training=True)
     by_hand = [
         [1 * 1 + 2 * 2 + 4 * 3 + 5 * 4 + 0.5, 2 * 1 + 3 * 2 + 5 * 3 + 6 * 4 + 0.5],
         [4 * 1 + 5 * 2 + 7 * 3 + 8 * 4 + 0.5, 5 * 1 + 6 * 2 + 8 * 3 + 9 * 4 + 0.5],
@@ -72,7 +72,7 @@ def test_dense_is_an_affine_map(rng):
     layer.bias.value[:] = [10, 20]
     x, grad_y = rng.standard_normal((4, 3)), rng.standard_normal((4, 2))
     weight, bias = layer.weight.value, layer.bias.value
-    y = layer.forward(x)
+    y = layer.forward(x, training=True)
     grad_x = layer.backward(grad_y)
     for n, o in np.ndindex(4, 2):
         assert y[n, o] == pytest.approx(bias[o] + sum(x[n, i] * weight[i, o] for i in range(3)), rel=1e-13)
@@ -90,7 +90,7 @@ def test_relu_and_its_derivative():
     """max(x, 0); 1 where x > 0, else 0, at 0 too."""
     layer = ReLU()
     x = np.array([[-2.0, -1e-30, -0.0, 0.0, 1e-30, 3.0]])
-    np.testing.assert_array_equal(layer.forward(x), [[0, 0, 0, 0, 1e-30, 3]])
+    np.testing.assert_array_equal(layer.forward(x, training=True), [[0, 0, 0, 0, 1e-30, 3]])
     np.testing.assert_array_equal(layer.backward(np.full((1, 6), 7.0)), [[0, 0, 0, 0, 7, 7]])
 
 
@@ -98,7 +98,7 @@ def test_max_pooling_and_its_gradient_routing():
     """Each window's maximum, and each gradient to the pixel it came from; a shared winner adds up."""
     x = np.array([[1.0, 5, 2], [3, 4, 9], [8, 8, 7]]).reshape(1, 3, 3, 1)
     layer = MaxPool2D(2, stride=1)
-    np.testing.assert_array_equal(layer.forward(x)[0, :, :, 0], [[5, 9], [8, 9]])
+    np.testing.assert_array_equal(layer.forward(x, training=True)[0, :, :, 0], [[5, 9], [8, 9]])
     grad_x = layer.backward(np.array([[1.0, 10], [100, 1000]]).reshape(1, 2, 2, 1))
     np.testing.assert_array_equal(grad_x[0, :, :, 0], [[0, 1, 0], [0, 0, 1010], [100, 0, 0]])
 
@@ -106,7 +106,7 @@ def test_max_pooling_and_its_gradient_routing():
 def test_average_pooling_and_its_gradient():
     x = np.array([[1.0, 5, 2], [3, 7, 10]]).reshape(1, 2, 3, 1)
     layer = AvgPool2D(2, stride=1)
-    np.testing.assert_array_equal(layer.forward(x)[0, :, :, 0], [[4, 6]])
+    np.testing.assert_array_equal(layer.forward(x, training=True)[0, :, :, 0], [[4, 6]])
     grad_x = layer.backward(np.array([[4.0, 8]]).reshape(1, 1, 2, 1))
     np.testing.assert_array_equal(grad_x[0, :, :, 0], [[1, 3, 2], [1, 3, 2]])
 
@@ -114,8 +114,8 @@ def test_average_pooling_and_its_gradient():
 def test_global_average_and_maximum():
     x = np.array([[[1.0, 8], [2, 8]], [[3, 5], [6, -1]]])[None]  # channels [1 2; 3 6] and [8 8; 5 −1]
     average, maximum = GlobalAvgPool2D(), GlobalMaxPool2D()
-    np.testing.assert_array_equal(average.forward(x), [[3, 5]])
-    np.testing.assert_array_equal(maximum.forward(x), [[6, 8]])
+    np.testing.assert_array_equal(average.forward(x, training=True), [[3, 5]])
+    np.testing.assert_array_equal(maximum.forward(x, training=True), [[6, 8]])
     grad_y = np.array([[4.0, 12]])
     np.testing.assert_array_equal(average.backward(grad_y)[0], [[[1, 3], [1, 3]], [[1, 3], [1, 3]]])
     np.testing.assert_array_equal(maximum.backward(grad_y)[0], [[[0, 12], [0, 0]], [[0, 0], [4, 0]]])
@@ -129,18 +129,18 @@ def test_batch_norm_in_training_and_evaluation_with_running_statistics_over_two_
         x = rng.standard_normal((2, 3, 2, 3)) * scale + scale
         mean, variance = reference.batch_statistics(x)
         expected = reference.batch_norm(x, layer.gamma.value, layer.beta.value, mean, variance, 0.05)
-        np.testing.assert_allclose(layer.forward(x), expected, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(layer.forward(x, training=True), expected, rtol=1e-12, atol=1e-13)
         running_mean = 0.8 * running_mean + 0.2 * mean
         running_var = 0.8 * running_var + 0.2 * variance
         np.testing.assert_allclose(layer.running_mean, running_mean, rtol=1e-12)
         np.testing.assert_allclose(layer.running_var, running_var, rtol=1e-12)
     expected = reference.batch_norm(x, layer.gamma.value, layer.beta.value, running_mean, running_var, 0.05)
-    np.testing.assert_allclose(layer.forward(x, training=False), expected, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(layer.forward(x), expected, rtol=1e-12, atol=1e-13)
 
 
 def test_batch_norm_starts_as_the_identity_up_to_epsilon(rng):
     layer, x = BatchNorm(2, epsilon=0.21, dtype=np.float64), rng.standard_normal((4, 2))
-    np.testing.assert_allclose(layer.forward(x, training=False), x / sqrt(1.21), rtol=1e-14)
+    np.testing.assert_allclose(layer.forward(x), x / sqrt(1.21), rtol=1e-14)
     assert (BatchNorm(2).momentum, BatchNorm(2).epsilon) == (0.9, 1e-5)
 
 
@@ -148,7 +148,9 @@ def test_batch_norm_of_two_examples():
     """x = ±1 has σ² = 1: with epsilon 3, x̂ = ±1/2 and d = 2; the gradient is worked out by hand."""
     layer = BatchNorm(1, epsilon=3, dtype=np.float64)
     layer.gamma.value[:], layer.beta.value[:] = 10, 1
-    np.testing.assert_allclose(layer.forward(np.array([[-1.0], [1.0]])), [[-4], [6]], rtol=1e-15)
+    np.testing.assert_allclose(
+        layer.forward(np.array([[-1.0], [1.0]]), training=True), [[-4], [6]], rtol=1e-15
+    )
     grad_x = layer.backward(np.array([[0.0], [1.0]]))
     assert (layer.gamma.grad.item(), layer.beta.grad.item()) == (0.5, 1)
     # g = (0, 10): mean 5, mean of g·x̂ 2.5; (g − 5 − x̂·2.5) / 2
@@ -161,7 +163,7 @@ def test_layer_norm(rng):
     x = rng.standard_normal((2, 3, 2, 4)) * 3 + 1
     expected = reference.layer_norm(x, layer.gamma.value, layer.beta.value, 0.02)
     np.testing.assert_allclose(layer.forward(x), expected, rtol=1e-12, atol=1e-13)
-    np.testing.assert_allclose(layer.forward(x, training=False), expected, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(layer.forward(x), expected, rtol=1e-12, atol=1e-13)
     fresh = LayerNorm(4)
     assert fresh.epsilon == 1e-5
     np.testing.assert_array_equal([fresh.gamma.value, fresh.beta.value], [[1] * 4, [0] * 4])
@@ -170,7 +172,7 @@ def test_layer_norm(rng):
 def test_softmax(rng):
     x = rng.standard_normal((3, 2, 5)) * 2
     layer = Softmax()
-    y = layer.forward(x)
+    y = layer.forward(x, training=True)
     expected = reference.softmax(x)
     np.testing.assert_allclose(y, expected, rtol=1e-13)
     np.testing.assert_allclose(y.sum(axis=-1), 1, rtol=1e-14)
@@ -186,14 +188,14 @@ def test_log_softmax(rng):
     x = rng.standard_normal((3, 2, 5)) * 2
     layer = LogSoftmax()
     p = reference.softmax(x)
-    np.testing.assert_allclose(layer.forward(x), np.vectorize(log)(p), rtol=1e-13)
+    np.testing.assert_allclose(layer.forward(x, training=True), np.vectorize(log)(p), rtol=1e-13)
     grad_y = rng.standard_normal(x.shape)
     grad_x = layer.backward(grad_y)
     for *place, i in np.ndindex(x.shape):
         total = sum(grad_y[*place, j] * ((i == j) - p[*place, i]) for j in range(5))
         assert grad_x[*place, i] == pytest.approx(total, rel=1e-10, abs=1e-14)
     extreme = np.array([[2000.0, 0.0]])
-    np.testing.assert_array_equal(layer.forward(extreme), [[0, -2000]])
+    np.testing.assert_array_equal(layer.forward(extreme, training=True), [[0, -2000]])
 
 
 def one_hot(rng, examples, classes):
@@ -214,7 +216,7 @@ def test_the_gradient_of_softmax_with_cross_entropy_is_prediction_minus_target_o
     for n, k in np.ndindex(5, 4):
         assert gradient[n, k] == pytest.approx((predicted[n, k] - targets[n, k]) / 5, rel=1e-12)
     layer = Softmax()
-    y = layer.forward(logits)
+    y = layer.forward(logits, training=True)
     np.testing.assert_allclose(layer.backward(-targets / y / 5), gradient, rtol=1e-10, atol=1e-15)
     numeric = numeric_gradient(lambda: reference.cross_entropy(logits, targets), logits)
     assert relative_error(gradient, numeric) < 1e-7
@@ -267,7 +269,7 @@ def test_activations_and_their_derivatives(name, dtype):
     x = np.array([POINTS], dtype)
     exact = [float(value) for value in x[0]]
     tolerance = 16 * np.finfo(dtype).eps
-    y = layer.forward(x)
+    y = layer.forward(x, training=True)
     np.testing.assert_allclose(y[0], [function(v) for v in exact], rtol=tolerance, atol=tolerance)
     slopes = layer.backward(np.ones_like(x))
     np.testing.assert_allclose(slopes[0], [derivative(v) for v in exact], rtol=tolerance, atol=tolerance)
@@ -288,7 +290,7 @@ def test_activations_and_their_derivatives(name, dtype):
 )
 def test_activations_at_zero(name, value, slope):
     layer = ACTIVATIONS[name][0]
-    assert layer.forward(np.zeros((1, 1))).item() == pytest.approx(value, abs=1e-15)
+    assert layer.forward(np.zeros((1, 1)), training=True).item() == pytest.approx(value, abs=1e-15)
     assert layer.backward(np.ones((1, 1))).item() == pytest.approx(slope, rel=1e-14)
 
 
@@ -298,7 +300,7 @@ def test_activations_at_zero(name, value, slope):
 def test_activations_are_safe_for_large_numbers(name, dtype):
     """At ±1000 each is at its limit, 0, ±x, ±1 or −alpha, and so is its slope; nothing overflows."""
     layer = ACTIVATIONS[name][0]
-    y = layer.forward(np.array([[-1000, 1000]], dtype))
+    y = layer.forward(np.array([[-1000, 1000]], dtype), training=True)
     low, high = {
         "LeakyReLU": (-10, 1000),
         "LeakyReLU(0.3)": (-300, 1000),
@@ -324,18 +326,18 @@ def test_the_approximate_gelu_differs_by_less_than_a_thousandth():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dropout_zeroes_a_fraction_and_keeps_the_mean(rate, dtype):
     x = np.ones((400, 500), dtype)
-    y = Dropout(rate).forward(x, rng=np.random.default_rng(0))
+    y = Dropout(rate).forward(x, training=True, rng=np.random.default_rng(0))
     assert (y == 0).mean() == pytest.approx(rate, abs=0.005)
     np.testing.assert_allclose(np.unique(y), [0, 1 / (1 - rate)], rtol=1e-6)
     assert y.mean() == pytest.approx(1, abs=0.02)
-    assert Dropout(rate).forward(x, training=False) is x
+    assert Dropout(rate).forward(x) is x
 
 
 @pytest.mark.parametrize("layer_type", [Dropout, SpatialDropout])
 def test_dropout_sends_the_gradient_through_the_same_mask(rng, layer_type):
     x, grad_y = rng.standard_normal((2, 3, 10, 20, 8))[0:2]
     layer = layer_type(0.3)
-    mask = layer.forward(x, rng=np.random.default_rng(1)) / x
+    mask = layer.forward(x, training=True, rng=np.random.default_rng(1)) / x
     assert 0 < (mask == 0).sum() < mask.size
     np.testing.assert_allclose(layer.backward(grad_y), grad_y * mask, rtol=1e-13)
 
@@ -343,16 +345,16 @@ def test_dropout_sends_the_gradient_through_the_same_mask(rng, layer_type):
 @pytest.mark.parametrize("layer_type", [Dropout, SpatialDropout])
 def test_dropout_of_rate_zero_is_the_identity(rng, layer_type):
     x, layer = rng.standard_normal((2, 3, 4, 5)), layer_type(0)
-    np.testing.assert_array_equal(layer.forward(x, rng=np.random.default_rng(0)), x)
+    np.testing.assert_array_equal(layer.forward(x, training=True, rng=np.random.default_rng(0)), x)
     np.testing.assert_array_equal(layer.backward(x), x)
 
 
 def test_dropout_draws_anew_each_time_and_the_same_from_the_same_generator():
     layer, x = Dropout(0.5), np.ones((10, 10))
     rng = np.random.default_rng(0)
-    first, second = layer.forward(x, rng=rng), layer.forward(x, rng=rng)
+    first, second = layer.forward(x, training=True, rng=rng), layer.forward(x, training=True, rng=rng)
     assert not np.array_equal(first, second)
-    np.testing.assert_array_equal(layer.forward(x, rng=np.random.default_rng(0)), first)
+    np.testing.assert_array_equal(layer.forward(x, training=True, rng=np.random.default_rng(0)), first)
 
 
 def test_dropout_keeps_a_number_whose_draw_is_not_below_the_rate():
@@ -363,27 +365,27 @@ def test_dropout_keeps_a_number_whose_draw_is_not_below_the_rate():
             return np.array([0.0, 0.25, 0.5, 0.75], dtype)
 
     x = np.ones(4)
-    np.testing.assert_array_equal(Dropout(0.5).forward(x, rng=Draws()), [0, 0, 2, 2])
-    np.testing.assert_array_equal(Dropout(0).forward(x, rng=Draws()), [1, 1, 1, 1])
+    np.testing.assert_array_equal(Dropout(0.5).forward(x, training=True, rng=Draws()), [0, 0, 2, 2])
+    np.testing.assert_array_equal(Dropout(0).forward(x, training=True, rng=Draws()), [1, 1, 1, 1])
 
 
 def test_dropout_passes_its_generator_through_nested_layers():
     model = Sequential([Residual([Dropout(0.5)], [Dropout(0.5)]), Dropout(0.5)])
     x, rng = np.ones((20, 20)), np.random.default_rng(0)
-    y = model.forward(x, rng=np.random.default_rng(0))
-    masks = [Dropout(0.5).forward(x, rng=rng) for _ in range(3)]
+    y = model.forward(x, training=True, rng=np.random.default_rng(0))
+    masks = [Dropout(0.5).forward(x, training=True, rng=rng) for _ in range(3)]
     np.testing.assert_array_equal(y, (masks[0] + masks[1]) * masks[2])
 
 
 def test_spatial_dropout_drops_whole_channels_of_each_example():
     x = np.ones((50, 3, 4, 40))
-    y = SpatialDropout(0.25).forward(x, rng=np.random.default_rng(0))
+    y = SpatialDropout(0.25).forward(x, training=True, rng=np.random.default_rng(0))
     np.testing.assert_array_equal(y, np.broadcast_to(y[:, :1, :1], y.shape))
     channels = y[:, 0, 0]
     assert (channels == 0).mean() == pytest.approx(0.25, abs=0.02)
     assert set(np.unique(channels)) == {0, 4 / 3}
     assert len(np.unique(channels, axis=0)) > 40  # each example has draws of its own
-    vectors = SpatialDropout(0.25).forward(np.ones((50, 40)), rng=np.random.default_rng(0))
+    vectors = SpatialDropout(0.25).forward(np.ones((50, 40)), training=True, rng=np.random.default_rng(0))
     assert len(np.unique(vectors, axis=0)) > 40
 
 
@@ -391,12 +393,12 @@ def test_the_residual_gradient_is_the_sum_of_both_branches(rng):
     x, grad_y = rng.standard_normal((3, 4)), rng.standard_normal((3, 4))
     alone = Dense(4, 4, rng=np.random.default_rng(0), dtype=np.float64)
     other = Dense(4, 4, rng=np.random.default_rng(1), dtype=np.float64)
-    y, z = alone.forward(x), other.forward(x)
+    y, z = alone.forward(x, training=True), other.forward(x, training=True)
     grad, other_grad = alone.backward(grad_y), other.backward(grad_y)
     identity, both = Residual([alone]), Residual([alone], [other])
-    np.testing.assert_allclose(identity.forward(x), y + x, rtol=1e-14)
+    np.testing.assert_allclose(identity.forward(x, training=True), y + x, rtol=1e-14)
     np.testing.assert_allclose(identity.backward(grad_y), grad + grad_y, rtol=1e-14)
-    np.testing.assert_allclose(both.forward(x), y + z, rtol=1e-14)
+    np.testing.assert_allclose(both.forward(x, training=True), y + z, rtol=1e-14)
     np.testing.assert_allclose(both.backward(grad_y), grad + other_grad, rtol=1e-14)
 
 
@@ -405,7 +407,7 @@ def test_sequential_is_composition_and_backward_the_chain_rule(rng):
     x, grad_y = rng.standard_normal((5, 3)), rng.standard_normal((5, 2))
     model = Sequential([first, Tanh(), second])
     hidden = np.vectorize(tanh)(x @ first.weight.value)
-    np.testing.assert_allclose(model.forward(x), hidden @ second.weight.value, rtol=1e-12)
+    np.testing.assert_allclose(model.forward(x, training=True), hidden @ second.weight.value, rtol=1e-12)
     expected = ((grad_y @ second.weight.value.T) * (1 - hidden**2)) @ first.weight.value.T
     np.testing.assert_allclose(model.backward(grad_y), expected, rtol=1e-12)
 

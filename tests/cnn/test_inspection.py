@@ -11,7 +11,9 @@ from cnn import (
     Residual,
     Sequential,
 )
-from cnn.inspection import EpochStatistics, activations, kernels, occlusion
+from cnn.clipping import gradient_squares
+from cnn.inspection import EpochStatistics, kernels, occlusion
+from cnn.trace import trace_forward, trace_shapes
 
 
 @pytest.fixture
@@ -22,11 +24,11 @@ def model(rng):
     return Sequential(layers)
 
 
-def test_activations_are_those_of_each_layer_in_the_order_of_the_walk(model, rng):
+def test_traced_outputs_are_those_of_each_layer_in_the_order_of_traced_shapes(model, rng):
     x = rng.standard_normal((2, 6, 6, 1)).astype(np.float32)
-    found = list(activations(model, x))
+    found = list(trace_forward(model, x))
     assert [(name, type(layer), y.shape[1:]) for name, layer, y in found] == [
-        (name, type(layer), shape) for name, layer, shape in model.walk((6, 6, 1))
+        (name, type(layer), shape) for name, layer, _, shape in trace_shapes(model, (6, 6, 1))
     ]
     outputs = {name: y for name, _, y in found}
     np.testing.assert_array_equal(outputs["3"], model.predict(x))
@@ -64,7 +66,7 @@ def test_statistics_of_an_epoch_are_those_of_its_steps_and_of_the_values_at_its_
         for length in (3.0, 4.0):
             parameter.grad = np.zeros(101, np.float32)
             parameter.grad[7] = length
-            statistics.add_step()
+            statistics.add_step(gradient_squares(statistics.parameters))
         (row,) = statistics.finish_epoch()
         assert row.pop("parameter") == "0.weight"
         assert row == pytest.approx(
@@ -76,7 +78,7 @@ def test_long_gradients_do_not_overflow():
     parameter = Parameter(np.zeros(2, np.float32), "weight")
     parameter.grad = np.full(2, 3e30, np.float32)
     statistics = EpochStatistics({"weight": parameter})
-    statistics.add_step()
+    statistics.add_step(gradient_squares(statistics.parameters))
     assert statistics.finish_epoch()[0]["gradient_norm"] == pytest.approx(3e30 * 2**0.5)
 
 
@@ -84,8 +86,8 @@ def test_statistics_go_on_from_a_copy_of_their_state():
     parameter = Parameter(np.zeros(2, np.float32), "weight")
     parameter.grad = np.ones(2, np.float32)
     one, other = (EpochStatistics({"weight": parameter}) for _ in range(2))
-    one.add_step()
+    one.add_step(gradient_squares(one.parameters))
     other.load_state_dict(one.state_dict())
-    one.add_step()
-    other.add_step()
+    one.add_step(gradient_squares(one.parameters))
+    other.add_step(gradient_squares(other.parameters))
     assert one.finish_epoch() == other.finish_epoch()

@@ -1,6 +1,7 @@
-"""The contract: what holds for every layer. A layer that `cnn` exports and this file does not know fails."""
+"""The contract: what holds for every layer. A registered layer that this file does not know fails."""
 
-import inspect
+import copy
+import pickle
 import weakref
 
 import numpy as np
@@ -35,8 +36,12 @@ from cnn import (
     Tanh,
     gradient_check,
 )
+from cnn.engine.fused import ConvMaxPool, FirstConv2D, WinogradConv2D
 from cnn.initializers import he_normal
 from cnn.layers.checks import check_channels, check_image_shape
+from cnn.ops.winograd import best_tile
+from cnn.registry import LAYERS
+from cnn.trace import trace_forward, trace_shapes
 
 
 def conv(*arguments, dtype, **options):
@@ -66,6 +71,7 @@ def nested(dtype):
 
 
 IMAGES = (4, 5, 3)
+WIDE = (16, 8)  # channels enough for minimal filtering
 # name -> (a function dtype -> layer, the shape of an input without batch axis); a name begins with the layer's
 CASES = {
     "AvgPool2D": (lambda dtype: AvgPool2D(2), IMAGES),
@@ -125,11 +131,31 @@ CASES = {
     "Softmax of pixels": (lambda dtype: Softmax(), (2, 2, 3)),
     "SpatialDropout": (lambda dtype: SpatialDropout(0.4), (2, 3, 6)),
     "Tanh": (lambda dtype: Tanh(), (4, 5)),
+    # What `cnn.engine.passes` puts in the place of others.
+    "ConvMaxPool": (lambda dtype: ConvMaxPool(conv(3, 4, 3, padding=1, dtype=dtype), MaxPool2D(2)), IMAGES),
+    "ConvMaxPool without bias": (
+        lambda dtype: ConvMaxPool(
+            conv(3, 2, 2, stride=(2, 1), padding=((1, 2), (0, 1)), bias=False, dtype=dtype), MaxPool2D((3, 2))
+        ),
+        IMAGES,
+    ),
+    "FirstConv2D": (lambda dtype: FirstConv2D(conv(3, 4, 3, padding="same", dtype=dtype)), IMAGES),
+    "FirstConv2D in groups": (
+        lambda dtype: FirstConv2D(conv(4, 6, 2, stride=2, groups=2, bias=False, dtype=dtype)),
+        (4, 5, 4),
+    ),
+    "WinogradConv2D": (lambda dtype: WinogradConv2D(conv(*WIDE, 3, padding=1, dtype=dtype)), (8, 8, 16)),
+    "WinogradConv2D without tiles": (
+        lambda dtype: WinogradConv2D(conv(*WIDE, 3, bias=False, dtype=dtype)),
+        (3, 4, 16),
+    ),
 }
+WRITTEN = [name for name in CASES if not name.startswith(("ConvMaxPool", "FirstConv2D", "WinogradConv2D"))]
 # Whose output in training is another than in evaluation.
 DIFFERENT = {"BatchNorm", "Dropout", "SpatialDropout", "Sequential nested"}
 
 each_layer = pytest.mark.parametrize("name", CASES)
+each_written_layer = pytest.mark.parametrize("name", WRITTEN)
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 
@@ -139,9 +165,8 @@ def make(name, dtype=np.float64, batch=3):
 
 
 def forward(layer, x, training=True):
-    """With the same random numbers each time, where a layer takes any; evaluation never needs them."""
-    random = {"rng": np.random.default_rng(7)} if training and layer.takes_rng else {}
-    return layer.forward(x, training, **random)
+    """With the same random numbers each time; evaluation never needs them."""
+    return layer.forward(x, training=training, rng=np.random.default_rng(7) if training else None)
 
 
 def gradient_for(y):
@@ -177,15 +202,22 @@ def arrays_in(value, seen=None):
         yield from arrays_in(vars(value), seen)
 
 
-def test_every_exported_layer_is_under_contract():
-    exported = {
-        name
-        for name in cnn.__all__
-        if inspect.isclass(getattr(cnn, name)) and issubclass(getattr(cnn, name), Layer)
-    }
-    assert exported - {"Layer"} == {name.split()[0] for name in CASES}
+def test_every_registered_layer_is_under_contract():
+    assert {layer_type.__name__ for layer_type in LAYERS.values()} == {name.split()[0] for name in WRITTEN}
     for name, (build, _) in CASES.items():
         assert type(build(np.float32)).__name__ == name.split()[0]
+
+
+def test_every_registered_layer_is_exported():
+    assert all(getattr(cnn, layer_type.__name__) is layer_type for layer_type in LAYERS.values())
+    assert all(layer_type.__name__ in cnn.__all__ for layer_type in LAYERS.values())
+
+
+def test_the_cases_of_minimal_filtering_are_with_tiles_and_without():
+    for name, uses_tiles in [("WinogradConv2D", True), ("WinogradConv2D without tiles", False)]:
+        layer, x = make(name)
+        height, width, _ = layer.output_shape(x.shape[1:])
+        assert bool(best_tile(height, width, *WIDE, len(x))) == uses_tiles
 
 
 @each_layer
@@ -425,25 +457,117 @@ def test_parameters_and_buffers_of_children_are_those_of_the_layer(name):
         assert len(layer.state_dict()) == count
 
 
-@each_layer
-def test_walk_tells_the_shape_after_each_layer_inside(name):
+def branches(layer, name=""):
+    """The names of the lists that layers other than lists are made of."""
+    for inner, child in layer.children().items():
+        full = f"{name}.{inner}".lstrip(".")
+        if isinstance(child, Sequential) and not isinstance(layer, Sequential):
+            yield full
+        yield from branches(child, full)
+
+
+@each_written_layer
+def test_a_trace_tells_shapes_and_outputs_of_each_layer_inside_in_the_order_of_the_computation(name):
     layer, x = make(name)
-    seen = {}
-    for inner_name, inner, _ in layer.walk(x.shape[1:]):
+    shapes, outputs, order = {}, {}, []
+    for inner_name, inner in layer.walk():
         original = inner.forward
 
-        def spy(x, *arguments, key=inner_name, forward=original, **options):
-            y = forward(x, *arguments, **options)
-            seen[key] = y.shape[1:]
+        def spy(x, key=inner_name, forward=original, **options):
+            order.append(key)
+            y = forward(x, **options)
+            shapes[key], outputs[key] = (x.shape[1:], y.shape[1:]), y
             return y
 
         inner.forward = spy
-    forward(layer, x)
-    assert {key: shape for key, _, shape in layer.walk(x.shape[1:])} == seen
-    assert bool(seen) == bool(layer.children())
+    layer.forward(x)
+    for _, inner in layer.walk():
+        del inner.forward
+    within = [key for key in order if key not in set(branches(layer))]
+    inside = dict(layer.walk())
+    assert [key for key, _, _, _ in trace_shapes(layer, x.shape[1:])] == within
+    for key, original, *pair in trace_shapes(layer, x.shape[1:]):
+        assert original is inside[key]
+        assert tuple(pair) == shapes[key]
+    assert [key for key, _, _ in trace_forward(layer, x)] == within
+    for key, original, y in trace_forward(layer, x):
+        assert original is inside[key]
+        np.testing.assert_array_equal(y, outputs[key])
+    assert bool(within) == bool(list(layer.children()))
+
+
+@each_written_layer
+def test_walk_gives_each_layer_inside_before_those_inside_it(name):
+    layer, _ = make(name)
+    found = list(layer.walk())
+    for key, inner in found:
+        value = layer
+        for part in key.split("."):
+            value = value[int(part)] if part.isdigit() else getattr(value, part)
+        assert value is inner
+    names = [key for key, _ in found]
+    assert all(key.rpartition(".")[0] in ["", *names[:index]] for index, key in enumerate(names))
+    assert len(set(names)) == len(names)
 
 
 @each_layer
+def test_mapping_to_the_same_layers_gives_an_equal_layer_with_the_same_parameters(name):
+    layer, x = make(name)
+    before = copy.deepcopy(layer)
+    mapped = layer.map(lambda name, child: child)
+    assert mapped is not layer
+    assert mapped.children() == layer.children()
+    assert all(mapped.parameters()[key] is value for key, value in layer.parameters().items())
+    np.testing.assert_array_equal(forward(mapped, x), forward(before, x))
+
+
+@each_layer
+def test_the_gradients_without_that_of_the_input_are_exactly_those_of_backward(name):
+    results = []
+    for method in ("backward", "backward_parameters"):
+        layer, x = make(name)
+        y = forward(layer, x)
+        gave = getattr(layer, method)(gradient_for(y))
+        results.append(gradients(layer))
+        assert (gave is None) == (method == "backward_parameters")
+    assert_same(*results)
+    with pytest.raises(RuntimeError, match="Each backward uses up one training forward"):
+        layer.backward_parameters(gradient_for(y))
+
+
+@each_layer
+def test_the_number_of_parameters_is_that_of_their_numbers(name):
+    layer, _ = make(name)
+    assert layer.count_parameters() == sum(p.value.size for p in layer.parameters().values())
+
+
+@each_layer
+@pytest.mark.parametrize("again", [copy.deepcopy, copy.copy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_hold_no_activations_and_compute_the_same(name, again):
+    layer, x = make(name)
+    y = forward(layer, x)
+    duplicate = again(layer)
+    held = [layer for _, layer in duplicate.walk()] if again is not copy.copy else []
+    assert all("_saved" not in vars(one) for one in [duplicate, *held])
+    assert_same(duplicate.state_dict(), layer.state_dict())
+    np.testing.assert_array_equal(forward(duplicate, x, training=False), forward(layer, x, training=False))
+    if again is not copy.copy:
+        layer.backward(gradient_for(y))  # which still has its own
+        with pytest.raises(RuntimeError, match="was called without a forward"):
+            duplicate.backward(gradient_for(y))
+
+
+@each_layer
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_deep_copy_shares_nothing(name, again):
+    layer, _ = make(name)
+    duplicate, before = again(layer), layer.state_dict()
+    for array in duplicate._state().values():
+        array += 1
+    assert_same(layer.state_dict(), before)
+
+
+@each_written_layer
 def test_a_representation_without_parameters_can_be_evaluated(name):
     layer, x = make(name)
     if layer.parameters():
@@ -570,7 +694,7 @@ def test_a_backward_out_of_turn_says_what_is_missing(rng):
 
 def test_a_gradient_of_another_shape_is_told_from_the_right_one():
     layer = AvgPool2D(2)
-    layer.forward(np.ones((5, 4, 6, 1)))
+    layer.forward(np.ones((5, 4, 6, 1)), training=True)
     assert refusal(layer.backward, np.ones((5, 2, 3))) == (
         "AvgPool2D(2).backward() needs a gradient of its output's shape, (5, 2, 3, 1); received (5, 2, 3)."
     )
@@ -589,9 +713,9 @@ def test_dense_says_that_images_must_be_flattened(rng):
 def test_dropout_says_that_it_needs_random_numbers(layer_type):
     text = f"{layer_type.__name__}(0.5) draws random numbers in training: call forward(x, rng=…)."
     x = np.ones((2, 3))
-    assert refusal(layer_type(0.5).forward, x) == text
-    assert refusal(Sequential([layer_type(0.5)]).forward, x) == text
-    assert refusal(Residual([layer_type(0.5)]).forward, x) == text
+    assert refusal(layer_type(0.5).forward, x, training=True) == text
+    assert refusal(Sequential([layer_type(0.5)]).forward, x, training=True) == text
+    assert refusal(Residual([layer_type(0.5)]).forward, x, training=True) == text
 
 
 @pytest.mark.parametrize("layer_type", [BatchNorm, LayerNorm])

@@ -121,7 +121,7 @@ def test_cross_entropy_of_probabilities_equals_its_definition(rng):
 def test_softmax_and_then_cross_entropy_are_the_loss_on_logits(rng):
     logits, targets = random_batch(rng)
     softmax = Softmax()
-    loss, grad_p = cross_entropy(softmax.forward(logits), targets)
+    loss, grad_p = cross_entropy(softmax.forward(logits, training=True), targets)
     expected, grad_logits = softmax_cross_entropy(logits, targets)
     assert loss == pytest.approx(expected, rel=1e-13)
     np.testing.assert_allclose(softmax.backward(grad_p), grad_logits, rtol=1e-12, atol=1e-15)

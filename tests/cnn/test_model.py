@@ -25,7 +25,7 @@ def test_parameters_and_state_are_named_by_layer():
 
 def test_predict_equals_forward_whatever_the_batch_size(rng):
     model, x = small_network(dtype=np.float64), rng.standard_normal((7, 8, 8, 1))
-    expected = model.forward(x, training=False)
+    expected = model.forward(x)
     for batch_size in (1, 3, 7, 100):
         np.testing.assert_allclose(model.predict(x, batch_size), expected, rtol=1e-12)
 
@@ -60,6 +60,6 @@ def test_an_input_that_does_not_fit_names_the_layer():
 
 def test_a_sequential_of_nothing_changes_nothing():
     empty, x = Sequential([]), np.ones((2, 3))
-    assert empty.forward(x) is x
+    assert empty.forward(x, training=True) is x
     assert empty.backward(x) is x
     assert empty.output_shape((3,)) == (3,)

@@ -70,7 +70,7 @@ def test_in_a_tie_the_first_maximum_gets_the_whole_gradient(
 ):
     x = rng.integers(0, 2, (2, *size, 3)).astype(np.float64)  # full of ties
     layer = MaxPool2D(kernel_size, stride=stride, padding=pads, dilation=dilation, ceil_mode=ceil_mode)
-    grad_y = rng.standard_normal(layer.forward(x).shape)
+    grad_y = rng.standard_normal(layer.forward(x, training=True).shape)
     expected = max_pooling_gradient(x, grad_y, kernel_size, stride, pads, dilation, ceil_mode)
     np.testing.assert_allclose(layer.backward(grad_y), expected, rtol=0, atol=1e-14)
 
@@ -133,7 +133,7 @@ def test_a_window_of_many_pixels_remembers_its_winner(size):
     x = np.zeros((1, *size, 1))
     x[0, -1, -1, 0] = 1
     layer = MaxPool2D(size)
-    layer.forward(x)
+    layer.forward(x, training=True)
     np.testing.assert_array_equal(layer.backward(np.ones((1, 1, 1, 1))), x)
 
 
@@ -142,7 +142,9 @@ def test_global_pooling_is_pooling_with_a_window_as_large_as_the_image(rng, laye
     x, grad_y = rng.standard_normal((2, 4, 5, 3)), rng.standard_normal((2, 3))
     window = {GlobalAvgPool2D: AvgPool2D, GlobalMaxPool2D: MaxPool2D}[layer_type]((4, 5))
     layer = layer_type()
-    np.testing.assert_allclose(layer.forward(x), window.forward(x)[:, 0, 0], rtol=1e-14)
+    np.testing.assert_allclose(
+        layer.forward(x, training=True), window.forward(x, training=True)[:, 0, 0], rtol=1e-14
+    )
     np.testing.assert_allclose(layer.backward(grad_y), window.backward(grad_y[:, None, None]), rtol=1e-14)
 
 
@@ -150,7 +152,7 @@ def test_a_tie_over_the_whole_image_goes_to_the_first_pixel():
     x = np.zeros((1, 2, 3, 2))
     x[0, 0, 2, 0] = x[0, 1, 0, 0] = 1  # channel 0: the third pixel comes before the fourth
     layer = GlobalMaxPool2D()
-    layer.forward(x)
+    layer.forward(x, training=True)
     grad_x = layer.backward(np.array([[5.0, 7.0]]))
     np.testing.assert_array_equal(grad_x[0, :, :, 0], [[0, 0, 5], [0, 0, 0]])
     np.testing.assert_array_equal(grad_x[0, :, :, 1], [[7, 0, 0], [0, 0, 0]])

@@ -126,7 +126,7 @@ def test_gradients_of_max_pooling_take_the_way_of_the_definition(case, seed):
     layer, x, y, geometry = case
     rng = np.random.default_rng(seed)
     x = rng.integers(-1, 2, x.shape).astype(np.float64)  # many ties
-    layer.forward(x)
+    layer.forward(x, training=True)
     grad_y = rng.standard_normal(y.shape)
     expected = reference.max_pooling_gradient(x, grad_y, *geometry)
     np.testing.assert_allclose(layer.backward(grad_y), expected, rtol=0, atol=1e-13)
@@ -215,7 +215,7 @@ def test_convolution_is_linear_in_images_and_in_kernels_with_backward_as_its_adj
     layer.bias.value[:] = 0
 
     def backward(v):
-        layer.forward(x)
+        layer.forward(x, training=True)
         return layer.backward(v)
 
     def kernel_gradient(v):
@@ -224,7 +224,7 @@ def test_convolution_is_linear_in_images_and_in_kernels_with_backward_as_its_adj
 
     rng = np.random.default_rng(0)
     assert_adjoint(layer.forward, backward, x, rng)
-    assert_adjoint(lambda kernel: layer.forward(x), kernel_gradient, layer.kernel.value, rng)
+    assert_adjoint(lambda kernel: layer.forward(x, training=True), kernel_gradient, layer.kernel.value, rng)
 
 
 # --- what has no meaning ----------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_a_geometry_either_works_or_is_refused_in_words(geometry, layer_type, ce
         return
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        y = layer.forward(x)
+        y = layer.forward(x, training=True)
         grad_x = layer.backward(np.ones_like(y))
     assert y.shape == (1, *shape)
     assert min(shape) >= 1

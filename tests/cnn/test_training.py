@@ -15,11 +15,11 @@ from cnn import (
     NonFiniteError,
     Sequential,
     fit,
+    fit_by_epoch,
     softmax_cross_entropy,
 )
+from cnn.engine.shards import ShardedGradients
 from cnn.gradient_check import numeric_gradient, relative_error
-from cnn.gradients import Gradients
-from cnn.parallel import Workers
 from cnn.random import Stream, derive_rng
 from cnn.schedules import constant, step
 
@@ -31,11 +31,9 @@ def random_examples(count, seed=1, dtype=np.float32):
 
 
 def train(model, examples, schedule=None, **options):
-    options = {"epochs": 2, "batch_size": 8, "shard_size": 4, "seed": 0} | options
-    optimizer = SGD(model.parameters(), 0.1, momentum=0.9)
-    return list(
-        fit(model, softmax_cross_entropy, optimizer, schedule or constant(0.1), examples, examples, **options)
-    )
+    options = {"epochs": 2, "batch_size": 8, "shard_size": 4, "validation": examples} | options
+    options = {"optimizer": SGD(model.parameters(), 0.1, momentum=0.9)} | options
+    return fit(model, examples, schedule=schedule, **options)
 
 
 def test_the_first_loss_is_about_the_logarithm_of_the_number_of_classes():
@@ -62,14 +60,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
 @pytest.mark.parametrize("shard_size", [1, 3, 4, 10, 99])
 def test_shards_sum_to_the_gradient_of_the_whole_batch(shard_size):
     batch, model = random_examples(10, dtype=np.float64), small_network(dtype=np.float64)
-    with Workers(model) as workers:
-        loss, correct = Gradients(workers, softmax_cross_entropy, batch, shard_size)(np.arange(10))
-    outputs = model.forward(batch.images, training=False)
+    with ShardedGradients(model, softmax_cross_entropy, batch, shard_size) as compute:
+        loss, correct = compute(np.arange(10))
+    outputs = model.forward(batch.images)
     assert loss == pytest.approx(softmax_cross_entropy(outputs, batch.targets)[0], rel=1e-12)
     assert correct == sum(y.argmax() == t.argmax() for y, t in zip(outputs, batch.targets, strict=True))
 
     def whole_loss():
-        return softmax_cross_entropy(model.forward(batch.images, training=False), batch.targets)[0]
+        return softmax_cross_entropy(model.forward(batch.images), batch.targets)[0]
 
     for name, parameter in model.parameters().items():
         if parameter.value.ndim == 1 or name == "0.kernel":
@@ -85,19 +83,14 @@ def test_every_epoch_sees_every_example_once_in_an_order_of_its_own():
 
     model = small_network()
     marked = Examples(examples.images, np.eye(21, 10, dtype=np.float32) + np.arange(21)[:, None].astype("f4"))
-    for _ in fit(
+    train(
         model,
-        watching_loss,
-        SGD(model.parameters(), 1e-9),
-        constant(1e-9),
         marked,
-        Examples(examples.images[:1], examples.targets[:1]),
-        epochs=2,
-        batch_size=8,
+        constant(1e-9),
+        validation=Examples(examples.images[:1], examples.targets[:1]),
+        loss=watching_loss,
         shard_size=3,
-        seed=0,
-    ):
-        pass
+    )
     rows = np.concatenate([targets for targets in seen if targets is not None])
     numbers = rows.min(axis=1).astype(int)
     epochs = numbers[:21], numbers[22:43]  # after each epoch, one validation example
@@ -149,12 +142,10 @@ def test_a_gradient_that_is_not_finite_stops_training_before_the_weights_change(
 
     model, examples = small_network(), random_examples(20)
     before = model.state_dict()
-    sgd = SGD(model.parameters(), 0.1)
-    options = {"epochs": 1, "batch_size": 8, "shard_size": 4, "seed": 0}
     layer = list(model.parameters())[-1].partition(".")[0]
     message = rf"epoch 1, at step 0 .* 0\.1 \(first dL/dbias of layer {layer}\)"
     with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match=message):
-        list(fit(model, spoilt, sgd, constant(0.1), examples, examples, **options))
+        train(model, examples, loss=spoilt)
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
 
@@ -214,8 +205,8 @@ def compute_dropped(step):
     """Which of 64 inputs dropout lets through in a step."""
     model = Sequential([Flatten(), Dropout(0.5), Dense(64, 10, rng=np.random.default_rng(0))])
     batch = Examples(np.ones((1, 8, 8, 1), np.float32), np.eye(10, dtype=np.float32)[:1])
-    with Workers(model) as workers:
-        Gradients(workers, softmax_cross_entropy, batch, 1)(np.arange(1), at=(1, step))
+    with ShardedGradients(model, softmax_cross_entropy, batch, 1) as compute:
+        compute(np.arange(1), at=(1, step))
     return model.layers[2].weight.grad.any(axis=1)
 
 
@@ -241,9 +232,8 @@ def test_gradients_are_clipped_before_the_step():
 def test_the_averaged_weights_are_validated_and_stay_out_of_training():
     model, examples = small_network(), random_examples(20)
     average = MovingAverage(model.parameters(), 0.5)
-    optimizer = SGD(model.parameters(), 0.1)
-    options = {"epochs": 2, "batch_size": 8, "shard_size": 4, "seed": 0, "moving_average": average}
-    for report in fit(model, softmax_cross_entropy, optimizer, constant(0.1), examples, examples, **options):
+    options = {"epochs": 2, "batch_size": 8, "shard_size": 4}
+    for report in fit_by_epoch(model, examples, examples, moving_average=average, **options):
         with average.applied():
             during = model.state_dict()
             outputs = model.predict(examples.images)
@@ -251,9 +241,7 @@ def test_the_averaged_weights_are_validated_and_stay_out_of_training():
         for name, array in during.items():
             np.testing.assert_array_equal(array, average.state_dict()[f"average.{name}"])
     plain = small_network()
-    optimizer = SGD(plain.parameters(), 0.1)
-    options["moving_average"] = None
-    list(fit(plain, softmax_cross_entropy, optimizer, constant(0.1), examples, examples, **options))
+    fit(plain, examples, examples, **options)
     for name, array in plain.state_dict().items():  # the average has not touched the training itself
         np.testing.assert_array_equal(array, model.state_dict()[name])
         assert not np.array_equal(array, during[name])
@@ -276,9 +264,7 @@ def test_figures_of_an_epoch_are_means_over_examples_with_an_uneven_last_batch_a
         seen.append((len(outputs), value, (outputs.argmax(1) == targets.argmax(1)).sum()))
         return value, gradient
 
-    optimizer = SGD(model.parameters(), 1e-9)
-    options = {"epochs": 1, "batch_size": 8, "shard_size": 3, "seed": 0}
-    (report,) = fit(model, loss, optimizer, constant(1e-9), examples, examples, **options)
+    (report,) = train(model, examples, constant(1e-9), loss=loss, epochs=1, shard_size=3)
     shards = seen[:-1]  # the last one is the validation
     assert [count for count, _, _ in shards] == [3, 3, 2, 3, 3, 2, 3, 2]
     assert report.train_loss == pytest.approx(sum(n * value for n, value, _ in shards) / 21)
@@ -288,9 +274,9 @@ def test_figures_of_an_epoch_are_means_over_examples_with_an_uneven_last_batch_a
 def test_running_statistics_are_averaged_over_shards_by_their_size():
     x = np.arange(5, dtype=np.float32)[:, None]
     model = Sequential([BatchNorm(1, momentum=0.5), Dense(1, 2, rng=np.random.default_rng(0))])
-    with Workers(model) as workers:
-        batch = Examples(x, np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0]])
-        Gradients(workers, softmax_cross_entropy, batch, 3)(np.arange(5))
+    batch = Examples(x, np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0]])
+    with ShardedGradients(model, softmax_cross_entropy, batch, 3) as compute:
+        compute(np.arange(5))
     means, variances = (1.0, 3.5), (2 / 3, 0.25)  # of 0, 1, 2 and of 3, 4
     norm = model.layers[0]
     assert norm.running_mean[0] == pytest.approx(0.5 * (0.6 * means[0] + 0.4 * means[1]))
@@ -300,23 +286,11 @@ def test_running_statistics_are_averaged_over_shards_by_their_size():
 def test_a_validation_loss_that_is_not_finite_stops_training():
     examples = random_examples(20)
     broken = Examples(np.full_like(examples.images, np.inf), examples.targets)
-    model = small_network()
-    options = {"epochs": 1, "batch_size": 8, "shard_size": 4, "seed": 0}
     with (
         np.errstate(all="ignore"),
         pytest.raises(NonFiniteError, match=r"^The validation loss became nan"),
     ):
-        list(
-            fit(
-                model,
-                softmax_cross_entropy,
-                SGD(model.parameters(), 0.1),
-                constant(0.1),
-                examples,
-                broken,
-                **options,
-            )
-        )
+        train(small_network(), examples, validation=broken)
 
 
 def test_a_schedule_that_overflows_stops_training():
@@ -327,8 +301,10 @@ def test_a_schedule_that_overflows_stops_training():
 @pytest.mark.parametrize(("images", "targets"), [(0, 0), (20, 19), (19, 20)])
 def test_examples_without_targets_are_refused(images, targets):
     examples = random_examples(20)
-    with pytest.raises(ValueError, match="There must be as many training images as targets"):
-        train(small_network(), Examples(examples.images[:images], examples.targets[:targets]))
+    with pytest.raises(
+        ValueError, match=rf"^train must have as many images as targets.*received {images} and {targets}"
+    ):
+        fit(small_network(), Examples(examples.images[:images], examples.targets[:targets]))
 
 
 def test_layers_cannot_share_parameters():
@@ -340,5 +316,7 @@ def test_layers_cannot_share_parameters():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16])
 def test_networks_refuse_images_that_are_no_floats(dtype):
-    with pytest.raises(ValueError, match=r"^Networks compute in float32 or float64; received"):
+    with pytest.raises(
+        ValueError, match=r"^Networks compute with NumPy arrays of float32 or float64; received"
+    ):
         small_network().forward(np.ones((1, 8, 8, 1), dtype))

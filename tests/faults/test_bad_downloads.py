@@ -12,14 +12,16 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 from test_failed_writes import in_a_child
 from test_fetch import FILES, tiny_dataset  # noqa: F401
 
+from pipeline.data import sources
 from pipeline.data.catalogue import DATASETS
 from pipeline.errors import UserError
-from pipeline.stages import fetch
+from pipeline.paths import RAW
 
 NAME = "train-i.gz"
 GOOD = FILES[NAME]
@@ -155,18 +157,18 @@ def serve():
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(fetch, "TIMEOUT", (0.3, 0.3))
-    monkeypatch.setattr(fetch, "LONGEST", 0.5)
-    monkeypatch.setattr(fetch, "LARGEST_FILE", 2**20)
+    monkeypatch.setattr(sources, "TIMEOUT", (0.3, 0.3))
+    monkeypatch.setattr(sources, "LONGEST", 0.5)
+    monkeypatch.setattr(sources, "LARGEST_FILE", 2**20)
 
 
 def fetch_one():
     (file,) = (file for file in DATASETS["tiny"].files if file.name == NAME)
-    fetch._fetch_file("tiny", file, fetch.RAW / "tiny" / NAME)
+    sources.fetch_file(file, RAW / "tiny" / NAME, [])
 
 
 def files():
-    return {path.name: path.read_bytes() for path in fetch.RAW.rglob("*") if path.is_file()}
+    return {path.name: path.read_bytes() for path in RAW.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -181,11 +183,11 @@ def test_what_is_wrong_is_told_and_nothing_is_left(serve, monkeypatch, fault):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_next_source_is_asked_and_other_files_stay(serve, monkeypatch, tiny_dataset, fault):  # noqa: F811
-    folder = fetch.RAW / "tiny"
+    folder = RAW / "tiny"
     folder.mkdir(parents=True)
     (folder / "train-l.gz").write_bytes(FILES["train-l.gz"])
-    sources = [f"{serve(FAULTS[fault][0])[0]}/tiny", str(tiny_dataset / "tiny")]
-    monkeypatch.setattr(fetch, "sources", lambda name: sources)
+    places = [f"{serve(FAULTS[fault][0])[0]}/tiny", str(tiny_dataset / "tiny")]
+    monkeypatch.setattr(sources, "sources", lambda *_: places)
     fetch_one()
     assert files() == {NAME: GOOD, "train-l.gz": FILES["train-l.gz"]}
 
@@ -210,8 +212,8 @@ def test_what_will_not_pass_is_not_tried_again(serve, monkeypatch, fault):
 
 
 def test_a_whole_file_is_not_asked_for_again(serve, monkeypatch):
-    (fetch.RAW / "tiny").mkdir(parents=True)
-    (fetch.RAW / "tiny" / NAME).write_bytes(GOOD)
+    (RAW / "tiny").mkdir(parents=True)
+    (RAW / "tiny" / NAME).write_bytes(GOOD)
     address, asked = serve(answer(500))
     monkeypatch.setenv("DATASET_MIRROR", address)
     fetch_one()
@@ -219,8 +221,8 @@ def test_a_whole_file_is_not_asked_for_again(serve, monkeypatch):
 
 
 def test_a_damaged_file_is_kept_until_a_whole_one_is_there(serve, monkeypatch):
-    (fetch.RAW / "tiny").mkdir(parents=True)
-    (fetch.RAW / "tiny" / NAME).write_bytes(GOOD[:-1])
+    (RAW / "tiny").mkdir(parents=True)
+    (RAW / "tiny" / NAME).write_bytes(GOOD[:-1])
     monkeypatch.setenv("DATASET_MIRROR", serve(answer(404))[0])
     with pytest.raises(UserError):
         fetch_one()
@@ -233,8 +235,8 @@ def test_a_damaged_file_is_kept_until_a_whole_one_is_there(serve, monkeypatch):
 def test_a_downloaded_file_may_be_read_by_whom_any_other_may(serve, monkeypatch):
     monkeypatch.setenv("DATASET_MIRROR", serve(answer(200, GOOD))[0])
     fetch_one()
-    fetch.Path("other").touch()
-    assert (fetch.RAW / "tiny" / NAME).stat().st_mode == fetch.Path("other").stat().st_mode
+    Path("other").touch()
+    assert (RAW / "tiny" / NAME).stat().st_mode == Path("other").stat().st_mode
 
 
 def test_a_full_disk_is_told_with_the_name_of_the_file(serve, monkeypatch):
@@ -265,7 +267,7 @@ def test_a_downloaded_file_has_reached_the_disk_before_it_gets_its_name(serve, m
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_what_a_killed_download_leaves_is_cleared_by_the_next(serve, monkeypatch, number):
-    monkeypatch.setattr(fetch, "LONGEST", 60)
+    monkeypatch.setattr(sources, "LONGEST", 60)
     address, asked = serve([drip, answer(200, GOOD)])
     monkeypatch.setenv("DATASET_MIRROR", address)
     pid = os.fork()
@@ -285,7 +287,8 @@ def test_what_a_killed_download_leaves_is_cleared_by_the_next(serve, monkeypatch
 
 
 def test_two_processes_that_fetch_at_once_do_not_harm_each_other(tmp_path):
-    program = f"import sys; sys.path[:0] = {sys.path!r}\nfrom pipeline.stages.fetch import fetch\nfetch()"
+    program = f"import sys; sys.path[:0] = {sys.path!r}; sys.argv[1:] = ['fetch']\n"
+    program += "from pipeline.__main__ import main\nmain()"
     (tmp_path / "params.yaml").write_text(DIGITS_PARAMS)
     running = [subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path) for _ in range(3)]
     assert [process.wait() for process in running] == [0, 0, 0]
@@ -296,5 +299,5 @@ def test_two_processes_that_fetch_at_once_do_not_harm_each_other(tmp_path):
 
 
 DIGITS_PARAMS = (
-    (fetch.Path(__file__).parents[2] / "params.yaml").read_text().replace("dataset: mnist", "dataset: digits")
+    (Path(__file__).parents[2] / "params.yaml").read_text().replace("dataset: mnist", "dataset: digits")
 )

@@ -15,9 +15,9 @@ import pytest
 from cnn import SGD, Progress, checkpoint
 from cnn.checkpoint import CheckpointError
 from pipeline.artefacts import trained
+from pipeline.artefacts.train import Network
 from pipeline.config.architectures import build_model
-from pipeline.data import raw
-from pipeline.data.readers.idx import read_idx
+from pipeline.data.readers.idx import read_checked_idx, read_idx
 from pipeline.errors import UserError
 from pipeline.stages import resume
 
@@ -99,7 +99,7 @@ def test_mutated_idx_files_are_loaded_alike_or_refused(tmp_path, faults, watched
         else:  # a header that lies about counts
             axes = [int(2 ** rng.uniform(0, 32)) if rng.random() < 0.5 else n for n in images.shape]
             path.write_bytes(gzip.compress(idx(images, axes), mtime=0))
-        array, message = attempt(watched, lambda: raw._read_idx(path, 3, digest), UserError)
+        array, message = attempt(watched, lambda: read_checked_idx(path, 3, digest), UserError)
         if message is None:
             np.testing.assert_array_equal(array, images, err_msg=str(number))
             continue
@@ -154,8 +154,16 @@ LAYERS = [
 METADATA = {
     "architecture": "small",
     "layers": LAYERS,
-    "data": {"image_shape": [6, 6, 1], "class_names": ["a", "b", "c"]},
+    "data": {
+        "dataset": "none",
+        "class_names": ["a", "b", "c"],
+        "image_shape": [6, 6, 1],
+        "mean": 0.0,
+        "deviation": 1.0,
+        "examples": {"train": 3, "validation": 3, "test": 3},
+    },
     "epoch": 1,
+    "environment": {"machine": "none", "numpy": "none", "numpy_simd": [], "blas": []},
 }
 
 
@@ -195,10 +203,10 @@ def test_mutated_checkpoints_are_loaded_alike_or_refused(tmp_path, faults, watch
     model = small_model()
     state = model.state_dict()
     path = tmp_path / "model.npz"
-    monkeypatch.setattr(trained, "MODEL", path)
+    monkeypatch.setattr(Network, "path", path)
     checkpoint.save(path, state, METADATA)
     content = path.read_bytes()
-    assert watched(trained.load_model)[1] == METADATA
+    assert watched(trained.load_model)[1].model_dump(mode="json") == METADATA
     for number in faults(400, 10_000):
         rng = np.random.default_rng(number)
         kind = rng.random()
@@ -215,7 +223,7 @@ def test_mutated_checkpoints_are_loaded_alike_or_refused(tmp_path, faults, watch
             loaded, metadata = result
             assert set(loaded.state_dict()) == set(state), number
             if not believed:
-                assert metadata == METADATA, number
+                assert metadata.model_dump(mode="json") == METADATA, number
                 for name, array in loaded.state_dict().items():
                     np.testing.assert_array_equal(array, state[name], err_msg=str(number))
 

@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 
 from pipeline.apps.photograph import find_digit
 from pipeline.apps.predict import classify
-from pipeline.artefacts.dataset import load_description, load_examples
-from pipeline.artefacts.trained import load_model
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.trained import load_trained
 from pipeline.errors import UserError
 
 
@@ -79,14 +79,13 @@ def drawn_seven(size=400, *, paper=230, ink=40, pen=30, place=(0, 0)):
 
 def count_recognised(count=500):
     """Print how many of the first test digits the network recognises: as photographs, and as they are."""
-    model, metadata = load_model()
-    description = load_description()
-    images, targets = load_examples("test", description)
-    digits = images[:count, ..., 0] * description["deviation"] + description["mean"]
+    model, network = load_trained()
+    images, targets = load_examples("test", network.data)
+    digits = images[:count, ..., 0] * network.data.deviation + network.data.mean
     labels = targets[:count].argmax(axis=1)
 
     def answer(digit):
-        return np.argmax(classify(model, digit, metadata["data"]))
+        return np.argmax(classify(model, digit, network.data))
 
     photographed = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -4,14 +4,17 @@ import http.server
 import struct
 import threading
 from functools import partial
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from pipeline.data.catalogue import DATASETS, DIGITS, DataFile, Dataset
-from pipeline.data.raw import load_raw
+from pipeline.config.params import Data
+from pipeline.data import sources
+from pipeline.data.catalogue import DATASETS
+from pipeline.data.dataset import DIGITS, DataFile, Dataset
+from pipeline.data.readers.idx import read_idx_files
 from pipeline.errors import UserError
+from pipeline.paths import RAW
 from pipeline.stages import fetch
 
 
@@ -25,6 +28,10 @@ CONTENTS = {"train-i.gz": IMAGES, "train-l.gz": LABELS, "test-i.gz": IMAGES[::-1
 FILES = {name: gzip.compress(idx(array), mtime=0) for name, array in CONTENTS.items()}
 
 
+def tiny(files):
+    return Dataset(title="tiny", class_names=DIGITS, read_files=read_idx_files, files=files)
+
+
 @pytest.fixture(autouse=True)
 def tiny_dataset(tmp_path, monkeypatch):
     """A dataset "tiny" of the same kind as MNIST, without public mirrors, in an empty project folder."""
@@ -32,11 +39,11 @@ def tiny_dataset(tmp_path, monkeypatch):
         DataFile(name, hashlib.sha256(data).hexdigest(), hashlib.sha256(gzip.decompress(data)).hexdigest())
         for name, data in FILES.items()
     )
-    monkeypatch.setitem(DATASETS, "tiny", Dataset(title="tiny", class_names=DIGITS, files=files))
+    monkeypatch.setitem(DATASETS, "tiny", tiny(files))
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
-    monkeypatch.delenv(fetch.MIRROR_VARIABLE, raising=False)
-    monkeypatch.setattr(fetch, "PAUSES", (0, 0))
+    monkeypatch.delenv(sources.MIRROR_VARIABLE, raising=False)
+    monkeypatch.setattr(sources, "PAUSES", (0, 0))
     mirror = tmp_path / "mirror" / "tiny"
     mirror.mkdir(parents=True)
     for name, data in FILES.items():
@@ -46,8 +53,8 @@ def tiny_dataset(tmp_path, monkeypatch):
 
 def fetch_all():
     for file in DATASETS["tiny"].files:
-        fetch._fetch_file("tiny", file, fetch.RAW / "tiny" / file.name)
-    return load_raw("tiny", fetch.RAW / "tiny")
+        sources.fetch_file(file, RAW / "tiny" / file.name, [])
+    return DATASETS["tiny"].read(RAW / "tiny")
 
 
 def assert_whole(raw):
@@ -97,7 +104,7 @@ def test_the_next_source_is_asked_where_one_has_a_wrong_file(tiny_dataset, monke
     (bad / "tiny").mkdir(parents=True)
     (bad / "tiny" / "train-i.gz").write_bytes(b"<html>not found</html>")
     monkeypatch.setenv("DATASET_MIRROR", str(bad))
-    monkeypatch.setattr(fetch, "SHARED_FOLDER", tiny_dataset)
+    monkeypatch.setattr(sources, "SHARED_FOLDER", tiny_dataset)
     assert_whole(fetch_all())
 
 
@@ -114,7 +121,7 @@ def test_a_wrong_file_is_refused_and_nothing_is_left(tiny_dataset, monkeypatch, 
         "Either set DATASET_MIRROR to a folder or URL that holds tiny/train-i.gz,",
         "or use the digits that come with scikit-learn: dvc exp run -S data.dataset=digits",
     ]
-    assert not [path for path in fetch.RAW.rglob("*") if path.is_file()]
+    assert not [path for path in RAW.rglob("*") if path.is_file()]
 
 
 def test_a_source_that_has_not_the_file_or_does_not_answer_is_told(tiny_dataset, monkeypatch, server):
@@ -162,18 +169,17 @@ def test_passwords_are_not_shown(monkeypatch, server, capfd, mirror, shown):
 
 
 def test_only_the_files_of_the_dataset_are_counted(tiny_dataset, monkeypatch, capsys):
-    (fetch.RAW / "tiny").mkdir(parents=True)
-    (fetch.RAW / "tiny" / "stray").touch()
+    (RAW / "tiny").mkdir(parents=True)
+    (RAW / "tiny" / "stray").touch()
     monkeypatch.setenv("DATASET_MIRROR", str(tiny_dataset))
-    monkeypatch.setattr(fetch, "load_params", lambda: SimpleNamespace(data=SimpleNamespace(dataset="tiny")))
-    fetch.fetch()
+    fetch.fetch(Data.model_construct(dataset="tiny"))
     assert capsys.readouterr().out == "tiny: 4 files in data/raw/tiny.\n"
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "is missing. Get it with: dvc repro --force fetch"),
+        (lambda path: path.unlink(), "is missing. Make it with: dvc repro fetch"),
         (
             lambda path: path.write_bytes(FILES["train-i.gz"][:100]),
             "is damaged: it ends after 79 of the 2,352",
@@ -187,9 +193,9 @@ def test_only_the_files_of_the_dataset_are_counted(tiny_dataset, monkeypatch, ca
 def test_a_damaged_file_is_never_read_as_data(tiny_dataset, monkeypatch, damage, message):
     monkeypatch.setenv("DATASET_MIRROR", str(tiny_dataset))
     fetch_all()
-    damage(fetch.RAW / "tiny" / "train-i.gz")
+    damage(RAW / "tiny" / "train-i.gz")
     with pytest.raises(UserError, match=message):
-        load_raw("tiny", fetch.RAW / "tiny")
+        DATASETS["tiny"].read(RAW / "tiny")
 
 
 @pytest.mark.parametrize(("name", "array"), [("train-l.gz", LABELS[:2]), ("test-l.gz", LABELS + 7)])
@@ -202,7 +208,7 @@ def test_labels_that_do_not_fit_their_images_are_refused(tiny_dataset, monkeypat
         else file
         for file in DATASETS["tiny"].files
     ]
-    monkeypatch.setitem(DATASETS, "tiny", Dataset(title="tiny", class_names=DIGITS, files=tuple(files)))
+    monkeypatch.setitem(DATASETS, "tiny", tiny(tuple(files)))
     monkeypatch.setenv("DATASET_MIRROR", str(tiny_dataset))
     with pytest.raises(
         UserError, match=r"files of tiny do not fit together: 3 images, [23] labels, of which"
@@ -211,8 +217,8 @@ def test_labels_that_do_not_fit_their_images_are_refused(tiny_dataset, monkeypat
 
 
 def test_digits_need_no_source_and_become_28_by_28(tmp_path):
-    fetch._write_digits(tmp_path / "digits")
-    raw = load_raw("digits", tmp_path / "digits")
+    DATASETS["digits"].write_files(tmp_path / "digits")
+    raw = DATASETS["digits"].read(tmp_path / "digits")
     assert raw.train_images.shape == (1437, 28, 28)
     assert raw.test_images.shape == (360, 28, 28)
     assert (raw.train_images.min(), raw.train_images.max()) == (0, 255)
@@ -221,7 +227,7 @@ def test_digits_need_no_source_and_become_28_by_28(tmp_path):
 
 
 def test_damaged_digits_are_refused(tmp_path):
-    fetch._write_digits(tmp_path)
+    DATASETS["digits"].write_files(tmp_path)
     np.save(tmp_path / "labels.npy", np.zeros(1797, np.uint8))
     with pytest.raises(UserError, match="its content has another SHA-256 than the pinned one"):
-        load_raw("digits", tmp_path)
+        DATASETS["digits"].read(tmp_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pipeline.config.methods import make_augmentation, make_loss, make_schedule
 from projects import SHIPPED
 from rich.console import Console
 from ruamel.yaml import YAML
@@ -15,9 +16,9 @@ from ruamel.yaml import YAML
 import cnn
 import cnn.augmentation
 import cnn.schedules
+from pipeline.artefacts.preprocess import Description
 from pipeline.config import architectures, methods, params
 from pipeline.config.architectures import INITIALIZERS, LAYERS, build_chosen, build_model
-from pipeline.config.methods import make_augmentation, make_loss, make_schedule
 from pipeline.config.params import load_layers, load_params
 from pipeline.data.catalogue import DATASETS
 from pipeline.errors import UserError
@@ -543,7 +544,14 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(train_stage, "fit", record)
     monkeypatch.setattr(train_stage, "fingerprint", lambda settings: "0")
     monkeypatch.setattr(train_stage, "load_examples", lambda part, description: None)
-    description = {"class_names": ["0"] * 10, "examples": {"train": 5}, "mean": 0.5, "deviation": 0.25}
+    description = Description(
+        dataset="mnist",
+        class_names=["0"] * 10,
+        image_shape=(28, 28, 1),
+        mean=0.5,
+        deviation=0.25,
+        examples={"train": 5},
+    )
     chosen = load_params(write(tmp_path, keys))
     model, _ = build_chosen(chosen, (28, 28, 1), 10)
     monkeypatch.chdir(tmp_path)

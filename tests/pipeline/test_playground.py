@@ -5,6 +5,7 @@ run says what it skips.
 """
 
 import inspect
+import json
 import os
 import re
 import shutil
@@ -18,7 +19,8 @@ from sklearn.datasets import load_digits
 from cnn import SGD, Sequential, checkpoint, softmax_cross_entropy
 from cnn.ops.softmax import softmax
 from pipeline.apps.playground import PLAYGROUND, example_images, playground, render
-from pipeline.artefacts.dataset import load_examples
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.train import Network
 from pipeline.artefacts.trained import load_model
 from pipeline.config.architectures import INFERRED, LAYERS, build_model
 
@@ -122,7 +124,9 @@ def build(specs, image_shape, classes, rng):
 def metadata(image_shape, class_names, mean=0.0, deviation=1.0):
     data = {"class_names": class_names, "image_shape": image_shape, "mean": mean, "deviation": deviation}
     counts = {"train": 100, "validation": 10, "test": 20}
-    return {"architecture": "test", "layers": [], "data": {"dataset": "mnist", "examples": counts, **data}}
+    about = {"architecture": "test", "layers": [], "data": {"dataset": "mnist", "examples": counts, **data}}
+    about |= {"epoch": 1, "environment": {"machine": "", "numpy": "", "numpy_simd": [], "blas": []}}
+    return Network.model_validate_json(json.dumps(about))
 
 
 def layer_outputs(layer, x, name=""):
@@ -434,7 +438,7 @@ def test_nothing_in_the_page_can_reach_a_network(browser, tmp_path, two_classes)
 def test_the_command_writes_the_same_page_each_time(tmp_path, monkeypatch, capsys, two_classes):
     monkeypatch.chdir(tmp_path)
     layers = [{"type": "flatten"}, {"type": "dense", "out_features": 2}]
-    about = metadata([28, 28, 1], ["a", "b"]) | {"layers": layers}
+    about = metadata((28, 28, 1), ["a", "b"]).model_dump(mode="json") | {"layers": layers}
     checkpoint.save(Path("models/model.npz"), two_classes[0].state_dict(), about)
     playground()
     first = PLAYGROUND.read_bytes()
@@ -480,18 +484,18 @@ def test_the_trained_network_recognises_mnist_as_in_python(visit, monkeypatch, r
     if not Path("models/model.npz").exists() or not Path("data/processed/dataset.json").exists():
         pytest.skip("There is no trained network here, or no data: dvc repro makes them.")
     model, about = load_model()
-    examples = example_images(about["data"])
-    if about["data"]["dataset"] != "mnist" or not examples:
+    examples = example_images(about.data)
+    if about.data.dataset != "mnist" or not examples:
         pytest.skip("The trained network here is not one of the MNIST images here: dvc repro makes it.")
-    test = load_examples("test", about["data"])
+    test = load_examples("test", about.data)
     images, labels = np.array(test.images[:200]), test.targets[:200].argmax(axis=1)
     page = visit(render(model, about, examples))
     accuracy = agreement(page, model, images, labels, record_property)
     assert page.locator("#examples button").count() == 10
 
     # The same images as ink on the canvas, 280 pixels wide, so that the page frames them itself.
-    data = about["data"]
-    brightness = images[..., 0] * data["deviation"] + data["mean"]
+    data = about.data
+    brightness = images[..., 0] * data.deviation + data.mean
     ink = np.round(255 * brightness).astype(int).reshape(200, -1).tolist()
     framed = page.evaluate(
         """images => images.map(image => {
@@ -501,7 +505,7 @@ def test_the_trained_network_recognises_mnist_as_in_python(visit, monkeypatch, r
         })""",
         ink,
     )
-    again = (np.array(framed, np.float32).reshape(images.shape) - data["mean"]) / data["deviation"]
+    again = (np.array(framed, np.float32).reshape(images.shape) - data.mean) / data.deviation
     as_ink = float((model.predict(again.astype(np.float32)).argmax(axis=1) == labels).mean())
     record_property("accuracy_as_ink", as_ink)
     print(f"as ink: {as_ink:.1%} of 200 are right")

@@ -30,6 +30,7 @@ LAYERS = [
 ]
 NAMES = [str(digit) for digit in range(10)]
 DATA = {"dataset": "mnist", "class_names": NAMES, "image_shape": [28, 28, 1], "mean": 0.13, "deviation": 0.31}
+DATA["examples"] = {"train": 1, "validation": 1, "test": 1}
 
 
 def mnist():
@@ -84,6 +85,7 @@ def project(trained, tmp_path, monkeypatch):
 
 def save(model, **data):
     metadata = {"architecture": "baseline", "layers": LAYERS, "data": DATA | data, "epoch": 1}
+    metadata["environment"] = {"machine": "none", "numpy": "none", "numpy_simd": [], "blas": []}
     checkpoint.save(Path("models/model.npz"), model.state_dict(), metadata)
 
 

@@ -13,13 +13,10 @@ from projects import SHIPPED
 from ruamel.yaml import YAML
 
 from pipeline import __main__ as program
-from pipeline.artefacts.trained import (
-    Predictions,
-    load_history,
-    load_metrics,
-    load_predictions,
-    load_statistics,
-)
+from pipeline.artefacts.evaluate import Metrics, Predictions, load_predictions
+from pipeline.artefacts.preprocess import Description
+from pipeline.artefacts.train import Environment, Epoch, ParameterStatistics
+from pipeline.config.params import load_params
 from pipeline.errors import UserError
 from pipeline.report import figures
 from pipeline.report.calibration import calibration_bins, expected_calibration_error
@@ -182,29 +179,26 @@ def test_a_network_without_convolutions_is_reported_as_well(tmp_path, layers):
 @pytest.mark.parametrize(
     ("load", "name", "stage"),
     [
-        (load_history, "history.csv", "train"),
-        (load_statistics, "statistics.csv", "train"),
-        (load_metrics, "metrics.json", "evaluate"),
-        (lambda: load_predictions(list("0123456789")), "predictions.csv", "evaluate"),
+        (Description.load, "data/processed/dataset.json", "preprocess"),
+        (Epoch.load, "reports/history.csv", "train"),
+        (ParameterStatistics.load, "reports/statistics.csv", "train"),
+        (Environment.load, "models/environment.json", "train"),
+        (Metrics.load, "reports/metrics.json", "evaluate"),
+        (lambda: load_predictions(list("0123456789")), "reports/predictions.csv", "evaluate"),
     ],
 )
 def test_a_result_that_is_missing_or_damaged_is_told(project, tmp_path, monkeypatch, load, name, stage):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=rf"^reports/{name} is missing\. Make it with: dvc repro {stage}$"):
+    with pytest.raises(UserError, match=rf"^{name} is missing.*: dvc repro {stage}$"):
         load()
-    (tmp_path / "reports").mkdir()
-    shutil.copy(project / "reports" / name, tmp_path / "reports")
+    (tmp_path / name).parent.mkdir(parents=True)
+    shutil.copy(project / name, tmp_path / name)
     load()
-    damaged = (
-        (tmp_path / "reports" / name)
-        .read_text()
-        .replace("0.", "x.")
-        .replace("1", "nan")
-        .replace("examples", "x")
-    )
-    for content in (damaged, "", "\n", "[]"):
-        (tmp_path / "reports" / name).write_text(content)
-        with pytest.raises(UserError, match=rf"^reports/{name} is damaged\. Make it again with: dvc repro"):
+    whole = (tmp_path / name).read_text()
+    damaged = whole.replace("0.", "x.").replace("1", "nan").replace("examples", "x").replace("numpy", "x")
+    for content in (damaged, "", "\n", "[]", whole.partition("\n")[0]):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(UserError, match=rf"^{name} is damaged: .+: dvc repro --force {stage}$"):
             load()
 
 
@@ -214,7 +208,7 @@ def test_predictions_of_other_data_are_refused(project, tmp_path, monkeypatch):
     lines = Path("reports/predictions.csv").read_text().splitlines()
     Path("reports/predictions.csv").write_text("\n".join(lines[:100]))
     with pytest.raises(UserError, match=r"^reports/predictions\.csv does not belong to data/processed\."):
-        report.report()
+        report.report(load_params())
 
 
 def test_wrong_answers_come_surest_first_and_right_ones_least_sure_first():
@@ -247,14 +241,14 @@ def test_the_best_calibrated_answers_have_no_error(rng):
 
 
 def test_svgs_take_the_colour_and_width_of_their_place():
-    history = {
-        "epoch": [1, 2],
-        **{f"{part}_{what}": [0.1, 0.2] for part in ("train", "validation") for what in ("loss", "accuracy")},
-        "learning_rate": [0.1, 0.1],
-    }
+    history = [
+        {"epoch": epoch, "learning_rate": 0.1}
+        | {f"{part}_{what}": 0.1 * epoch for part in ("train", "validation") for what in ("loss", "accuracy")}
+        for epoch in (1, 2)
+    ]
     svg = figures.to_svg(figures.training_curves_figure(history), "two & two")
     assert svg == figures.to_svg(figures.training_curves_figure(history), "two & two")
-    assert svg.startswith('<svg role="img" aria-label="two & two"')
+    assert svg.startswith('<svg role="img" aria-label="two &amp; two"')
     assert figures.INK not in svg
     assert "currentColor" in svg
     assert not re.search(r'<svg[^>]* width="', svg)

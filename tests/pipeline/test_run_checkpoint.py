@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from cnn import checkpoint
 from cnn.checkpoint import CheckpointError
 from pipeline import __main__ as program
+from pipeline.config.params import load_params
 from pipeline.errors import UserError
 from pipeline.stages import evaluate, fetch, preprocess, resume, train
 from pipeline.stages.resume import RunCheckpoint, fingerprint
@@ -41,8 +42,9 @@ def prepared(tmp_path_factory):
     yaml.dump({"small": SMALL}, folder / "architectures.yaml")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        fetch.fetch()
-        preprocess.preprocess()
+        checked = load_params()
+        fetch.fetch(checked.data)
+        preprocess.preprocess(checked.data, checked.seed)
     return folder
 
 
@@ -75,14 +77,14 @@ def train_until(monkeypatch, saves):
         patch.setattr(RunCheckpoint, "save", save_and_count)
         patch.setattr(RunCheckpoint, "is_due", lambda run: True)
         try:
-            train.train()
+            train.train(load_params())
         except CutOffError:
             return False
     return True
 
 
 def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_files(project, monkeypatch, capsys):
-    train.train()
+    train.train(load_params())
     whole = bytes_of_results()
     history = Path("reports/history.csv").read_text().splitlines()
     printed = capsys.readouterr().out
@@ -91,7 +93,7 @@ def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_files(project, monke
     saves = 1
     while not train_until(monkeypatch, saves):
         shutil.rmtree("models", ignore_errors=True)
-        train.train()
+        train.train(load_params())
         assert "Going on from" in capsys.readouterr().out
         assert bytes_of_results() == whole, saves
         saves += 1
@@ -102,9 +104,9 @@ def test_a_training_beside_another_is_refused(project, monkeypatch):
     monkeypatch.setattr(resume, "SECONDS_TO_WAIT", 0.1)
     (project / ".scratch").mkdir()
     with FileLock(project / ".scratch/lock"), pytest.raises(UserError, match="Another training is still"):
-        train.train()
+        train.train(load_params())
     assert not Path("models").exists()
-    train.train()
+    train.train(load_params())
 
 
 def test_a_run_keeps_its_own_checkpoint_whatever_the_clock_says(project, monkeypatch):
@@ -120,7 +122,7 @@ def test_a_run_keeps_its_own_checkpoint_whatever_the_clock_says(project, monkeyp
 
 
 def test_the_checkpoint_of_another_run_is_refused_though_it_would_fit(project, monkeypatch, capsys):
-    train.train()
+    train.train(load_params())
     whole = bytes_of_results()
     params = Path("params.yaml").read_text()
     Path("params.yaml").write_text(params.replace("seed: 0", "seed: 1"))
@@ -131,7 +133,7 @@ def test_the_checkpoint_of_another_run_is_refused_though_it_would_fit(project, m
     (mine,) = set(project.glob(".scratch/*/training.npz")) - {other}
     shutil.copy(other, mine)
     capsys.readouterr()
-    train.train()
+    train.train(load_params())
     assert "does not fit this run: it is another run's. Training starts anew." in capsys.readouterr().out
     assert bytes_of_results() == whole
 
@@ -169,8 +171,8 @@ def test_a_run_is_told_from_others_by_settings_and_data_and_environment(project,
     assert fingerprint({"seed": 1}) != first
     seen = []
     monkeypatch.setattr(train, "fingerprint", lambda settings: seen.append(settings) or fingerprint(settings))
-    train.train()
-    assert seen[0]["environment"] == train.environment()
+    train.train(load_params())
+    assert seen[0]["environment"] == train.environment().model_dump()
     for path in [
         *Path("data/processed").glob("train_*.npy"),
         *Path("data/processed").glob("validation_*.npy"),
@@ -186,9 +188,10 @@ def test_a_run_is_told_from_others_by_settings_and_data_and_environment(project,
     ("stage", "again"), [("evaluate", "dvc repro\nDVC puts"), (None, "the same again\n")]
 )
 def test_ctrl_c_in_a_stage_that_keeps_nothing_says_how_to_go_on(monkeypatch, capsys, stage, again):
-    def interrupt():
+    def interrupt(options):
         raise KeyboardInterrupt
 
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(evaluate, "evaluate", interrupt)
     monkeypatch.setattr(sys, "argv", ["pipeline", "evaluate"])
     monkeypatch.delenv("DVC_STAGE", raising=False)

@@ -5,11 +5,12 @@ from rich.console import Console
 from sklearn.metrics import confusion_matrix
 
 from cnn import EpochReport, Examples, softmax_cross_entropy
-from pipeline.config.params import Data, Evaluate, load_params
+from pipeline.artefacts.evaluate import Prediction
+from pipeline.config.params import Data, load_params
 from pipeline.errors import UserError
 from pipeline.report.figures import confusion_matrix_figure, save_figure, training_curves_figure
 from pipeline.stages import train
-from pipeline.stages.evaluate import format_matrix, measure, predictions_csv, wilson_interval
+from pipeline.stages.evaluate import format_matrix, measure, to_predictions
 from pipeline.stages.preprocess import one_hot, scale, split
 
 LABELS = np.repeat(np.arange(10, dtype=np.uint8), 30)
@@ -67,30 +68,40 @@ def test_measures_equal_their_definitions(rng):
         Examples(logits, one_hot(actual, 3)),
         softmax_cross_entropy,
         names,
-        Evaluate(batch_size=1, confidence_level=0.95),
+        0.95,
     )
-    assert metrics["accuracy"] == np.mean(actual == predicted)
+    assert metrics.accuracy == np.mean(actual == predicted)
     for index, name in enumerate(names):
         right = ((actual == index) & (predicted == index)).sum()
         precision, recall = right / (predicted == index).sum(), right / (actual == index).sum()
-        assert per_class[name]["precision"] == pytest.approx(precision, abs=1e-6)
-        assert per_class[name]["recall"] == pytest.approx(recall, abs=1e-6)
-        assert per_class[name]["f1"] == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-6)
-        assert per_class[name]["support"] == (actual == index).sum()
+        assert per_class[name].precision == pytest.approx(precision, abs=1e-6)
+        assert per_class[name].recall == pytest.approx(recall, abs=1e-6)
+        assert per_class[name].f1 == pytest.approx(2 * precision * recall / (precision + recall), abs=1e-6)
+        assert per_class[name].support == (actual == index).sum()
         assert name in text
-    assert metrics["macro_f1"] == pytest.approx(np.mean([c["f1"] for c in per_class.values()]), abs=2e-6)
+    assert metrics.macro_f1 == pytest.approx(np.mean([c.f1 for c in per_class.values()]), abs=2e-6)
 
 
 def test_the_wilson_interval_has_its_published_values():
     # Newcombe, "Two-sided confidence intervals for the single proportion" (1998), table I, method 3
-    assert wilson_interval(81, 263, 0.95) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson_interval(0, 20, 0.95) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    assert wilson_interval(1, 29, 0.95) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+    for right, count, interval in (
+        (81, 263, (0.2553, 0.3662)),
+        (0, 20, (0.0, 0.1611)),
+        (1, 29, (0.0061, 0.1718)),
+    ):
+        outputs, actual = one_hot(np.zeros(count, int), 2), np.arange(count) >= right
+        examples = Examples(outputs, one_hot(actual.astype(int), 2))
+        measures, _, _ = measure(outputs, examples, softmax_cross_entropy, ["a", "b"], 0.95)
+        assert (measures.accuracy_low, measures.accuracy_high) == pytest.approx(interval, abs=5e-5)
 
 
-def test_predictions_are_listed_with_their_probability():
+def test_predictions_are_listed_with_their_probability(tmp_path, monkeypatch):
     probabilities = np.array([[0.9, 0.1], [0.25, 0.75]], np.float32)
-    assert predictions_csv(probabilities, np.array([0, 0]), ["a", "b"]).splitlines() == [
+    monkeypatch.setattr(Prediction, "path", tmp_path / "predictions.csv")
+    rows = to_predictions(probabilities, np.array([0, 0]), ["a", "b"])
+    Prediction.save(rows)
+    assert [row.actual for row in Prediction.load()] == ["a", "a"]
+    assert Prediction.path.read_text().splitlines() == [
         "index,actual,predicted,probability",
         "0,a,a,0.9000",
         "1,a,b,0.7500",
@@ -103,11 +114,11 @@ def test_the_matrix_as_text_has_actual_classes_in_rows():
 
 
 def test_figures_are_the_same_bytes_each_time(tmp_path):
-    history = {
-        "epoch": [1, 2],
-        **{f"{part}_{what}": [0.1, 0.2] for part in ("train", "validation") for what in ("loss", "accuracy")},
-        "learning_rate": [0.1, 0.1],
-    }
+    history = [
+        {"epoch": epoch, "learning_rate": 0.1}
+        | {f"{part}_{what}": 0.1 * epoch for part in ("train", "validation") for what in ("loss", "accuracy")}
+        for epoch in (1, 2)
+    ]
     for name in ("one.png", "two.png"):
         save_figure(training_curves_figure(history), tmp_path / name)
         save_figure(

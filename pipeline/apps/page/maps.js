@@ -42,7 +42,7 @@ function makeCanvas(width, height) {
 // The layers in the order in which they are computed: those inside a residual block come before their sum.
 function inOrder(layer, depth = 0) {
   const deeper = layer.type === "residual" ? depth + 1 : depth;
-  const inside = layer.children.flatMap((child) => inOrder(child, deeper));
+  const inside = Object.values(layer.children).flatMap((child) => inOrder(child, deeper));
   return layer.type === "sequential" ? inside : [...inside, { layer, depth }];
 }
 

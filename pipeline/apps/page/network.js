@@ -4,7 +4,7 @@
 // It runs in a worker, so that drawing never waits for it. An activation is a Float32Array in the order
 // (row, column, channel), the channel fastest, as in NumPy. Sums are taken in double precision, and rounded
 // to float32 once for each layer. A layer is what pipeline/apps/playground.py describes: its type, its output's
-// shape, its options, its arrays by name and its children.
+// shape, its options, its arrays and its children by name.
 
 // ---- sliding windows ------------------------------------------------------------------------------------
 
@@ -208,17 +208,19 @@ const LAYERS = {
 
   // f_last(… f_1(f_0(x)))
   sequential(layer, x, shape, outputs) {
-    for (const child of layer.children) {
+    for (const child of Object.values(layer.children)) {
       x = forward(child, x, shape, outputs);
       shape = child.shape;
     }
     return x;
   },
 
-  // layers(x) + shortcut(x); a shortcut without layers is the identity
+  // layers(x) + shortcut(x); without a shortcut, x itself
   residual(layer, x, shape, outputs) {
-    const [layers, shortcut] = layer.children.map((child) => forward(child, x, shape, outputs));
-    return layers.map((value, k) => value + shortcut[k]);
+    const { layers, shortcut } = layer.children;
+    const y = forward(layers, x, shape, outputs);
+    const other = shortcut ? forward(shortcut, x, shape, outputs) : x;
+    return y.map((value, k) => value + other[k]);
   },
 };
 
@@ -232,7 +234,7 @@ function attachArrays(layer, weights) {
   for (const [name, { start, length }] of Object.entries(layer.arrays ?? {})) {
     layer.arrays[name] = weights.subarray(start, start + length);
   }
-  for (const child of layer.children) attachArrays(child, weights);
+  for (const child of Object.values(layer.children)) attachArrays(child, weights);
 }
 
 // ---- the worker's messages ------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Source: LeCun, Cortes & Burges, "The MNIST database of handwritten digits", sect
 
 import struct
 import zlib
+from collections.abc import Sequence
 from hashlib import sha256
 from math import prod
 from pathlib import Path
@@ -13,8 +14,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-LARGEST_FILE = 2**26  # bytes; the largest known is 26 MB
+from pipeline.data.dataset import LARGEST_FILE, DataFile, RawData
+from pipeline.errors import damage_reported
+
 LARGEST_ARRAY = 2**26  # bytes; the largest known is 47 MB
+
+
+def read_idx_files(folder: Path, files: Sequence[DataFile]) -> RawData:
+    """Training images, their labels, test images and theirs, in this order, from `folder`."""
+    arrays = [
+        read_checked_idx(folder / file.name, axes, file.content_sha256)
+        for file, axes in zip(files, (3, 1, 3, 1), strict=True)
+    ]
+    return RawData(*arrays)
+
+
+def read_checked_idx(path: Path, axes: int, content_sha256: str) -> NDArray[np.uint8]:
+    """The array of so many axes in the file; UserError if its content has another SHA-256."""
+    with damage_reported(path, "fetch"):
+        array, digest = read_idx(path, axes)
+        if digest != content_sha256:
+            raise ValueError("its content has another SHA-256 than the published one")
+    return array
 
 
 def read_idx(path: Path, axes: int) -> tuple[NDArray[np.uint8], str]:

@@ -1,13 +1,17 @@
 """Loss and gradients of a batch, in shards."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.parallel import Replica, Workers
+from cnn.engine.executors import Executor
+from cnn.engine.passes import PASSES, Pass
+from cnn.engine.replicas import Replica, Replicas
+from cnn.layers import Layer
 from cnn.random import Stream, derive_rng
 
 Augmentation = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
@@ -21,8 +25,7 @@ class Examples(NamedTuple):
     targets: NDArray[Any]
 
 
-@dataclass(frozen=True, eq=False)
-class Gradients:
+class ShardedGradients:
     """Computes gradients of `loss` over batches of `examples`, in shards of `shard_size` of them.
 
     A batch's shards are weighted by their part of it and summed in order:
@@ -32,14 +35,33 @@ class Gradients:
     In exact arithmetic this is the gradient of the whole batch, unless the model normalises over a shard
     (BatchNorm), whose running statistics are then averaged likewise. In floating point the order of a sum
     counts, and so the bits depend on the shard size, but not on the number of workers.
+
+    `predict` runs on the same workers. Use it in a `with` block.
     """
 
-    workers: Workers
-    loss: Loss
-    examples: Examples
-    shard_size: int
-    seed: int = 0
-    augment: Augmentation | None = None
+    def __init__(
+        self,
+        model: Layer,
+        loss: Loss,
+        examples: Examples,
+        shard_size: int,
+        *,
+        seed: int = 0,
+        augment: Augmentation | None = None,
+        executor: Executor | None = None,
+        passes: Sequence[Pass] = PASSES,
+    ) -> None:
+        self.shard_size = shard_size
+        self._replicas = Replicas(model, executor, shared=_Job(loss, examples, seed, augment), passes=passes)
+        self.predict = self._replicas.predict
+
+    def __enter__(self) -> "ShardedGradients":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._replicas.__exit__(kind, error, traceback)
 
     def __call__(self, batch: NDArray[np.integer[Any]], at: tuple[int, int] = (0, 0)) -> tuple[float, int]:
         """Assign every `grad` for the mean loss over a batch; return that loss and how many are right.
@@ -47,50 +69,34 @@ class Gradients:
         `batch` holds indices into `examples`. Random numbers are derived from `seed`, the epoch and step in
         `at`, and the shard's number.
         """
-        starts = range(0, len(batch), self.shard_size)
         tasks = (
-            _Task(batch[start : start + self.shard_size], len(batch), (*at, shard))
-            for shard, start in enumerate(starts)
+            partial(_compute_shard, batch[start : start + self.shard_size], len(batch), (*at, shard))
+            for shard, start in enumerate(range(0, len(batch), self.shard_size))
         )
-        shards = self.workers.map(self._compute_shard, tasks)
+        shards = self._replicas.map(tasks)
         loss, correct, gradients, buffers = next(shards)
         for shard in shards:
             loss += shard.loss
             correct += shard.correct
             gradients += shard.gradients
             buffers += shard.buffers
-        original = self.workers.original
-        values = [parameter.value for parameter in original.parameters]
-        for parameter, gradient in zip(original.parameters, _split(gradients, values), strict=True):
+        parameters = self._replicas.parameters
+        values = [parameter.value for parameter in parameters]
+        for parameter, gradient in zip(parameters, _split(gradients, values), strict=True):
             parameter.grad = gradient
-        for buffer, average in zip(original.buffers, _split(buffers, original.buffers), strict=True):
+        own = self._replicas.buffers
+        for buffer, average in zip(own, _split(buffers, own), strict=True):
             buffer[...] = average
         return loss, correct
 
-    def _compute_shard(self, replica: Replica, task: "_Task") -> "_Shard":
-        model = replica.model
-        images, targets = self.examples.images[task.indices], self.examples.targets[task.indices]
-        fraction = len(task.indices) / task.batch_size
-        if self.augment is not None:
-            images = self.augment(images, derive_rng(self.seed, Stream.AUGMENTATION, *task.at))
-        rng = derive_rng(self.seed, Stream.DROPOUT, *task.at) if model.takes_rng else None
-        outputs = model.forward(images, training=True, rng=rng)
-        loss, grad_outputs = self.loss(outputs, targets)
-        model.backward(grad_outputs * fraction)
-        return _Shard(
-            loss * fraction,
-            count_correct(outputs, targets),
-            _join([assigned(parameter.grad) for parameter in replica.parameters]),
-            _join(replica.buffers) * fraction,
-        )
 
+class _Job(NamedTuple):
+    """What all shards share."""
 
-class _Task(NamedTuple):
-    """A shard to compute: which examples, of a batch of how many, and (epoch, step, number of the shard)."""
-
-    indices: NDArray[np.integer[Any]]
-    batch_size: int
-    at: tuple[int, int, int]
+    loss: Loss
+    examples: Examples
+    seed: int
+    augment: Augmentation | None
 
 
 class _Shard(NamedTuple):
@@ -100,6 +106,26 @@ class _Shard(NamedTuple):
     correct: int
     gradients: NDArray[Any]  # of all parameters, in one row
     buffers: NDArray[Any]
+
+
+def _compute_shard(
+    indices: NDArray[np.integer[Any]], batch_size: int, at: tuple[int, int, int], replica: Replica
+) -> _Shard:
+    """Of the examples with these `indices`, in a batch of so many; `at`: epoch, step, number of the shard."""
+    model, job = replica.model, replica.shared
+    images, targets = job.examples.images[indices], job.examples.targets[indices]
+    fraction = len(indices) / batch_size
+    if job.augment is not None:
+        images = job.augment(images, derive_rng(job.seed, Stream.AUGMENTATION, *at))
+    outputs = model.forward(images, training=True, rng=derive_rng(job.seed, Stream.DROPOUT, *at))
+    loss, grad_outputs = job.loss(outputs, targets)
+    model.backward_parameters(grad_outputs * fraction)
+    return _Shard(
+        loss * fraction,
+        count_correct(outputs, targets),
+        _join([assigned(parameter.grad) for parameter in replica.parameters]),
+        _join(replica.buffers) * fraction,
+    )
 
 
 def _join(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:

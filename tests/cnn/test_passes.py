@@ -19,7 +19,16 @@ from cnn import (
     Sequential,
     gradient_check,
 )
-from cnn.plan import ConvMaxPool, WinogradConv2D, plan
+from cnn.engine import fused
+from cnn.engine.fused import ConvMaxPool, FirstConv2D, WinogradConv2D
+from cnn.engine.passes import (
+    PASSES,
+    conv_with_max_pool,
+    first_convolution,
+    plan,
+    relu_after_max_pool,
+    winograd,
+)
 
 
 def conv(inputs, outputs, size=3, **options):
@@ -33,18 +42,18 @@ def wide(inputs, outputs, **options):
 NETWORKS = {
     "enough channels": (
         [conv(2, 16), wide(16, 16), ReLU(), wide(16, 16, bias=False)],
-        [Conv2D, WinogradConv2D, ReLU, WinogradConv2D],
+        [FirstConv2D, WinogradConv2D, ReLU, WinogradConv2D],
     ),
     "enough channels, pool": (
         [conv(2, 16), wide(16, 12), ReLU(), MaxPool2D(2)],
-        [Conv2D, WinogradConv2D, MaxPool2D, ReLU],
+        [FirstConv2D, WinogradConv2D, MaxPool2D, ReLU],
     ),
     "too few pixels": ([MaxPool2D(4), conv(2, 16, 1), wide(16, 8)], [MaxPool2D, Conv2D, WinogradConv2D]),
-    "wide, dilated": ([conv(2, 16), wide(16, 16, dilation=2)], [Conv2D, Conv2D]),
-    "wide, groups": ([conv(2, 16), wide(16, 16, groups=2)], [Conv2D, Conv2D]),
-    "wide, 3x1": ([conv(2, 16), conv(16, 16, (3, 1))], [Conv2D, Conv2D]),
-    "wide, 1x3": ([conv(2, 16), conv(16, 16, (1, 3))], [Conv2D, Conv2D]),
-    "stride 2": ([conv(2, 16), conv(16, 16, 3, stride=2)], [Conv2D, Conv2D]),
+    "wide, dilated": ([conv(2, 16), wide(16, 16, dilation=2)], [FirstConv2D, Conv2D]),
+    "wide, groups": ([conv(2, 16), wide(16, 16, groups=2)], [FirstConv2D, Conv2D]),
+    "wide, 3x1": ([conv(2, 16), conv(16, 16, (3, 1))], [FirstConv2D, Conv2D]),
+    "wide, 1x3": ([conv(2, 16), conv(16, 16, (1, 3))], [FirstConv2D, Conv2D]),
+    "stride 2": ([conv(2, 16), conv(16, 16, 3, stride=2)], [FirstConv2D, Conv2D]),
     "conv, relu, pool": ([conv(2, 3), ReLU(), MaxPool2D(2)], [ConvMaxPool, ReLU]),
     "conv, pool": ([conv(2, 3), MaxPool2D((2, 3))], [ConvMaxPool]),
     "one channel": ([conv(1, 3), ReLU(), MaxPool2D(2)], [ConvMaxPool, ReLU]),
@@ -53,18 +62,18 @@ NETWORKS = {
         [ConvMaxPool, ReLU],
     ),
     "dilation": ([conv(2, 3, dilation=2), MaxPool2D(2)], [ConvMaxPool]),
-    "groups stay": ([conv(2, 4, groups=2), ReLU(), MaxPool2D(2)], [Conv2D, MaxPool2D, ReLU]),
-    "overlapping pool": ([conv(2, 3), ReLU(), MaxPool2D(3, stride=2)], [Conv2D, MaxPool2D, ReLU]),
-    "padded pool": ([conv(2, 3), ReLU(), MaxPool2D(2, padding=1)], [Conv2D, MaxPool2D, ReLU]),
-    "ceil mode": ([conv(2, 3), MaxPool2D(2, ceil_mode=True)], [Conv2D, MaxPool2D]),
-    "dilated pool": ([conv(2, 3), MaxPool2D(2, dilation=2)], [Conv2D, MaxPool2D]),
+    "groups stay": ([conv(2, 4, groups=2), ReLU(), MaxPool2D(2)], [FirstConv2D, MaxPool2D, ReLU]),
+    "overlapping pool": ([conv(2, 3), ReLU(), MaxPool2D(3, stride=2)], [FirstConv2D, MaxPool2D, ReLU]),
+    "padded pool": ([conv(2, 3), ReLU(), MaxPool2D(2, padding=1)], [FirstConv2D, MaxPool2D, ReLU]),
+    "ceil mode": ([conv(2, 3), MaxPool2D(2, ceil_mode=True)], [FirstConv2D, MaxPool2D]),
+    "dilated pool": ([conv(2, 3), MaxPool2D(2, dilation=2)], [FirstConv2D, MaxPool2D]),
     "batch norm": (
         [conv(2, 3, bias=False), BatchNorm(3, dtype=np.float64), ReLU(), MaxPool2D(2)],
-        [Conv2D, BatchNorm, MaxPool2D, ReLU],
+        [FirstConv2D, BatchNorm, MaxPool2D, ReLU],
     ),
     "pool first": ([MaxPool2D(2), conv(2, 3), ReLU()], [MaxPool2D, Conv2D, ReLU]),
     "relu first": ([ReLU(), MaxPool2D(2), conv(2, 3)], [MaxPool2D, ReLU, Conv2D]),
-    "other layers": ([conv(2, 3), LeakyReLU(), AvgPool2D(2)], [Conv2D, LeakyReLU, AvgPool2D]),
+    "other layers": ([conv(2, 3), LeakyReLU(), AvgPool2D(2)], [FirstConv2D, LeakyReLU, AvgPool2D]),
     "two in a row": (
         [conv(2, 3), ReLU(), MaxPool2D(2), conv(3, 4, 2), ReLU(), MaxPool2D(2)],
         [ConvMaxPool, ReLU, ConvMaxPool, ReLU],
@@ -107,19 +116,106 @@ def test_outputs_are_the_same(name):
 @each_network
 def test_gradients_are_the_same(name):
     model, x, _ = make(name)
-    grad_y = np.random.default_rng(0).standard_normal(model.forward(x).shape)
+    grad_y = np.random.default_rng(0).standard_normal(model.forward(x, training=True).shape)
     expected_x = model.backward(grad_y)
     expected = [parameter.grad for parameter in model.parameters().values()]
     planned = plan(model)
-    planned.forward(x)
-    grad_x = planned.backward(grad_y)
+    planned.forward(x, training=True)
+    np.testing.assert_allclose(planned.backward(grad_y), expected_x, rtol=1e-11, atol=1e-13)
     for parameter, gradient in zip(planned.parameters().values(), expected, strict=True):
         np.testing.assert_allclose(parameter.grad, gradient, rtol=1e-11, atol=1e-13)
-    if isinstance(model.layers[0], Conv2D):
-        assert np.isnan(grad_x).all()
-        assert grad_x.shape == x.shape
+
+
+@each_network
+def test_gradients_of_parameters_alone_are_exactly_those_of_backward(name):
+    gradients = []
+    for method in ("backward", "backward_parameters"):
+        model, x, _ = make(name)
+        planned = plan(model)
+        y = planned.forward(x, training=True)
+        getattr(planned, method)(np.random.default_rng(0).standard_normal(y.shape))
+        gradients.append([parameter.grad for parameter in planned.parameters().values()])
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["conv, relu, pool", "stride 2", "enough channels", "wide alone"])
+def test_a_first_convolution_leaves_out_the_gradient_of_its_input_if_nobody_needs_it(name, monkeypatch):
+    """col2im makes dL/dx of the products of matrices, and a transform that of minimal filtering."""
+    calls = []
+
+    def spy(name, original):
+        def record(*arguments):
+            calls.append((name, arguments[-1]))
+            return original(*arguments)
+
+        monkeypatch.setattr(fused, name, record)
+
+    if name == "wide alone":
+        model, x = Sequential([wide(16, 16)]), spread(np.random.default_rng(3), (8, 12, 12, 16))
     else:
-        np.testing.assert_allclose(grad_x, expected_x, rtol=1e-11, atol=1e-13)
+        model, x, _ = make(name)
+    planned = plan(Sequential(model.layers[:1]))
+    spy("col2im", fused.col2im)
+    spy("winograd_backward", fused.winograd_backward)
+    y = planned.forward(x, training=True)
+    planned.backward_parameters(np.ones_like(y))
+    assert [call for call in calls if call[0] == "col2im" or call[1] is not False] == []
+    planned.forward(x, training=True)
+    planned.backward(np.ones_like(y))
+    assert [call for call in calls if call[0] == "col2im" or call[1] is True] != []
+
+
+def test_without_passes_the_layers_are_as_they_were():
+    model, x, _ = make("two in a row")
+    planned = plan(model, ())
+    assert [a is b for a, b in zip(planned.layers, model.layers, strict=True)] == [True] * 6
+    np.testing.assert_array_equal(planned.forward(x), model.forward(x))
+
+
+FOR_ALL_PASSES = [conv(2, 16), wide(16, 8), ReLU(), MaxPool2D(2), conv(8, 3), MaxPool2D(2)]
+
+
+@pytest.mark.parametrize(
+    ("passes", "kinds"),
+    [
+        ([relu_after_max_pool], [Conv2D, Conv2D, MaxPool2D, ReLU, Conv2D, MaxPool2D]),
+        ([winograd], [Conv2D, WinogradConv2D, ReLU, MaxPool2D, Conv2D, MaxPool2D]),
+        ([conv_with_max_pool], [Conv2D, Conv2D, ReLU, MaxPool2D, ConvMaxPool]),
+        ([first_convolution], [FirstConv2D, Conv2D, ReLU, MaxPool2D, Conv2D, MaxPool2D]),
+        (
+            [winograd, conv_with_max_pool, first_convolution],
+            [FirstConv2D, WinogradConv2D, ReLU, MaxPool2D, ConvMaxPool],
+        ),
+        (
+            [relu_after_max_pool, conv_with_max_pool, first_convolution],
+            [FirstConv2D, ConvMaxPool, ReLU, ConvMaxPool],
+        ),
+        (
+            [relu_after_max_pool, winograd, first_convolution],
+            [FirstConv2D, WinogradConv2D, MaxPool2D, ReLU, Conv2D, MaxPool2D],
+        ),
+        (
+            [relu_after_max_pool, winograd, conv_with_max_pool],
+            [Conv2D, WinogradConv2D, MaxPool2D, ReLU, ConvMaxPool],
+        ),
+    ],
+)
+def test_passes_can_be_left_out_one_by_one_and_each_changes_only_roundings(passes, kinds):
+    x = spread(np.random.default_rng(3), (8, 18, 18, 2))
+    model = Sequential(copy.deepcopy(FOR_ALL_PASSES))
+    planned = plan(Sequential(copy.deepcopy(FOR_ALL_PASSES)), passes)
+    assert [type(layer) for layer in planned.layers] == kinds
+    y = planned.forward(x, training=True)
+    np.testing.assert_allclose(y, model.forward(x, training=True), rtol=1e-10, atol=1e-12)
+    grad_y = np.random.default_rng(0).standard_normal(y.shape)
+    np.testing.assert_allclose(planned.backward(grad_y), model.backward(grad_y), rtol=1e-9, atol=1e-11)
+    for one, other in zip(planned.parameters().values(), model.parameters().values(), strict=True):
+        np.testing.assert_allclose(one.grad, other.grad, rtol=1e-9, atol=1e-11)
+
+
+def test_the_passes_stand_in_the_list_once_each():
+    assert (relu_after_max_pool, winograd, conv_with_max_pool, first_convolution) == PASSES
 
 
 @each_network
@@ -146,7 +242,7 @@ def test_planning_changes_nothing_of_the_model():
     before = repr(model)
     plan(model)
     assert repr(model) == before
-    model.forward(x)
+    model.forward(x, training=True)
     assert np.isfinite(
         model.backward(np.ones(model.output_shape(x.shape[1:]), x.dtype)[None].repeat(2, 0))
     ).all()
@@ -155,7 +251,7 @@ def test_planning_changes_nothing_of_the_model():
 def test_in_a_tie_the_first_maximum_gets_the_whole_gradient():
     model = Sequential([conv(1, 1, 1), MaxPool2D(2)])
     planned = plan(Sequential([LeakyReLU(1.0), *model.layers]))
-    planned.forward(np.ones((1, 2, 2, 1)))
+    planned.forward(np.ones((1, 2, 2, 1)), training=True)
     kernel = model.layers[0].kernel.value.item()
     np.testing.assert_array_equal(planned.backward(np.ones((1, 1, 1, 1)))[0, :, :, 0], [[kernel, 0], [0, 0]])
 
@@ -163,7 +259,7 @@ def test_in_a_tie_the_first_maximum_gets_the_whole_gradient():
 def test_float32_stays_float32():
     rng = np.random.default_rng(0)
     planned = plan(Sequential([ReLU(), Conv2D(1, 2, 3, rng=rng), ReLU(), MaxPool2D(2)]))
-    y = planned.forward(np.ones((2, 8, 8, 1), np.float32))
+    y = planned.forward(np.ones((2, 8, 8, 1), np.float32), training=True)
     arrays = [y, planned.backward(np.ones_like(y)), *(p.grad for p in planned.parameters().values())]
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
 
@@ -190,18 +286,10 @@ def test_subclasses_are_left_as_they_are():
 def test_the_models_own_layers_still_give_their_gradient_after_planning(name):
     model, x, _ = make(name)
     planned = plan(model)
-    y = planned.forward(x)
+    y = planned.forward(x, training=True)
     planned.backward(np.ones_like(y))
-    model.forward(x)
+    model.forward(x, training=True)
     assert np.isfinite(model.backward(np.ones_like(y))).all()
-
-
-def test_a_first_convolution_that_falls_back_gives_no_gradient_either():
-    model = Sequential([conv(16, 16)])  # 2 images of 3x3 pixels: too few for minimal filtering
-    planned = plan(model)
-    assert isinstance(planned.layers[0], WinogradConv2D)
-    x = np.ones((2, 3, 3, 16))
-    assert np.isnan(planned.backward(np.ones_like(planned.forward(x)))).all()
 
 
 def test_float32_images_in_a_float64_network_give_float64():

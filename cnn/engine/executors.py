@@ -1,0 +1,371 @@
+"""Who computes: this process alone, threads, or copies of this process.
+
+An executor's pool computes tasks, each a function of a worker, and gives the results in the order of the
+tasks. Which worker computes which task never changes a result. For the same bits, BLAS must stay on one
+thread (threadpoolctl); then workers and not BLAS's threads fill the cores.
+
+Processes are copies of this one (fork): threads of one process take turns with Python's lock, which on small
+networks takes longer than the arithmetic. Arrays pass through memory that both share.
+"""
+
+import ctypes
+import os
+import pickle
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import copy_context
+from dataclasses import dataclass
+from itertools import islice
+from mmap import mmap
+from multiprocessing import Pipe
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+from cnn.checks import Count, checked
+
+TASKS_AT_ONCE = 4  # that a worker is given before results are taken
+ROOM = 2**24  # bytes of arrays on their way to or from a helper; what is beyond takes the slower pipe
+SPIN = 0.0003  # seconds of asking for a message before sleeping, from which it takes some 50 µs to wake
+_ALIGNMENT = 64  # bytes
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
+
+Task = Callable[[Any], Any]  # of a worker; for processes, one that pickle can carry
+MakeWorker = Callable[[], Any]
+
+
+class Executor(Protocol):
+    """What `fit` takes: it makes a pool of workers."""
+
+    def start(self, make_worker: MakeWorker) -> "Pool":
+        """A pool whose workers are what `make_worker` makes, one call for each."""
+        ...
+
+
+@dataclass(frozen=True)
+class Serial:
+    """All tasks here, one after the other."""
+
+    def start(self, make_worker: MakeWorker) -> "Pool":
+        """A pool of one worker."""
+        return Pool(make_worker, 1, _Thread)
+
+
+@dataclass(frozen=True)
+class Threads:
+    """Tasks in this thread and in `workers` − 1 others."""
+
+    workers: int
+
+    @checked
+    def __init__(self, workers: Count) -> None:
+        object.__setattr__(self, "workers", workers)
+
+    def start(self, make_worker: MakeWorker) -> "Pool":
+        """A pool of so many workers."""
+        return Pool(make_worker, self.workers, _Thread)
+
+
+@dataclass(frozen=True)
+class Processes(Threads):
+    """Tasks in this process and in `workers` − 1 copies of it.
+
+    They are threads instead if a copy would not be safe: outside of Linux and of the main thread, and while
+    other threads run, which may hold locks, of BLAS say, that nobody would release in the copy. Results are
+    the same.
+    """
+
+    def start(self, make_worker: MakeWorker) -> "Pool":
+        """A pool of so many workers."""
+        return Pool(make_worker, self.workers, _Process if can_fork() else _Thread)
+
+
+def can_fork() -> bool:
+    """Whether a copy of this process would work, now and here."""
+    alone = threading.current_thread() is threading.main_thread() and threading.active_count() == 1
+    return sys.platform == "linux" and alone
+
+
+class Pool:
+    """Workers that compute tasks: one here, the others in helpers. Use it in a `with` block.
+
+    Helpers are made with the pool and know what a worker refers to as it was then.
+    """
+
+    def __init__(self, make_worker: MakeWorker, workers: int, helper: "type[_Process | _Thread]") -> None:
+        self.workers = workers
+        self._state = "free"
+        self._worker = make_worker()
+        self._helpers: list[_Process | _Thread] = []
+        try:
+            for _ in range(workers - 1):
+                self._helpers.append(helper(make_worker()))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the helpers."""
+        self._state = "stopped"
+        for helper in self._helpers:
+            helper.close()
+        self._helpers.clear()
+
+    def map(self, tasks: Iterable[Task]) -> Iterator[Any]:
+        """task(worker) for each task, in order; a task's error is raised in its place.
+
+        Each worker has up to TASKS_AT_ONCE tasks at a time, so that memory stays small. One map at a time:
+        RuntimeError.
+        """
+        if self._state != "free":
+            raise RuntimeError(f"Pool.map was called while its workers are {self._state}.")
+        remaining = iter(tasks)
+        self._state = "busy with another map"
+        try:
+            while group := list(islice(remaining, self.workers * TASKS_AT_ONCE)):
+                for number, helper in enumerate(self._helpers, start=1):
+                    if share := group[number :: self.workers]:
+                        helper.send(share)
+                own = deque([_run(task, self._worker) for task in group[:: self.workers]])
+                for index in range(len(group)):
+                    number = index % self.workers
+                    outcome = self._helpers[number - 1].receive() if number else own.popleft()
+                    yield outcome.result()
+                    if self._state == "stopped":
+                        raise RuntimeError("Pool.map cannot go on: its workers are stopped.")
+        finally:  # whatever happened, the next map finds no outcome of this one
+            if self._state != "stopped":
+                for helper in self._helpers:
+                    helper.drain()
+                self._state = "free"
+
+
+def _run(task: Task, worker: Any) -> "_Outcome":
+    try:
+        return _Outcome(task(worker), None)
+    except Exception as error:
+        return _Outcome(None, error)
+
+
+class WorkerLostError(RuntimeError):
+    """A worker process was killed."""
+
+
+class _Outcome(NamedTuple):
+    """What a task came to."""
+
+    value: Any
+    error: Exception | None
+
+    def result(self) -> Any:
+        """The value; the error is raised."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+class _Helper(ABC):
+    """Another place where tasks are computed, in the order in which they are sent."""
+
+    @abstractmethod
+    def send(self, tasks: list[Task]) -> None:
+        """Begin with these."""
+
+    @abstractmethod
+    def receive(self) -> _Outcome:
+        """The next outcome, in the order of the tasks."""
+
+    @abstractmethod
+    def drain(self) -> None:
+        """Wait for the outcomes that nobody took."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it."""
+
+
+class _Process(_Helper):
+    """A copy of this process with a worker of its own."""
+
+    def __init__(self, worker: Any) -> None:
+        self._tasks, self._outcomes, self._waiting = _Channel(), _Channel(), 0
+        parent = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                self._serve(worker, parent)
+            finally:
+                os._exit(0)  # nothing of what this process would do at its end is the copy's to do
+        self._tasks.receiver.close()
+        self._outcomes.sender.close()
+
+    def _serve(self, worker: Any, parent: int) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles these
+            signal.signal(number, signal.SIG_IGN)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # die with the parent
+        if os.getppid() != parent:  # parent already gone
+            return
+        self._tasks.sender.close()
+        self._outcomes.receiver.close()
+        while True:
+            try:
+                message = self._tasks.wait()
+            except EOFError:  # closed by the parent, or parent gone
+                return
+            self._outcomes.rewind()
+            count = message[0]
+            try:
+                tasks = self._tasks.read(message)
+            except Exception as error:
+                text = f"A worker process cannot read its task ({type(error).__name__}: {error})."
+                for _ in range(count):
+                    self._send(_Outcome(None, RuntimeError(text)))
+                continue
+            for task in tasks:
+                self._send(_run(task, worker))
+
+    def _send(self, outcome: _Outcome) -> None:
+        """Send an outcome; if it cannot be pickled, send a RuntimeError that describes it."""
+        text = "" if outcome.error is None else "".join(traceback.format_exception(outcome.error))
+        try:
+            if outcome.error is not None:
+                outcome.error.add_note(text)
+                pickle.loads(pickle.dumps(outcome.error))
+            self._outcomes.send(outcome)
+        except Exception as error:
+            what = f"an error:\n{text}" if text else "its result."
+            message = f"A worker process cannot pass on what came of a task ({error}): {what}"
+            self._outcomes.send(_Outcome(None, RuntimeError(message)))
+
+    def send(self, tasks: list[Task]) -> None:
+        """Begin with these."""
+        self._tasks.rewind()
+        try:
+            self._tasks.send(tasks, len(tasks))
+        except OSError:
+            raise self._lost() from None
+        self._waiting += len(tasks)
+
+    def receive(self) -> _Outcome:
+        """The next outcome, in the order of the tasks."""
+        try:
+            message = self._outcomes.wait()
+        except (EOFError, OSError):  # the latter in the midst of a message
+            self._waiting = 0
+            raise self._lost() from None
+        self._waiting -= 1
+        outcome: _Outcome = self._outcomes.read(message)
+        return outcome
+
+    def drain(self) -> None:
+        """Wait for the outcomes that nobody took."""
+        while self._waiting:
+            self._waiting -= 1
+            with suppress(EOFError, OSError):
+                self._outcomes.wait()
+
+    def close(self) -> None:
+        """End the process."""
+        self._tasks.sender.close()
+        self._outcomes.receiver.close()
+        with suppress(ProcessLookupError, ChildProcessError):  # gone, where SIGCHLD is ignored
+            os.kill(self._pid, signal.SIGKILL)  # it holds nothing that could be lost
+            os.waitpid(self._pid, 0)
+
+    def _lost(self) -> Exception:
+        return WorkerLostError(
+            "A worker process was killed before its task was done. Often the system has run out of memory: "
+            "fewer workers, or smaller shards, need less."
+        )
+
+
+class _Thread(_Helper):
+    """A thread with a worker of its own."""
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self._thread = ThreadPoolExecutor(1)
+        self._futures: deque[Future[_Outcome]] = deque()
+
+    def send(self, tasks: list[Task]) -> None:
+        """Begin with these."""
+        for task in tasks:
+            context = copy_context()  # so that np.errstate, say, holds in the thread, too
+            self._futures.append(self._thread.submit(context.run, _run, task, self._worker))
+
+    def receive(self) -> _Outcome:
+        """The next outcome, in the order of the tasks."""
+        return self._futures.popleft().result()
+
+    def drain(self) -> None:
+        """Wait for the outcomes that nobody took."""
+        while self._futures:
+            self.receive()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
+
+
+Message = tuple[int, bytes, list[slice]]  # how many things, pickled, and where their arrays lie
+
+
+class _Channel:
+    """One way from a process to its copy or back: a pipe, and beside it memory of both for large arrays."""
+
+    def __init__(self) -> None:
+        self.receiver, self.sender = Pipe(duplex=False)
+        self._room = memoryview(mmap(-1, ROOM))  # the system gives pages as they are first written
+        self._end = 0
+        self._poll = select.poll()
+        self._poll.register(self.receiver)
+
+    def rewind(self) -> None:
+        """Use the memory again; what was sent before must have been received."""
+        self._end = 0
+
+    def send(self, value: Any, count: int = 1) -> None:
+        """Send what pickle can, `count` things; arrays through the memory as long as there is room."""
+        slots: list[slice] = []
+
+        def takes_pipe(array: pickle.PickleBuffer) -> bool:
+            raw = array.raw()
+            slot = slice(self._end, self._end + raw.nbytes)
+            if slot.stop > len(self._room):
+                return True
+            self._room[slot] = raw
+            self._end = -(-slot.stop // _ALIGNMENT) * _ALIGNMENT
+            slots.append(slot)
+            return False
+
+        pickled = pickle.dumps(value, protocol=5, buffer_callback=takes_pipe)
+        self.sender.send((count, pickled, slots))
+
+    def wait(self) -> Message:
+        """Wait for what was sent, for `read` to unpack; EOFError if the other side is gone."""
+        deadline = time.perf_counter() + SPIN
+        while not self._poll.poll(0) and time.perf_counter() < deadline:
+            pass
+        message: Message = self.receiver.recv()
+        return message
+
+    def read(self, message: Message) -> Any:
+        """What was sent."""
+        _, pickled, slots = message
+        return pickle.loads(pickled, buffers=[bytearray(self._room[slot]) for slot in slots])

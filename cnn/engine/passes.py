@@ -1,0 +1,96 @@
+"""How a network is computed fast: an equivalent network of fewer steps, with the same parameters.
+
+Each pass rewrites a list of layers, and rests on an identity of real numbers, so that results differ in
+roundings only. `plan` applies a list of them; to switch one off, leave it out of the list.
+"""
+
+from collections.abc import Callable, Sequence
+
+from cnn.engine.fused import ConvMaxPool, FirstConv2D, WinogradConv2D
+from cnn.layers import Conv2D, Layer, MaxPool2D, ReLU, Sequential
+from cnn.ops.winograd import best_tile
+
+Pass = Callable[[list[Layer]], list[Layer]]
+
+
+def relu_after_max_pool(layers: list[Layer]) -> list[Layer]:
+    """ReLU, then max pooling: the other way round, so that ReLU works on a part of the values.
+
+    max(relu(a), relu(b)) = relu(max(a, b))
+    """
+    return _replace_pairs(layers, ReLU, MaxPool2D, lambda relu, pool: [pool, relu])
+
+
+def winograd(layers: list[Layer]) -> list[Layer]:
+    """Conv2D with 3x3 kernels, stride 1 and enough channels: the same sums with fewer products.
+
+    y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for tiles of the image, see `cnn.ops.winograd`.
+    """
+    return [WinogradConv2D(x) if type(x) is Conv2D and _is_for_winograd(x) else x for x in layers]
+
+
+def conv_with_max_pool(layers: list[Layer]) -> list[Layer]:
+    """Conv2D, then max pooling in windows side by side: one step, which makes no full-size output.
+
+    max(a + bias, b + bias) = max(a, b) + bias
+    """
+
+    def merge(conv: Layer, pool: Layer) -> list[Layer]:
+        assert isinstance(conv, Conv2D)
+        assert isinstance(pool, MaxPool2D)
+        return [ConvMaxPool(conv, pool)] if _can_merge(conv, pool) else [conv, pool]
+
+    return _replace_pairs(layers, Conv2D, MaxPool2D, merge)
+
+
+def first_convolution(layers: list[Layer]) -> list[Layer]:
+    """A convolution in front of everything: one that can leave out dL/dx, see `Layer.backward_parameters`."""
+    return [FirstConv2D(x) if i == 0 and type(x) is Conv2D else x for i, x in enumerate(layers)]
+
+
+PASSES: tuple[Pass, ...] = (relu_after_max_pool, winograd, conv_with_max_pool, first_convolution)
+
+
+def plan(layer: Layer, passes: Sequence[Pass] = PASSES) -> Layer:
+    """A layer that computes the same as `layer`, with the same parameters and buffers, faster.
+
+    Lists of layers are rewritten wherever they stand. A layer whose type is not exactly known here, a
+    subclass say, stays as it is, but for the layers inside it.
+    """
+    if not layer.children():
+        return layer
+    planned = layer.map(lambda name, child: plan(child, passes))
+    if type(planned) is Sequential:
+        for rewrite in passes:
+            planned.layers = rewrite(planned.layers)
+    return planned
+
+
+def _replace_pairs(
+    layers: list[Layer],
+    first: type[Layer],
+    second: type[Layer],
+    replace: Callable[[Layer, Layer], list[Layer]],
+) -> list[Layer]:
+    """`layers` with replace(a, b) for each a of type `first` that a b of type `second` follows."""
+    result: list[Layer] = []
+    for layer in layers:
+        if type(layer) is second and result and type(result[-1]) is first:
+            result += replace(result.pop(), layer)
+        else:
+            result.append(layer)
+    return result
+
+
+def _is_for_winograd(conv: Conv2D) -> bool:
+    """Whether minimal filtering can compute it, and on large images would gain."""
+    window = conv.window
+    plain = window.kernel_size == (3, 3) and window.stride == window.dilation == (1, 1) and conv.groups == 1
+    return plain and best_tile(64, 64, conv.in_channels, conv.out_channels, 64) != 0
+
+
+def _can_merge(conv: Conv2D, pool: MaxPool2D) -> bool:
+    """Whether pooling windows lie side by side, without gaps or padding, so that each is a block of rows."""
+    window = pool.window
+    tiles = window.stride == window.kernel_size and window.dilation == (1, 1) and not window.ceil_mode
+    return conv.groups == 1 and tiles and window.padding == ((0, 0), (0, 0))

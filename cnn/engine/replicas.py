@@ -1,0 +1,106 @@
+"""Copies of a model at work, on whichever workers an executor has."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from mmap import mmap
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from cnn.checks import Whole
+from cnn.engine.executors import Executor, Serial
+from cnn.engine.passes import PASSES, Pass, plan
+from cnn.layers import Layer
+from cnn.parameter import Parameter
+
+
+class Replica(NamedTuple):
+    """A copy of the model, with its parameters and buffers at hand, and what all replicas refer to."""
+
+    model: Layer
+    parameters: list[Parameter]
+    buffers: list[NDArray[Any]]
+    states: list[NDArray[Any]]  # what the model's buffers hold
+    shared: Any
+
+
+Task = Callable[[Replica], Any]
+
+
+class Replicas:
+    """Copies of `model` that start each task from its state, one on each worker of `executor`.
+
+    Copies are rewritten by `passes` (`cnn.engine.passes`), which changes roundings; none keep the layers as
+    they are. `shared` is what tasks refer to that is too large, or impossible, to send: workers have it as it
+    was at the start. Use it in a `with` block, at whose end the workers stop.
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        executor: Executor | None = None,
+        *,
+        shared: Any = None,
+        passes: Sequence[Pass] = PASSES,
+    ) -> None:
+        self.model = model
+        self.parameters = list(model.parameters().values())
+        self.buffers = list(model.buffers().values())
+        self._shared, self._passes = shared, passes
+        # In memory that copies of this process share with it: this is how they see weights that change.
+        self._values = _shared_copies([parameter.value for parameter in self.parameters])
+        self._states = _shared_copies(self.buffers)
+        self._pool = (executor or Serial()).start(self._make_replica)
+
+    def __enter__(self) -> "Replicas":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool.close()
+
+    def map(self, tasks: Iterable[Task]) -> Iterator[Any]:
+        """task(replica) for each task, in order; each starts from the model's present state."""
+        for shared, parameter in zip(self._values, self.parameters, strict=True):
+            shared[...] = parameter.value
+        for shared, buffer in zip(self._states, self.buffers, strict=True):
+            shared[...] = buffer
+        return self._pool.map(partial(_from_state, task) for task in tasks)
+
+    def predict(self, x: Float[np.ndarray, "n *shape"], batch_size: int = 256) -> Float[np.ndarray, "n *out"]:
+        """`Sequential.predict` on all workers; rewritten, so that roundings may differ."""
+        Whole().check("batch_size", batch_size)
+        starts = range(0, max(len(x), 1), batch_size)
+        batches = (partial(_forward, np.asarray(x[start : start + batch_size])) for start in starts)
+        return np.concatenate(list(self.map(batches)))
+
+    def _make_replica(self) -> Replica:
+        values = zip(self.parameters, self._values, strict=True)
+        memo: dict[int, Any] = {id(parameter.value): shared for parameter, shared in values}
+        model = plan(copy.deepcopy(self.model, memo), self._passes)  # memo: replicas share these arrays
+        buffers = list(model.buffers().values())
+        return Replica(model, list(model.parameters().values()), buffers, self._states, self._shared)
+
+
+def _from_state(task: Task, replica: Replica) -> Any:
+    for own, state in zip(replica.buffers, replica.states, strict=True):
+        own[...] = state
+    return task(replica)
+
+
+def _forward(x: NDArray[Any], replica: Replica) -> NDArray[Any]:
+    return replica.model.forward(x)
+
+
+def _shared_copies(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Arrays like these, in memory that copies of this process share with it."""
+    shared = []
+    for array in arrays:
+        room = mmap(-1, max(array.nbytes, 1))
+        shared.append(np.frombuffer(room, array.dtype, array.size).reshape(array.shape))
+    return shared

@@ -1,0 +1,120 @@
+"""A network, or a whole training, in one file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnn import checkpoint
+from cnn.checkpoint import CheckpointError
+from cnn.layers import Sequential
+from cnn.moving_average import MovingAverage
+from cnn.optimizers import Optimizer
+from cnn.registry import OPTIMIZERS, spec
+from cnn.specs import from_spec
+from cnn.state import Stateful
+from cnn.training import Progress
+
+FORMAT = 1
+
+
+class Saved(NamedTuple):
+    """What a file of `save` holds; None for what was not given."""
+
+    model: Sequential
+    optimizer: Optimizer | None
+    moving_average: MovingAverage | None
+    progress: Progress | None
+
+
+def save(
+    path: str | Path,
+    model: Sequential,
+    optimizer: Optimizer | None = None,
+    moving_average: MovingAverage | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write a network to `path`, and what else a run of `fit` needs to go on; atomically, without pickle.
+
+    Args:
+        path: a file, an ordinary `.npz`; replaced if it is there.
+        model: its layers must be registered (those of this library are).
+        optimizer: of this model's parameters.
+        moving_average: of this model's parameters.
+        progress: as `fit` has left it.
+
+    Raises: ValueError if something has no description, or is not of this model.
+    """
+    dtypes = {str(parameter.value.dtype) for parameter in model.parameters().values()} or {"float32"}
+    if len(dtypes) > 1:
+        raise ValueError(f"A network to be saved has parameters of one dtype; received {sorted(dtypes)}.")
+    metadata: dict[str, Any] = {"format": FORMAT, "model": model.spec(), "dtype": dtypes.pop()}
+    parts: dict[str, Stateful | None] = {"model": model, "optimizer": optimizer}
+    parts |= {"average": moving_average, "progress": progress}
+    if optimizer is not None:
+        metadata["optimizer"] = spec(OPTIMIZERS, optimizer) | {"parameters": _names(model, optimizer)}
+    if moving_average is not None:
+        metadata["average"] = {"decay": moving_average.decay, "parameters": _names(model, moving_average)}
+    arrays = {
+        f"{part}.{name}": array
+        for part, stateful in parts.items()
+        if stateful is not None
+        for name, array in stateful.state_dict().items()
+    }
+    checkpoint.save(Path(path), arrays, metadata)
+
+
+def load(path: str | Path) -> Saved:
+    """What `save` wrote: `model, optimizer, moving_average, progress = load(path)`.
+
+    Raises: CheckpointError, and nothing else, for whatever is wrong with the file.
+    """
+    arrays, metadata = checkpoint.load(Path(path))
+    try:
+        if metadata["format"] != FORMAT:
+            raise ValueError(f"it has format {metadata['format']}, and this library reads {FORMAT}")
+        model = from_spec(metadata["model"], dtype=np.dtype(metadata["dtype"]))
+        if not isinstance(model, Sequential):
+            raise TypeError("it holds no network")
+        _fill(model, "model", arrays)
+        optimizer = average = progress = None
+        if "optimizer" in metadata:
+            options = dict(metadata["optimizer"])
+            make = OPTIMIZERS.find(options.pop("type"))
+            optimizer = make(_parameters(model, options.pop("parameters")), **options)
+            _fill(optimizer, "optimizer", arrays)
+        if "average" in metadata:
+            options = dict(metadata["average"])
+            average = MovingAverage(_parameters(model, options["parameters"]), options["decay"])
+            _fill(average, "average", arrays)
+        if any(name.startswith("progress.") for name in arrays):
+            progress = Progress()
+            _fill(progress, "progress", arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} holds no training that `cnn.save` wrote: {error}.") from None
+    return Saved(model, optimizer, average, progress)
+
+
+def _fill(stateful: Stateful, part: str, arrays: Mapping[str, Any]) -> None:
+    start = f"{part}."
+    stateful.load_state_dict(
+        {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+    )
+
+
+def _names(model: Sequential, owner: Optimizer | MovingAverage) -> dict[str, str]:
+    """The owner's name of each of its parameters -> the model's."""
+    known = {id(parameter): name for name, parameter in model.parameters().items()}
+    try:
+        return {name: known[id(parameter)] for name, parameter in owner.parameters.items()}
+    except KeyError:
+        raise ValueError(
+            f"The parameters of this {type(owner).__name__} are not this model's. Make it with "
+            "model.parameters()."
+        ) from None
+
+
+def _parameters(model: Sequential, names: Mapping[str, str]) -> dict[str, Any]:
+    parameters = model.parameters()
+    return {name: parameters[original] for name, original in names.items()}

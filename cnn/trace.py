@@ -1,0 +1,110 @@
+"""What goes through each layer of a network, whatever it is composed of: copies that watch themselves."""
+
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from cnn.layers import Layer, Sequential
+from cnn.layers.layer import Rng, Shape
+from cnn.parameter import Parameter
+
+T = TypeVar("T", bound="Traced")
+
+
+class Traced(Layer):
+    """A copy of a layer, with the same parameters and buffers, that keeps what last went through it.
+
+    All layers inside are traced, too. `name` is that in the network, as `Layer.walk` gives it; `x`, `y` and
+    `grad_x` are of the last forward and backward, `input_shape` and `shape` of the last `output_shape`.
+    """
+
+    def __init__(self, name: str, layer: Layer, order: list[Any]) -> None:
+        self.name, self.original = name, layer
+        self.is_branch = False  # a list that a layer other than a list is made of
+        self._order = order
+        self._layer = layer.map(self._trace_child)
+        self.input_shape: Shape = ()
+        self.shape: Shape = ()
+        self.x = self.y = self.grad_x = np.empty(0)
+
+    def forward(
+        self, x: Float[np.ndarray, "n *shape"], *, training: bool = False, rng: Rng = None
+    ) -> Float[np.ndarray, "n *out"]:
+        """The layer's."""
+        self._enter()
+        self.x = x
+        self.y = self._layer.forward(x, training=training, rng=rng)
+        return self.y
+
+    def backward(self, grad_y: Float[np.ndarray, "n *out"]) -> Float[np.ndarray, "n *shape"]:
+        """The layer's."""
+        self.grad_x = self._layer.backward(grad_y)
+        return self.grad_x
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The layer's."""
+        self._enter()
+        self.input_shape = input_shape
+        self.shape = self._layer.output_shape(input_shape)
+        return self.shape
+
+    def children(self) -> dict[str, Layer]:
+        """The traced layers inside."""
+        return self._layer.children()
+
+    def parameters(self) -> dict[str, Parameter]:
+        """The layer's."""
+        return self._layer.parameters()
+
+    def buffers(self) -> dict[str, NDArray[Any]]:
+        """The layer's."""
+        return self._layer.buffers()
+
+    def __repr__(self) -> str:
+        return repr(self.original)
+
+    def _trace_child(self, inner: str, child: Layer) -> "Traced":
+        traced = type(self)(f"{self.name}.{inner}".lstrip("."), child, self._order)
+        traced.is_branch = isinstance(child, Sequential) and not isinstance(self.original, Sequential)
+        return traced
+
+    def _enter(self) -> None:
+        if not any(other is self for other in self._order):
+            self._order.append(self)
+
+
+class Trace(Generic[T]):
+    """A traced network; `network` computes what the original does."""
+
+    def __init__(self, model: Layer, kind: type[T] = Traced) -> None:  # type: ignore[assignment]
+        self._order: list[T] = []
+        self.network = kind("", model, self._order)
+
+    @property
+    def layers(self) -> list[T]:
+        """Those inside, in the order in which they were first computed, each one before those inside it.
+
+        A branch, such as the layers of a Residual, is none of them, but its layers are.
+        """
+        return [layer for layer in self._order if layer is not self.network and not layer.is_branch]
+
+
+def trace_shapes(model: Layer, input_shape: Shape) -> Iterator[tuple[str, Layer, Shape, Shape]]:
+    """(name, layer, its input's shape, its output's) of every layer, for one input of `input_shape`."""
+    trace: Trace[Traced] = Trace(model)
+    trace.network.output_shape(input_shape)
+    for layer in trace.layers:
+        yield layer.name, layer.original, layer.input_shape, layer.shape
+
+
+def trace_forward(
+    model: Layer, x: Float[np.ndarray, "n *shape"]
+) -> Iterator[tuple[str, Layer, NDArray[np.floating]]]:
+    """(name, layer, its output in evaluation) of every layer inside."""
+    trace: Trace[Traced] = Trace(model)
+    trace.network.forward(x)
+    for layer in trace.layers:
+        yield layer.name, layer.original, layer.y

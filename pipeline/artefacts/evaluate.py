@@ -1,0 +1,86 @@
+"""What the evaluate stage writes: metrics, and the network's answer to each test image."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PlainSerializer
+
+from pipeline.artefacts.record import CsvRow, JsonFile, Record
+from pipeline.errors import damage_reported
+from pipeline.paths import REPORTS
+
+
+class Model(Record):
+    """The network that was measured."""
+
+    architecture: str
+    parameters: int
+    epoch: int
+
+
+class Measures(Record):
+    """Of all classes together; the macro figures are plain means over classes."""
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    loss: float
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+    examples: int
+
+
+class ClassMeasures(Record):
+    """Of one class."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class Metrics(JsonFile):
+    """metrics.json."""
+
+    path: ClassVar[Path] = REPORTS / "metrics.json"
+    stage: ClassVar[str] = "evaluate"
+
+    dataset: str
+    model: Model
+    test: Measures
+    validation: Measures
+    per_class: dict[str, ClassMeasures]  # on test images
+
+
+class Prediction(CsvRow):
+    """A line of predictions.csv: a test image's place, its class, and the answer with its probability."""
+
+    path: ClassVar[Path] = REPORTS / "predictions.csv"
+    stage: ClassVar[str] = "evaluate"
+
+    index: int
+    actual: str
+    predicted: str
+    probability: Annotated[float, PlainSerializer(lambda value: f"{value:.4f}")]
+
+
+class Predictions(NamedTuple):
+    """predictions.csv as arrays, with class indices."""
+
+    actual: NDArray[np.intp]
+    predicted: NDArray[np.intp]
+    probability: NDArray[np.float64]
+
+
+def load_predictions(class_names: list[str]) -> Predictions:
+    """predictions.csv, whose classes must be `class_names`."""
+    rows = Prediction.load()
+    with damage_reported(Prediction.path, Prediction.stage):
+        return Predictions(
+            np.array([class_names.index(row.actual) for row in rows]),
+            np.array([class_names.index(row.predicted) for row in rows]),
+            np.array([row.probability for row in rows]),
+        )

@@ -1,0 +1,75 @@
+"""What the train stage writes: the network, where it was trained, and how training went."""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import PlainSerializer
+
+from pipeline.artefacts.preprocess import Description
+from pipeline.artefacts.record import CsvRow, JsonFile, Record
+from pipeline.paths import MODELS, REPORTS
+
+SixDigits = Annotated[float, PlainSerializer(lambda value: float(f"{value:.6g}"))]
+
+
+class Blas(Record):
+    """A library of matrix products, and the kind of processor that it computes for."""
+
+    internal_api: str
+    version: str | None
+    architecture: str | None
+
+
+class Environment(JsonFile):
+    """environment.json: what decides the last bits of a result, besides params, data and code."""
+
+    path: ClassVar[Path] = MODELS / "environment.json"
+    stage: ClassVar[str] = "train"
+
+    machine: str
+    numpy: str
+    numpy_simd: list[str]
+    blas: list[Blas]
+
+
+class Network(Record):
+    """What stands beside the weights in model.npz."""
+
+    path: ClassVar[Path] = MODELS / "model.npz"
+    stage: ClassVar[str] = "train"
+
+    architecture: str
+    layers: list[Any]  # as in architectures.yaml
+    data: Description
+    epoch: int
+    environment: Environment
+
+
+class Epoch(CsvRow):
+    """A line of history.csv: see `cnn.EpochReport`."""
+
+    path: ClassVar[Path] = REPORTS / "history.csv"
+    stage: ClassVar[str] = "train"
+
+    epoch: int
+    learning_rate: SixDigits
+    train_loss: SixDigits
+    train_accuracy: SixDigits
+    validation_loss: SixDigits
+    validation_accuracy: SixDigits
+
+
+class ParameterStatistics(CsvRow):
+    """A line of statistics.csv: see `cnn.inspection.EpochStatistics`."""
+
+    path: ClassVar[Path] = REPORTS / "statistics.csv"
+    stage: ClassVar[str] = "train"
+
+    epoch: int
+    parameter: str
+    gradient_norm: SixDigits
+    q5: SixDigits
+    q25: SixDigits
+    q50: SixDigits
+    q75: SixDigits
+    q95: SixDigits

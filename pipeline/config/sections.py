@@ -1,0 +1,132 @@
+"""Sections of params.yaml that follow from the signatures of what they configure; see `cnn.registry`."""
+
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
+
+from cnn.checks import Rule
+from cnn.registry import REQUIRED, Bearer, Option, Registry, unknown, written_options
+
+OUT_OF_RANGE = "out of range"
+
+S = TypeVar("S", bound="Section")
+Try = Callable[[Bearer, dict[str, Any]], object]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: complete, without extra keys, and with the types as they stand."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Choice(Section):
+    """One of several methods: `name` says which one; the keys of each stand in a section of its name."""
+
+    name: str
+
+    def options(self) -> dict[str, Any]:
+        """The keys of the chosen method; empty for one without any."""
+        section: Section | None = getattr(self, self.name, None)
+        return {} if section is None else section.model_dump()
+
+
+def one_of(kind: str, names: Collection[str]) -> AfterValidator:
+    """The value is one of `names`."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(unknown(kind, name, names))
+        return name
+
+    return AfterValidator(check)
+
+
+def with_methods(
+    registry: Registry, attempt: Try | None = None, *, short: bool = False
+) -> Callable[[type[S]], type[S]]:
+    """Add a section for each method in `registry`, with the keys of its signature; a decorator.
+
+    A section may be left out: then it has the defaults of the signature. `attempt` makes something of a
+    method with given options, so that values that do not go together are refused, too. With `short`, a method
+    with one key is written without a section, and one that is left out is off: its first key is 0.
+    """
+
+    def extend(section: type[S]) -> type[S]:
+        fields: dict[str, Any] = {}
+        for name, bearer in registry.items():
+            options = list(written_options(bearer).values())
+            if short and len(options) == 1:
+                kind, description = _field(options[0])
+                fields[name] = kind, Field(default=0, description=description)
+            elif options:
+                keys: dict[str, Any] = {}
+                for option in options:
+                    kind, description = _field(option)
+                    keys[option.name] = kind, Field(description=description)
+                inner = create_model(
+                    name, __base__=Section, __validators__=_validators(bearer, attempt), **keys
+                )
+                default = inner.model_construct(
+                    None,
+                    **{
+                        option.name: 0 if option.default is REQUIRED else option.default for option in options
+                    },
+                )
+                fields[name] = inner, Field(default=default, description=f"the keys of {name}")
+        return create_model(section.__name__, __base__=section, __doc__=section.__doc__, **fields)
+
+    return extend
+
+
+def _validators(bearer: Bearer, attempt: Try | None) -> dict[str, Any]:
+    if attempt is None:
+        return {}
+
+    def goes_together(self: Section) -> Section:
+        attempt(bearer, self.model_dump())
+        return self
+
+    return {"goes_together": model_validator(mode="after")(goes_together)}
+
+
+def _field(option: Option) -> tuple[Any, str]:
+    """The type of a key, with its range as pydantic checks it, and its meaning."""
+    meaning = option.meaning.rstrip(".").partition(";")[0]
+    return _pydantic_type(option.annotation), f"{meaning}: {_in_words(option.annotation)}"
+
+
+def _pydantic_type(annotation: Any) -> Any:
+    if hasattr(annotation, "__metadata__"):
+        rules = [mark for mark in annotation.__metadata__ if isinstance(mark, Rule)]
+        kind = _pydantic_type(annotation.__origin__)
+        return Annotated[kind, *(AfterValidator(_holds(rule)) for rule in rules)] if rules else kind
+    if get_origin(annotation) is Sequence:
+        return list[_pydantic_type(get_args(annotation)[0])]  # type: ignore[misc]
+    if type(None) in get_args(annotation):
+        (kind,) = (kind for kind in get_args(annotation) if kind is not type(None))
+        return _pydantic_type(kind) | None
+    return annotation
+
+
+def _holds(rule: Rule) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if not rule.holds(value):
+            raise ValueError(OUT_OF_RANGE)
+        return value
+
+    return check
+
+
+def _in_words(annotation: Any) -> str:
+    """A type as a person says it: "a number > 0", "true or false", "a list of numbers >= 0, or null"."""
+    for mark in getattr(annotation, "__metadata__", ()):
+        if isinstance(mark, Rule):
+            return mark.describe().replace("a finite number", "a number")
+    if get_origin(annotation) is Sequence:
+        return f"a list, each {_in_words(get_args(annotation)[0])}"
+    if type(None) in get_args(annotation):
+        (kind,) = (kind for kind in get_args(annotation) if kind is not type(None))
+        return f"{_in_words(kind)}, or null"
+    return "true or false" if annotation is bool else inspect.formatannotation(annotation)

@@ -1,0 +1,10 @@
+"""The datasets by name: each module in this folder is one, and holds it as DATASET."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from pipeline.data.dataset import Dataset
+
+DATASETS: dict[str, Dataset] = {
+    module.name: import_module(f"{__name__}.{module.name}").DATASET for module in iter_modules(__path__)
+}

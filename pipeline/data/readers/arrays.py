@@ -1,0 +1,19 @@
+"""NumPy's `.npy` files of bytes."""
+
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnn.checkpoint import parse_array
+from pipeline.errors import damage_reported
+
+
+def read_array(path: Path, content_sha256: str) -> NDArray[np.uint8]:
+    """The array in the file, the SHA-256 of whose numbers is known; UserError if it is not that."""
+    with damage_reported(path, "fetch"):
+        array = parse_array(path.read_bytes())
+        if array.dtype != np.uint8 or sha256(array.tobytes()).hexdigest() != content_sha256:
+            raise ValueError("its content has another SHA-256 than the pinned one")
+    return array

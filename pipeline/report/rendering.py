@@ -1,0 +1,23 @@
+"""Texts and pages from templates."""
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+
+def fill(template: Path, **values: object) -> str:
+    """The template filled with `values`; in HTML, all text is escaped that is not Markup.
+
+    Beside Jinja's own filters there is `number`: {{ 0.5 | number(".1%") }} is 50.0%.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(template.parent),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = format
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
+    return environment.get_template(template.name).render(values)
