@@ -87,7 +87,7 @@ class _Builder:
                 return getattr(self, option.name)
             return shape[-1] if shape else None  # a count along the last axis
         value = written[option.name]
-        if option.annotation is Initializer:
+        if option.annotation == Initializer:
             return INITIALIZERS.find(value)
         if _takes_layers(option) and value is not None:
             return self.build_list(value, f"{place}.{option.name}", shape)
@@ -105,7 +105,7 @@ class _Located:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, ValueError | MemoryError) and not isinstance(error, SpecError):
+        if isinstance(error, ValueError | TypeError | MemoryError) and not isinstance(error, SpecError):
             raise SpecError(f"{error}{self.where}") from None
 
 

@@ -28,7 +28,7 @@ from itertools import islice
 from mmap import mmap
 from multiprocessing import Pipe
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from cnn.checks import Count, checked
 
@@ -42,6 +42,7 @@ Task = Callable[[Any], Any]  # of a worker; for processes, one that pickle can c
 MakeWorker = Callable[[], Any]
 
 
+@runtime_checkable
 class Executor(Protocol):
     """What `fit` takes: it makes a pool of workers."""
 

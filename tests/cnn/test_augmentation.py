@@ -13,6 +13,7 @@ from cnn.augmentation import (
     random_shift,
     random_zoom,
 )
+from cnn.registry import AUGMENTATIONS
 
 # One amount each, at which almost every image changes.
 WARPS = [
@@ -401,3 +402,19 @@ def test_what_is_not_a_batch_of_images_is_refused(rng, function, amount, images)
         "Images to augment must be float32 or float64 and have shape (images, height, width, channels), "
         f"with at least one pixel; received {images.dtype} of shape {images.shape}."
     )
+
+
+EQUATIONS = {  # name -> the tests that compare it with its equation, value by value
+    "random_shift": [test_a_shift_by_whole_pixels_slides_the_image_and_fills_what_it_leaves],
+    "random_rotation": [test_a_rotation_by_30_degrees_matches_its_equation],
+    "random_zoom": [test_zooming_to_half_size_leaves_a_border_of_fill],
+    "random_shear": [test_a_positive_shear_leans_the_top_to_the_right_and_keeps_rows_apart],
+    "elastic_distortion": [test_elastic_distortion_takes_each_pixel_from_where_the_field_points],
+    "horizontal_flip": [test_flipping_mirrors_left_and_right],
+    "cutout": [test_cutout_fills_a_square_and_clips_it_at_the_border],
+}
+
+
+def test_every_registered_augmentation_stands_under_its_equation_and_the_common_facts():
+    assert set(EQUATIONS) == set(AUGMENTATIONS)
+    assert {function for function, _ in ALL} == set(AUGMENTATIONS.values())

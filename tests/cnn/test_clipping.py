@@ -3,7 +3,7 @@ from math import isinf, isnan, sqrt
 import numpy as np
 import pytest
 
-from cnn.clipping import clip_by_norm, clip_by_value
+from cnn.clipping import clip_by_norm, clip_by_value, gradient_squares
 from cnn.parameter import Parameter
 
 
@@ -108,3 +108,24 @@ def test_a_parameter_without_a_gradient_is_refused_before_anything_changes(clip)
         clip(parameters, 1.0)
     assert str(error.value) == (f"Parameter 1.weight has no gradient: call backward before {clip.__name__}.")
     np.testing.assert_array_equal(parameters["0.weight"].grad, 100.0)
+
+
+def test_squares_are_those_of_each_parameter_and_known_ones_save_the_work():
+    parameters = with_gradients([[2.0, 3.0]], [6.0])
+    squares = gradient_squares(parameters)
+    assert squares == {"0.weight": 13.0, "1.weight": 36.0}
+    assert clip_by_norm(parameters, 3.5, squares) == 7.0
+    np.testing.assert_array_equal(gradients_of(parameters)[1], [3.0])
+    assert clip_by_norm(parameters, 1.0, {"0.weight": 4.0, "1.weight": 0.0}) == 2.0  # what it is told
+    np.testing.assert_array_equal(gradients_of(parameters)[1], [1.5])
+
+
+def test_squares_of_long_float32_gradients_do_not_overflow():
+    parameters = with_gradients([3e30, 4e30], [np.inf], [np.nan], dtype=np.float32)
+    squares = gradient_squares(parameters)
+    assert squares["0.weight"] == pytest.approx(25e60, rel=1e-6)
+    assert isinf(squares["1.weight"])
+    assert isnan(squares["2.weight"])
+    parameters["1.weight"].grad = None
+    with pytest.raises(RuntimeError, match=r"Parameter 1\.weight has no gradient"):
+        gradient_squares(parameters)

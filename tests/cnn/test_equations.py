@@ -32,6 +32,7 @@ from cnn import (
     softmax_cross_entropy,
 )
 from cnn.gradient_check import numeric_gradient, relative_error
+from cnn.registry import INITIALIZERS
 
 
 def test_convolution_is_cross_correlation_with_bias():
@@ -427,6 +428,28 @@ def draw(name, shape, dtype=np.float64, seed=0):
     return getattr(initializers, name)(shape, np.random.default_rng(seed), dtype)
 
 
+EACH_VARIANCE = {  # name -> variance of all values
+    **{
+        f"{family}_{kind}": variance
+        for family, variance in VARIANCES.items()
+        for kind in ("normal", "uniform")
+    },
+    "fan_in_uniform": 1 / (3 * FAN_IN),
+    "orthogonal": 1 / FAN_IN,  # each column of FAN_IN numbers has length 1
+    "zeros": 0,
+}
+
+
+def test_every_registered_initializer_has_its_variance():
+    assert set(EACH_VARIANCE) == set(INITIALIZERS)
+    for name, variance in EACH_VARIANCE.items():
+        values = draw(name, (5, 5, 8, 32))
+        assert values.shape == (5, 5, 8, 32)
+        assert values.var() == pytest.approx(variance, rel=0.05), name
+        if name.endswith("uniform"):
+            assert sqrt(3 * variance) * 0.999 < np.abs(values).max() <= sqrt(3 * variance)
+
+
 @pytest.mark.parametrize("family", VARIANCES)
 def test_initial_values_have_the_variance_of_their_equation(family):
     variance = VARIANCES[family]
@@ -485,19 +508,7 @@ def test_zeros_draws_nothing():
     assert rng.random() == np.random.default_rng(0).random()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "fan_in_uniform",
-        "he_normal",
-        "he_uniform",
-        "glorot_normal",
-        "glorot_uniform",
-        "lecun_normal",
-        "lecun_uniform",
-        "orthogonal",
-    ],
-)
+@pytest.mark.parametrize("name", [name for name in INITIALIZERS if name != "zeros"])
 def test_initial_values_are_deterministic_and_the_same_in_both_dtypes(name):
     values = draw(name, (3, 3, 2, 4))
     np.testing.assert_array_equal(draw(name, (3, 3, 2, 4)), values)

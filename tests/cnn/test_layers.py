@@ -829,3 +829,21 @@ def test_predict_is_evaluation_in_batches():
         np.testing.assert_allclose(layer.predict(x, batch_size), expected, rtol=1e-12, atol=1e-14)
     assert layer.predict(x[:0]).shape == (0, 3)
     assert_same(layer.state_dict(), before)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (0, 3), (0, 4, 4, 3), (1, 1, 1, 3), (1, 1, 3)])
+def test_batch_norm_refuses_to_train_on_less_than_two_numbers_to_a_channel(shape):
+    layer = BatchNorm(3, dtype=np.float64)
+    before = layer.state_dict()
+    text = refusal(layer.forward, np.ones(shape), training=True)
+    assert "BatchNorm(3) needs at least two numbers to a channel in training" in text
+    assert f"received {np.prod(shape[:-1])}, in a batch of shape {shape}." in text
+    assert_same(layer.state_dict(), before)
+    assert layer.forward(np.ones(shape)).shape == shape  # evaluation takes them
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (1, 2, 1, 3)])
+def test_batch_norm_trains_on_two_numbers_to_a_channel(shape):
+    x = spread(np.random.default_rng(0), shape)
+    y = BatchNorm(3, epsilon=1e-12, dtype=np.float64).forward(x, training=True)
+    np.testing.assert_allclose(np.abs(y), 1, rtol=1e-6)

@@ -5,12 +5,35 @@ import pytest
 
 from cnn import Softmax, cross_entropy, mean_squared_error, softmax_cross_entropy
 from cnn.gradient_check import numeric_gradient, relative_error
+from cnn.registry import LOSSES
 
 
 def random_batch(rng, examples=5, classes=4):
     logits = rng.standard_normal((examples, classes))
     targets = np.eye(classes)[rng.integers(0, classes, examples)]
     return logits, targets
+
+
+VALUES = {  # name -> (outputs, targets, loss, gradient), by hand
+    "softmax_cross_entropy": ([[0, log(3)]], [[0, 1]], log(4 / 3), [[1 / 4, -1 / 4]]),
+    "cross_entropy": ([[1 / 4, 3 / 4]], [[0, 1]], log(4 / 3), [[0, -4 / 3]]),
+    "mean_squared_error": ([[1, 3], [0, 1]], [[0, 1], [0, 0]], 6 / 4, [[1 / 2, 1], [0, 1 / 2]]),
+}
+
+
+def test_every_registered_loss_has_its_values():
+    assert set(VALUES) == set(LOSSES)
+    for name, (outputs, targets, loss, gradient) in VALUES.items():
+        value, grad_outputs = LOSSES[name](np.array(outputs, float), np.array(targets, float))
+        assert value == pytest.approx(loss, rel=1e-13), name
+        np.testing.assert_allclose(grad_outputs, gradient, rtol=1e-13, err_msg=name)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_gradient_of_every_registered_loss_matches_finite_differences(rng, name):
+    outputs, targets = rng.uniform(0.1, 1, (5, 4)), rng.dirichlet(np.ones(4), size=5)
+    numeric = numeric_gradient(lambda: LOSSES[name](outputs, targets)[0], outputs)
+    assert relative_error(LOSSES[name](outputs, targets)[1], numeric) < 1e-7
 
 
 def test_the_loss_equals_its_definition(rng):
@@ -161,7 +184,7 @@ def test_other_losses_refuse_shapes_that_do_not_match(loss, name):
         loss(np.ones((2, 3)), np.ones((3, 2)))
 
 
-@pytest.mark.parametrize("loss", [softmax_cross_entropy, cross_entropy, mean_squared_error])
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 @pytest.mark.parametrize("dtype", [int, np.float64])
 def test_the_targets_dtype_does_not_matter(loss, dtype):
     outputs = np.full((2, 3), 0.25, np.float32)

@@ -5,10 +5,11 @@ import pytest
 
 from cnn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
 from cnn.parameter import Parameter
+from cnn.registry import OPTIMIZERS, written_options
 
 SHAPES = {"0.kernel": (2, 1, 2, 3), "0.bias": (3,), "1.weight": (3, 2), "1.bias": (2,)}
 RATES = [0.1, 0.1, 0.05, 0.2, 0.03, 0.01, 0.1]  # one for each step
-CLASSES = [SGD, RMSProp, Adagrad, Adam, AdamW]
+CLASSES = list(OPTIMIZERS.values())
 
 
 # The methods' papers, for one number θ: `steps` are pairs of a learning rate and dL/dθ.
@@ -122,6 +123,22 @@ def test_steps_follow_the_equations_of_the_paper(rng, optimizer_class, equations
             assert parameter.value[index] == pytest.approx(expected, rel=1e-11, abs=1e-13), (name, index)
 
 
+def test_every_registered_optimizer_and_every_option_of_it_stands_under_its_equations():
+    """A new one needs its paper's update written out above, as a function of one number, and cases."""
+    assert {optimizer_class for optimizer_class, _, _ in CASES} == set(OPTIMIZERS.values())
+    for optimizer_class in OPTIMIZERS.values():
+        changed = {name for cls, _, options in CASES if cls is optimizer_class for name in options}
+        assert changed | {"learning_rate"} == set(written_options(optimizer_class))
+        assert any(cls is optimizer_class and not options for cls, _, options in CASES)  # its defaults
+        kinds = [cls for cls, _, _ in MEMORIES]
+        assert optimizer_class in kinds
+
+
+def test_default_learning_rates_are_those_that_are_usual():
+    rates = {name: cls({}).learning_rate for name, cls in OPTIMIZERS.items()}
+    assert rates == {"sgd": 0.1, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001}
+
+
 GRADIENT = np.array([[3.0, -0.5], [-20.0, 1e-3]])
 
 
@@ -228,17 +245,17 @@ def test_a_run_that_is_resumed_from_a_state_goes_on_with_the_same_bytes(rng, opt
     np.testing.assert_array_equal(state["step"], len(RATES))  # the state is a copy
 
 
-@pytest.mark.parametrize(
-    ("optimizer_class", "options", "kinds"),
-    [
-        (SGD, {}, []),
-        (SGD, {"momentum": 0.9}, ["velocity"]),
-        (RMSProp, {}, ["mean_square"]),
-        (Adagrad, {}, ["square_sum"]),
-        (Adam, {}, ["first_moment", "second_moment"]),
-        (AdamW, {}, ["first_moment", "second_moment"]),
-    ],
-)
+MEMORIES = [
+    (SGD, {}, []),
+    (SGD, {"momentum": 0.9}, ["velocity"]),
+    (RMSProp, {}, ["mean_square"]),
+    (Adagrad, {}, ["square_sum"]),
+    (Adam, {}, ["first_moment", "second_moment"]),
+    (AdamW, {}, ["first_moment", "second_moment"]),
+]
+
+
+@pytest.mark.parametrize(("optimizer_class", "options", "kinds"), MEMORIES)
 def test_the_state_names_each_memory_after_its_parameter(rng, optimizer_class, options, kinds):
     optimizer = optimizer_class(make_parameters(rng), 0.1, **options)
     state = optimizer.state_dict()

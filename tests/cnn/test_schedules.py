@@ -4,6 +4,7 @@ from math import cos, pi, sqrt
 import numpy as np
 import pytest
 
+from cnn import registry
 from cnn.schedules import constant, cosine, exponential, one_cycle, step, warm_up
 
 SCHEDULES = {
@@ -25,11 +26,33 @@ def assert_rises(rates):
     assert all(a < b for a, b in pairwise(rates))
 
 
+def test_every_registered_schedule_is_under_test():
+    assert set(SCHEDULES) == {*registry.SCHEDULES, "warm_up"}
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_rates_are_positive_python_floats_from_the_first_update_on(schedule):
     rates = [schedule(0), *values(schedule, 0.0, 30.0)]
     assert {type(rate) for rate in rates} == {float}
     assert all(0 < rate <= 0.3 for rate in rates)
+
+
+VALUES = {  # name -> (a schedule, its rates by the time)
+    "constant": (constant(0.3), {0: 0.3, 7.5: 0.3}),
+    "step": (step(0.8, every=2, factor=0.5), {0: 0.8, 1.9: 0.8, 2: 0.4, 5: 0.2}),
+    "exponential": (exponential(0.8, factor=0.25), {0: 0.8, 0.5: 0.4, 1: 0.2, 2: 0.05}),
+    "cosine": (cosine(0.8, epochs=4, final_factor=0.5), {0: 0.8, 4 / 3: 0.7, 2: 0.6, 4: 0.4, 9: 0.4}),
+    "one_cycle": (
+        one_cycle(0.8, epochs=10, rise=0.2, start_factor=0.25, final_factor=0.5),
+        {0: 0.2, 1: 0.5, 2: 0.8, 6: 0.6, 10: 0.4, 99: 0.4},
+    ),
+}
+
+
+def test_every_registered_schedule_has_its_values():
+    assert set(VALUES) == set(registry.SCHEDULES)
+    for name, (schedule, rates) in VALUES.items():
+        assert {t: schedule(t) for t in rates} == pytest.approx(rates, rel=1e-12), name
 
 
 def test_numpy_scalars_as_arguments_become_python_floats():

@@ -13,13 +13,19 @@ from cnn import (
     Flatten,
     MovingAverage,
     NonFiniteError,
+    Processes,
+    Progress,
     Sequential,
+    Serial,
+    Threads,
     fit,
     fit_by_epoch,
     softmax_cross_entropy,
 )
+from cnn.engine import executors
 from cnn.engine.shards import ShardedGradients
 from cnn.gradient_check import numeric_gradient, relative_error
+from cnn.inspection import EpochStatistics
 from cnn.random import Stream, derive_rng
 from cnn.schedules import constant, step
 
@@ -320,3 +326,199 @@ def test_networks_refuse_images_that_are_no_floats(dtype):
         ValueError, match=r"^Networks compute with NumPy arrays of float32 or float64; received"
     ):
         small_network().forward(np.ones((1, 8, 8, 1), dtype))
+
+
+# --- what is refused at the call --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", [fit, fit_by_epoch])
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"epochs": 0}, ["epochs must be a whole number >= 1; received 0."]),
+        ({"epochs": 1.5}, ["epochs must be a whole number >= 1; received 1.5."]),
+        ({"batch_size": 0}, ["batch_size must be a whole number >= 1; received 0."]),
+        ({"shard_size": True}, ["shard_size must be a whole number >= 1; received True."]),
+        ({"patience": 0}, ["patience must be a whole number >= 1; received 0."]),
+        ({"patience": 3, "validation": None}, ["patience", "validation examples"]),
+        ({"clip_norm": 0.0}, ["clip_norm must be a finite number > 0; received 0.0."]),
+        ({"clip_value": -1}, ["clip_value must be a finite number > 0; received -1."]),
+        ({"train": np.zeros((5, 8, 8, 1))}, ["train must be Examples", "ndarray"]),
+        ({"train": None}, ["train must be Examples", "NoneType"]),
+        ({"train": Examples([1], [2])}, ["train must be Examples"]),
+        ({"train": random_examples(0)}, ["train must have", "at least one", "0 and 0"]),
+        ({"validation": random_examples(0)}, ["validation must have", "at least one", "0 and 0"]),
+        (
+            {"train": Examples(np.zeros((5, 9, 12, 1), "f4"), np.eye(10, dtype="f4")[:5])},
+            ["Dense(36, 10) needs", "In layer 4"],
+        ),
+        (
+            {"validation": Examples(np.zeros((5, 9, 12, 1), "f4"), np.eye(10, dtype="f4")[:5])},
+            ["Dense(36, 10) needs", "In layer 4"],
+        ),
+        (
+            {"optimizer": SGD(small_network().parameters())},
+            ["optimizer", "this model's", "0.kernel, 0.bias, 4.weight are another's", "model.parameters()"],
+        ),
+    ],
+)
+def test_arguments_without_meaning_are_refused_at_the_call(function, options, parts):
+    model, examples = small_network(), random_examples(10)
+    before = model.state_dict()
+    with pytest.raises(ValueError) as error:
+        function(model, **{"train": examples, "validation": examples} | options)  # nobody asks for an epoch
+    for part in parts:
+        assert part in str(error.value)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("function", [fit, fit_by_epoch])
+@pytest.mark.parametrize(
+    ("count", "batch_size", "shard_size"),
+    [
+        (21, 10, 10),  # a last batch of 1
+        (20, 10, 3),  # each batch leaves 1 over
+        (23, 10, 2),  # the last batch leaves 1 over
+        (20, 10, 1),
+        (20, 1, 10),
+        (1, 64, 32),
+    ],
+)
+def test_a_smallest_shard_that_batch_normalisation_cannot_take_is_refused_at_the_call(
+    function, count, batch_size, shard_size
+):
+    model = Sequential([Flatten(), BatchNorm(64), Dropout(0.5), Dense(64, 10, rng=np.random.default_rng(0))])
+    before = model.state_dict()
+    with pytest.raises(ValueError, match=r"BatchNorm\(64\) needs at least two") as error:
+        function(model, random_examples(count), batch_size=batch_size, shard_size=shard_size)
+    assert f"{count} images in batches of {batch_size} and shards of {shard_size}" in str(error.value)
+    assert "give a shard of 1." in str(error.value)
+    for name, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_shards_that_batch_normalisation_can_take_are_not_refused():
+    for count, batch_size, shard_size in [(22, 10, 10), (20, 10, 4), (2, 64, 32), (20, 10, 99)]:
+        model = Sequential([Flatten(), BatchNorm(64), Dense(64, 10, rng=np.random.default_rng(0))])
+        fit(model, random_examples(count), epochs=1, batch_size=batch_size, shard_size=shard_size)
+
+
+# --- the two calls ----------------------------------------------------------------------------------------
+
+
+def test_a_network_and_examples_are_enough():
+    model = small_network()
+    reports = fit(model, random_examples(20))
+    assert [report.epoch for report in reports] == list(range(1, 11))
+    assert {report.learning_rate for report in reports} == {0.1}
+    assert reports[-1].train_loss < reports[0].train_loss
+    assert {(report.validation_loss, report.validation_accuracy) for report in reports} == {(None, None)}
+
+
+def test_epoch_by_epoch_trains_as_far_as_it_is_asked_and_gives_the_same_reports():
+    whole, parts, examples = small_network(), small_network(), random_examples(20)
+    reports = fit(whole, examples, examples, epochs=3)
+    before = parts.state_dict()
+    by_epoch = fit_by_epoch(parts, examples, examples, epochs=3)
+    for name, array in parts.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    assert next(by_epoch) == reports[0]
+    assert any(not np.array_equal(array, before[name]) for name, array in parts.state_dict().items())
+    assert list(by_epoch) == reports[1:]
+    for one, other in zip(whole.state_dict().values(), parts.state_dict().values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_fit_has_a_name_and_a_description_of_its_own():
+    assert fit.__name__ == "fit"
+    assert "generator" not in fit.__doc__
+    assert fit.__doc__.startswith("Train `model` in place; return a report of each epoch.")
+    assert "epochs: passes over the training set" in fit.__doc__
+    assert "a generator" in fit_by_epoch.__doc__
+
+
+def test_without_validation_training_goes_the_same_way():
+    states = []
+    for validation in (None, random_examples(5, seed=9)):
+        model = small_network()
+        reports = fit(model, random_examples(20), validation, epochs=2)
+        states.append(
+            [report.train_loss for report in reports] + [a.tolist() for a in model.state_dict().values()]
+        )
+    assert states[0] == states[1]
+
+
+def test_the_targets_of_any_dtype_give_the_same_training():
+    examples = random_examples(20)
+    whole_numbers = Examples(examples.images, examples.targets.astype(np.uint8))
+    assert fit(small_network(), whole_numbers, epochs=1) == fit(small_network(), examples, epochs=1)
+
+
+def test_progress_counts_and_on_step_sees_it():
+    seen, progress = [], Progress()
+
+    def record(at):
+        assert at is progress
+        seen.append((int(at.epoch), int(at.step), int(at.examples)))
+
+    reports = fit(
+        small_network(), random_examples(20), batch_size=8, epochs=2, progress=progress, on_step=record
+    )
+    assert seen == [(1, 1, 8), (1, 2, 16), (1, 3, 20), (2, 4, 8), (2, 5, 16), (2, 6, 20)]
+    assert (int(progress.epoch), int(progress.step), int(progress.examples)) == (3, 6, 0)
+    assert len(reports) == 2
+    assert fit(small_network(), random_examples(20), epochs=2, progress=progress) == []  # all done
+
+
+def test_the_best_epoch_is_the_first_with_the_highest_validation_accuracy():
+    progress = Progress()
+    for accuracy in (0.5, 0.7, 0.7, 0.6, None):
+        progress.finish_epoch(accuracy)
+    assert (float(progress.best_accuracy), int(progress.best_epoch)) == (0.7, 2)
+
+
+# --- gradients: norms and clipping ------------------------------------------------------------------------
+
+
+def test_gradient_norms_of_an_epoch_are_those_before_clipping():
+    examples, rows = random_examples(20), {}
+    for name, options in {
+        "free": {},
+        "norm": {"clip_norm": 1e-3},
+        "value": {"clip_value": 1e-4},
+        "both": {"clip_norm": 1e-3, "clip_value": 1e-4},
+    }.items():
+        model = small_network()
+        statistics = EpochStatistics(model.parameters())
+        fit(model, examples, epochs=1, batch_size=20, statistics=statistics, **options)  # one step
+        rows[name] = {row["parameter"]: row["gradient_norm"] for row in statistics.finish_epoch()}
+    assert list(rows["free"]) == list(small_network().parameters())
+    assert min(rows["free"].values()) > 1e-3
+    assert rows["free"] == rows["norm"] == rows["value"] == rows["both"]
+    model = small_network()
+    with ShardedGradients(model, softmax_cross_entropy, examples, 32) as compute:
+        compute(derive_rng(0, Stream.SHUFFLE, 1).permutation(20))
+    for name, parameter in model.parameters().items():
+        assert rows["free"][name] == pytest.approx(np.linalg.norm(parameter.grad), rel=1e-6)
+
+
+def test_statistics_change_nothing_of_the_training():
+    models = small_network(), small_network()
+    fit(models[0], random_examples(20), epochs=1, clip_norm=0.01)
+    statistics = EpochStatistics(models[1].parameters())
+    fit(models[1], random_examples(20), epochs=1, clip_norm=0.01, statistics=statistics)
+    for one, other in zip(*(model.state_dict().values() for model in models), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("executor", [Serial(), Threads(2), Processes(2), Processes(3)])
+def test_any_executor_gives_the_same_bits(monkeypatch, executor):
+    monkeypatch.setattr(executors, "can_fork", lambda: True)
+    outcomes = []
+    for who in (None, executor):
+        rng = np.random.default_rng(0)
+        model = Sequential([Flatten(), BatchNorm(64), Dropout(0.5), Dense(64, 10, rng=rng)])
+        reports = fit(model, random_examples(50), random_examples(9), epochs=2, shard_size=8, executor=who)
+        outcomes.append((reports, [array.tobytes() for array in model.state_dict().values()]))
+    assert outcomes[0] == outcomes[1]

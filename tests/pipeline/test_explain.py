@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from cnn import SGD, BatchNorm, Dense, checkpoint, cross_entropy, softmax_cross_entropy
 from cnn.ops.softmax import softmax
+from cnn.trace import trace_shapes
 from pipeline.__main__ import app
 from pipeline.apps.explain import compare, draw
-from pipeline.config.architectures import build_model, gives_probabilities
-from pipeline.config.params import load_layers
+from pipeline.config.architectures import build_model, gives_probabilities, load_layers
 from pipeline.errors import UserError
 
 COUNT, SIZE, CLASSES = 10, 12, 3
@@ -92,7 +92,7 @@ def with_float64(model):
 
 def batch_of(model, index):
     """The images of the training step."""
-    alone = not any(isinstance(layer, BatchNorm) for _, layer, _ in model.walk((SIZE, SIZE, 1)))
+    alone = not any(isinstance(layer, BatchNorm) for _, layer in model.walk())
     return [index] if alone else [(index + i) % COUNT for i in range(8)]
 
 
@@ -106,9 +106,8 @@ def test_every_gradient_agrees_with_finite_differences(project, name):
         assert float(analytic) == pytest.approx(float(numeric), rel=2e-4, abs=1e-9)
     names = [f"{row[0].split()[0]}.{row[1].removeprefix('dL/d')}" for row in rows]
     assert sorted(n for n in names if not n.endswith((".x", ".y"))) == sorted(model.parameters())
-    assert [n for n in names if n.endswith(".x")] == [f"{n}.x" for n, _, _ in model.walk((SIZE, SIZE, 1))][
-        ::-1
-    ]
+    layers = [name for name, _, _, _ in trace_shapes(model, (SIZE, SIZE, 1))]
+    assert [n for n in names if n.endswith(".x")] == [f"{name}.x" for name in reversed(layers)]
 
 
 def test_a_wrong_gradient_shows(project, monkeypatch):
@@ -151,7 +150,7 @@ def test_what_it_prints_is_what_the_library_computes(project, name):
     rows = {row[0].split()[0]: row for row in forward}
     outputs = x
     for number, layer in enumerate(model.layers):
-        outputs = layer.forward(outputs)
+        outputs = layer.forward(outputs, training=True)
         row = rows[str(number)]
         assert row[1] == " x ".join(map(str, outputs.shape[1:]))
         assert row[-3:] == [f"{v:.4g}" for v in (outputs[0].min(), outputs[0].mean(), outputs[0].max())]
@@ -175,7 +174,7 @@ def test_what_it_prints_is_what_the_library_computes(project, name):
     assert step == {name: [f"{v:.3g}" for v in norms] for name, norms in changes.items()}
     squares = sum(float((p.grad**2).sum()) for p in model.parameters().values())
     SGD(model.parameters(), 0.1).step()
-    after, _ = loss(model.forward(x), targets[batch])
+    after, _ = loss(model.forward(x, training=True), targets[batch])
     assert f"from {before:.6g} to {after:.6g}; " in text
     assert f" = {-0.1 * squares:.3g}." in text
 

@@ -8,18 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline.config.methods import make_augmentation, make_loss, make_schedule
 from projects import SHIPPED
 from rich.console import Console
 from ruamel.yaml import YAML
 
 import cnn
-import cnn.augmentation
-import cnn.schedules
+import cnn.inspection
+from cnn.registry import AUGMENTATIONS, LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, written_options
 from pipeline.artefacts.preprocess import Description
-from pipeline.config import architectures, methods, params
-from pipeline.config.architectures import INITIALIZERS, LAYERS, build_chosen, build_model
-from pipeline.config.params import load_layers, load_params
+from pipeline.config import architectures
+from pipeline.config.architectures import build_chosen, build_model, load_layers
+from pipeline.config.params import load_params
 from pipeline.data.catalogue import DATASETS
 from pipeline.errors import UserError
 from pipeline.stages import train as train_stage
@@ -54,12 +53,12 @@ def test_the_params_that_come_with_the_project_are_the_references():
     assert (params.train.batch_size, params.train.loss.name) == (64, "softmax_cross_entropy")
     plain = {"learning_rate": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
     assert (params.train.optimizer.name, params.train.optimizer.options()) == ("sgd", plain)
-    assert make_schedule(params.train.schedule, 0.1, 10)(9.5) == 0.1
-    assert make_augmentation(params.train.augmentation, 0.0) is None
+    assert params.train.schedule.make(0.1, 10)(9.5) == 0.1
+    assert params.train.augmentation.make(0.0) is None
 
 
 def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_path):
-    for name in params.OPTIMIZERS:
+    for name in OPTIMIZERS:
         keys = {"train.optimizer.name": name, "train.optimizer.learning_rate": 0.25}
         assert load_params(write(tmp_path, keys)).train.optimizer.options()["learning_rate"] == 0.25
     adam = load_params(write(tmp_path, {"train.optimizer.name": "adam"})).train.optimizer.options()
@@ -100,7 +99,7 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         (
             "train.optimizer.sgd.nesterov",
             True,
-            "train.optimizer.sgd: nesterov: true needs momentum > 0; received 0.0.",
+            "so it needs momentum > 0; received 0.",
         ),
         ("train.optimizer.sgd.nesterov", "yes", "true or false; received 'yes'."),
         (
@@ -124,13 +123,13 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         ("data.train_size", -1, "a whole number from 1 to 10^9, or null; received -1."),
         ("train.loss.name", "mse", "Known: cross_entropy, mean_squared_error, softmax_cross_entropy."),
         ("train.loss.softmax_cross_entropy.label_smoothing", 1.5, "in [0, 1]; received 1.5."),
-        ("train.loss.softmax_cross_entropy.class_weights", [1, -1], "numbers >= 0, or null; received -1."),
+        ("train.loss.softmax_cross_entropy.class_weights", [1, -1], "a number >= 0, or null; received -1."),
         ("train.patience", 0, "a whole number from 1 to 10^9, or null; received 0."),
         ("train.clip_norm", 0, "a number > 0, or null; received 0."),
         ("train.moving_average", 1, "in [0, 1), or null; received 1."),
         ("train.schedule.one_cycle.rise", 1, "in (0, 1); received 1."),
         ("train.augmentation.random_zoom", 1, "in [0, 1); received 1."),
-        ("train.augmentation.cutout", 2.5, "a whole number in [0, 1000]; received 2.5."),
+        ("train.augmentation.cutout", 2.5, "a whole number from 0 to 1000; received 2.5."),
         ("train.augmentation.elastic_distortion.smoothness", 0, "in (0, 1000]; received 0."),
         ("train.optimizer.adam.beta3", 1, "Did you mean 'train.optimizer.adam.beta2'?"),
         ("evaluate.confidence_level", 1.0, "a fraction between 0 and 1; received 1.0."),
@@ -253,7 +252,7 @@ PLACE = "In architectures.yaml: mine[0]"
         ),
         (
             [{"type": "conv2d", "out_channels": 8, "kernel_size": "3"}],
-            "kernel_size must be of type int or tuple[int, int]; received '3'.\n"
+            "kernel_size must be a whole number >= 1 or a pair (height, width) of them; received '3'.\n"
             f"{PLACE} (conv2d), whose input has shape (8, 8, 1).",
         ),
         (
@@ -267,8 +266,7 @@ PLACE = "In architectures.yaml: mine[0]"
         ),
         (
             [{"type": "residual", "layers": {"type": "relu"}}],
-            f"layers must be of type list of layers; received {{'type': 'relu'}}.\n{PLACE} (residual), whose "
-            "input has shape (8, 8, 1).",
+            f"Layers are written as a list; received {{'type': 'relu'}}. {PLACE}.layers.",
         ),
         (
             [{"type": "residual", "layers": [{"type": "conv2d", "out_channels": 2, "kernel_size": 9}]}],
@@ -289,7 +287,7 @@ PLACE = "In architectures.yaml: mine[0]"
         ),
         (
             [{"type": "dropout", "rate": 1}],
-            f"rate must be in [0, 1); received 1.0.\n{PLACE} (dropout), whose input has shape (8, 8, 1).",
+            f"rate must be in [0, 1); received 1.\n{PLACE} (dropout), whose input has shape (8, 8, 1).",
         ),
     ],
 )
@@ -366,58 +364,87 @@ def test_the_networks_end_must_suit_the_loss(tmp_path, monkeypatch, loss, end, m
     assert str(error.value) == message.format(path=path)
 
 
-def test_every_exported_layer_has_a_spec():
-    composite = {"residual": {"layers": []}, "sequential": {"layers": []}}
-    exported = {value for name in cnn.__all__ if isinstance(value := getattr(cnn, name), type)}
-    assert set(LAYERS.values()) == {c for c in exported if issubclass(c, cnn.Layer)} - {cnn.Layer}
-    for name, layer_type in LAYERS.items():
-        assert name == snake_case(layer_type.__name__)
-        required = {"out_channels": 3, "kernel_size": 2, "out_features": 4, "rate": 0.5}
-        wanted = inspect.signature(layer_type).parameters
-        options = {key: value for key, value in required.items() if key in wanted}
-        shape = (12,) if name == "dense" else (4, 4, 6)
-        layer, _ = architectures._build_layers(
-            [{"type": name, **options, **composite.get(name, {})}], "here", shape, np.random.default_rng(0)
+@pytest.mark.parametrize(
+    ("registry", "path"),
+    [
+        (OPTIMIZERS, "optimizer"),
+        (SCHEDULES, "schedule"),
+        (LOSSES, "loss"),
+        (AUGMENTATIONS, "augmentation"),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_the_sections_that_come_with_the_project_are_complete_and_have_the_defaults_of_the_code(
+    registry, path
+):
+    content = YAML(typ="safe", pure=True).load(SHIPPED / "params.yaml")["train"][path]
+    for name, bearer in registry.items():
+        options = written_options(bearer)
+        section = content.get(name, {})
+        section = section if isinstance(section, dict) else {next(iter(options)): section}
+        assert set(section) == set(options), name
+        for key, option in options.items():
+            assert option.default in (inspect.Parameter.empty, section[key]), (name, key)
+
+
+@pytest.mark.parametrize("key", ["optimizer.sgd", "optimizer.adam", "schedule.cosine", "augmentation.cutout"])
+def test_a_method_without_a_section_has_the_defaults_of_the_code(tmp_path, key):
+    assert load_params(write(tmp_path, {f"train.{key}": ...})) == load_params(SHIPPED / "params.yaml")
+
+
+def test_a_new_method_is_known_by_its_name_and_its_keys_follow_from_its_signature(tmp_path):
+    program = """
+import sys
+from typing import Annotated
+import cnn
+from cnn.checks import Given, Positive, Range
+from cnn.optimizers import Optimizer, Parameters
+from cnn.registry import OPTIMIZERS
+
+@OPTIMIZERS.register
+class SlowDown(Optimizer):
+    \"\"\"Steps that are slowed down.
+
+    Args:
+        brake: how much slower.
+    \"\"\"
+
+    def __init__(self, parameters: Annotated[Parameters, Given], learning_rate: Positive = 0.5, *,
+                 brake: Annotated[float, Range("[0, 2]")] = 1.0) -> None:
+        self.brake = brake
+        super().__init__(parameters, learning_rate, weight_decay=0.0)
+
+    def _update(self, value, gradient, learning_rate, *memory):
+        value -= gradient
+
+from pathlib import Path
+from pipeline.config.params import load_params
+from pipeline.errors import UserError
+for path in sys.argv[1:]:
+    try:
+        made = load_params(Path(path)).train.optimizer.make({})
+        print(type(made).__name__, made.learning_rate, made.brake)
+    except UserError as error:
+        print(error)
+"""
+    paths = []
+    for number, section in enumerate(
+        [..., {"learning_rate": 0.1, "brake": 2}, {"learning_rate": 0.1, "brake": 3}]
+    ):
+        changes = {"train.optimizer.name": "slow_down"}
+        path = write(
+            tmp_path, changes if section is ... else changes | {"train.optimizer.slow_down": section}
         )
-        assert type(layer[0]) is layer_type
+        paths.append(str(path.rename(tmp_path / f"{number}.yaml")))
+    result = subprocess.run(
+        [sys.executable, "-c", program, *paths], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    missing, given, *refused = result.stdout.splitlines()
+    assert (missing, given) == ("SlowDown 0.5 1.0", "SlowDown 0.1 2.0")
+    assert "train.optimizer.slow_down.brake must be how much slower: in [0, 2]; received 3." in refused[-1]
 
 
-def test_every_optimiser_schedule_loss_augmentation_and_initializer_has_its_keys():
-    """Named as in the code, and with just the arguments that the code takes."""
-    exported = {value for name in cnn.__all__ if isinstance(value := getattr(cnn, name), type)}
-    optimizers = {c for c in exported if issubclass(c, cnn.Optimizer)} - {cnn.Optimizer}
-    assert set(methods.OPTIMIZERS.values()) == optimizers
-    assert set(methods.SCHEDULES.values()) == set(returning(cnn.schedules, cnn.schedules.Schedule)) - {
-        cnn.schedules.warm_up
-    }
-    assert set(methods.LOSSES.values()) == set(public_functions(cnn.losses))
-    assert set(INITIALIZERS.values()) == set(public_functions(cnn.initializers)) - {cnn.initializers.fans}
-    assert set(params.Augmentation.model_fields) == {f.__name__ for f in public_functions(cnn.augmentation)}
-
-    chosen = load_params(SHIPPED / "params.yaml").train
-    for registry, section, given in [
-        (methods.OPTIMIZERS, chosen.optimizer, {"parameters"}),
-        (methods.SCHEDULES, chosen.schedule, {"learning_rate", "epochs"}),
-        (methods.LOSSES, chosen.loss, {"logits", "probabilities", "outputs", "targets"}),
-    ]:
-        for name, function in registry.items():
-            assert name == function.__name__.lower()
-            keys = section.model_copy(update={"name": name, "learning_rate": None}).options()
-            assert set(keys) == set(inspect.signature(function).parameters) - given
-    assert tuple(methods.OPTIMIZERS) == params.OPTIMIZERS
-    assert tuple(methods.SCHEDULES) == params.SCHEDULES
-    assert tuple(methods.LOSSES) == params.LOSSES
-
-
-def test_the_defaults_of_params_are_those_of_the_code():
-    chosen = load_params(SHIPPED / "params.yaml").train
-    for name, function in methods.OPTIMIZERS.items():
-        keys = getattr(chosen.optimizer, name).model_dump()
-        for key, argument in inspect.signature(function).parameters.items():
-            assert argument.default in (argument.empty, keys.get(key)), (name, key)
-
-
-@pytest.mark.parametrize("name", params.Augmentation.model_fields)
+@pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_each_augmentation_acts_by_its_key(tmp_path, rng, name):
     key, amount = {
         "elastic_distortion": ("elastic_distortion.strength", 1.0),
@@ -426,7 +453,7 @@ def test_each_augmentation_acts_by_its_key(tmp_path, rng, name):
         "cutout": (name, 3),
     }.get(name, (name, 5.0))
     options = load_params(write(tmp_path, {f"train.augmentation.{key}": amount})).train.augmentation
-    augment = make_augmentation(options, background=-3.0)
+    augment = options.make(background=-3.0)
     images = rng.random((4, 12, 12, 1))
     keys = {} if name == "horizontal_flip" else {"fill": -3.0}
     expected = getattr(cnn.augmentation, name)(images, np.random.default_rng(1), amount, **keys)
@@ -436,7 +463,7 @@ def test_each_augmentation_acts_by_its_key(tmp_path, rng, name):
 
 def test_augmentations_follow_one_another_in_the_order_of_params(tmp_path, rng):
     keys = {"train.augmentation.random_shift": 2, "train.augmentation.cutout": 3}
-    augment = make_augmentation(load_params(write(tmp_path, keys)).train.augmentation, 0.0)
+    augment = load_params(write(tmp_path, keys)).train.augmentation.make(0.0)
     images, one = rng.random((4, 12, 12, 1)), np.random.default_rng(1)
     expected = cnn.augmentation.cutout(cnn.augmentation.random_shift(images, one, 2), one, 3)
     np.testing.assert_array_equal(augment(images, np.random.default_rng(1)), expected)
@@ -444,7 +471,7 @@ def test_augmentations_follow_one_another_in_the_order_of_params(tmp_path, rng):
 
 def test_warm_up_holds_the_chosen_schedule_back(tmp_path):
     keys = {"train.schedule.name": "cosine", "train.schedule.warm_up": 2}
-    schedule = make_schedule(load_params(write(tmp_path, keys)).train.schedule, 0.4, 8)
+    schedule = load_params(write(tmp_path, keys)).train.schedule.make(0.4, 8)
     assert schedule(0.0) == pytest.approx(0.04)
     assert schedule(4.0) == pytest.approx(0.2)
     assert schedule(8.0) == 0
@@ -454,35 +481,20 @@ def test_class_weights_must_be_one_for_each_class(tmp_path):
     keys = {"train.loss.softmax_cross_entropy.class_weights": [1, 2]}
     options = load_params(write(tmp_path, keys)).train.loss
     with pytest.raises(UserError) as error:
-        make_loss(options, 10)
+        options.make(10)
     assert str(error.value) == (
         "class_weights must be 10 finite numbers >= 0, one for each class and not all 0; "
         "received [1.0, 2.0].\nIn params.yaml: train.loss.softmax_cross_entropy."
     )
-    loss, gradient = make_loss(options, 2)(np.zeros((1, 2), np.float32), np.array([[0, 1]], np.float32))
+    loss, gradient = options.make(2)(np.zeros((1, 2), np.float32), np.array([[0, 1]], np.float32))
     assert loss == pytest.approx(2 * np.log(2))
     assert gradient.dtype == np.float32
-
-
-def snake_case(name):
-    """Conv2D is conv2d, MaxPool2D max_pool2d, LogSoftmax log_softmax, LeakyReLU leaky_relu, ReLU relu."""
-    words = re.findall(r"ReLU|SiLU|[A-Z]{3,}|[A-Z][a-z]+(?:2D)?", name)
-    return "_".join(words).lower()
-
-
-def public_functions(module):
-    functions = inspect.getmembers(module, inspect.isfunction)
-    return [f for name, f in functions if f.__module__ == module.__name__ and not name.startswith("_")]
-
-
-def returning(module, result):
-    return [f for f in public_functions(module) if inspect.get_annotations(f)["return"] == result]
 
 
 def test_initial_values_do_not_depend_on_pythons_hash_seed():
     code = (
         "import numpy as np, hashlib; from pipeline.config.architectures import build_model; "
-        "from pipeline.config.params import load_layers; "
+        "from pipeline.config.architectures import load_layers; "
         "model = build_model(load_layers('residual'), 'x', (28, 28, 1), 10, np.random.default_rng(0)); "
         "print(hashlib.md5(b''.join(a.tobytes() for a in model.state_dict().values())).hexdigest())"
     )
@@ -537,11 +549,14 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
     }
     received = {}
 
-    def record(model, loss, optimizer, schedule, train, validation, **options):
-        received.update(options, optimizer=optimizer, rate=schedule(0.0))
-        return iter(())
+    def record(model, train, validation, **options):
+        received.update(options, rate=options["schedule"](0.0))
+        options["progress"].best_epoch[...] = 1
+        return iter([cnn.EpochReport(1, 0.1, 0.0, 1.0, 0.0, 1.0)])
 
-    monkeypatch.setattr(train_stage, "fit", record)
+    monkeypatch.setattr(train_stage, "fit_by_epoch", record)
+    monkeypatch.setattr(train_stage.RunCheckpoint, "save", lambda run: None)
+    monkeypatch.setattr(cnn.inspection.EpochStatistics, "finish_epoch", lambda statistics: [])
     monkeypatch.setattr(train_stage, "fingerprint", lambda settings: "0")
     monkeypatch.setattr(train_stage, "load_examples", lambda part, description: None)
     description = Description(
@@ -555,7 +570,7 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
     chosen = load_params(write(tmp_path, keys))
     model, _ = build_chosen(chosen, (28, 28, 1), 10)
     monkeypatch.chdir(tmp_path)
-    loss = make_loss(chosen.train.loss, 10)
+    loss = chosen.train.loss.make(10)
     train_stage._fit(model, [], loss, chosen, description, Console())
     wanted = {
         "epochs": 7,

@@ -4,7 +4,6 @@ Chromium is Debian's, driven by Playwright. Where it is missing, continuous inte
 run says what it skips.
 """
 
-import inspect
 import json
 import os
 import re
@@ -16,13 +15,15 @@ import pytest
 from playwright.sync_api import sync_playwright
 from sklearn.datasets import load_digits
 
-from cnn import SGD, Sequential, checkpoint, softmax_cross_entropy
+from cnn import SGD, Dense, Flatten, Sequential, checkpoint, softmax_cross_entropy
 from cnn.ops.softmax import softmax
-from pipeline.apps.playground import PLAYGROUND, example_images, playground, render
+from cnn.registry import LAYERS, written_options
+from pipeline.apps.playground import PLAYGROUND, example_images, layers_of_the_page, playground, render
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.train import Network
 from pipeline.artefacts.trained import load_model
-from pipeline.config.architectures import INFERRED, LAYERS, build_model
+from pipeline.config.architectures import build_model
+from pipeline.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 DIGITS = [str(digit) for digit in range(10)]
@@ -131,7 +132,7 @@ def metadata(image_shape, class_names, mean=0.0, deviation=1.0):
 
 def layer_outputs(layer, x, name=""):
     """What cnn computes, by the layers' names; those inside included, "" for the whole."""
-    outputs, inner = {name: layer.forward(x, training=False)}, x
+    outputs, inner = {name: layer.forward(x)}, x
     for key, child in layer.children().items():
         child_name = f"{name}.{key}".lstrip(".")
         outputs |= layer_outputs(child, inner, child_name)
@@ -240,11 +241,7 @@ def test_these_networks_have_every_layer_with_every_option():
     used = {(spec["type"], option) for specs in NETWORKS.values() for spec in flat(specs) for option in spec}
     used |= {("dense", "type"), ("flatten", "type"), ("dense", "out_features")}
     every = {(kind, "type") for kind in LAYERS} | {
-        (kind, option)
-        for kind, layer in LAYERS.items()
-        if layer.__init__ is not object.__init__
-        for option in inspect.signature(layer).parameters
-        if option not in INFERRED
+        (kind, option) for kind, layer in LAYERS.items() for option in written_options(layer)
     }
     assert every - used == set()
 
@@ -272,7 +269,7 @@ def test_the_page_shows_what_cnn_says_of_the_drawing(visit, rng):
             "canvases => canvases.map(c => Array.from(c.getContext('2d').getImageData(0, 0, 26, 26).data))",
         )
     )  # (channel, pixel by pixel its red, green, blue and opacity)
-    first = model.layers[0].forward(received.reshape(1, 28, 28, 1), training=False)[0]
+    first = model.layers[0].forward(received.reshape(1, 28, 28, 1))[0]
     opacity = 255 * np.abs(first) / np.abs(first).max()
     np.testing.assert_allclose(maps[:, 3::4].T, opacity.reshape(-1, 6), atol=1)
     blue = maps[:, 2::4].T > maps[:, 0::4].T
@@ -472,7 +469,7 @@ def test_a_network_trained_on_small_digits_recognises_them_as_in_python(visit, r
     optimizer = SGD(model.parameters(), 0.1, momentum=0.9)
     for _ in range(150):
         batch = rng.integers(0, len(images) - 200, 64)
-        _, grad = softmax_cross_entropy(model.forward(images[batch]), targets[batch])
+        _, grad = softmax_cross_entropy(model.forward(images[batch], training=True), targets[batch])
         model.backward(grad)
         optimizer.step()
     page = visit(render(model, metadata((8, 8, 1), DIGITS), []))
@@ -510,3 +507,17 @@ def test_the_trained_network_recognises_mnist_as_in_python(visit, monkeypatch, r
     record_property("accuracy_as_ink", as_ink)
     print(f"as ink: {as_ink:.1%} of 200 are right")
     assert as_ink >= accuracy - 0.03  # whatever network it is
+
+
+def test_a_layer_that_the_page_cannot_compute_is_refused_by_name(rng):
+    class Unheard(Flatten):
+        pass
+
+    model = Sequential([Unheard(), Dense(4, 4, rng=rng)])
+    with pytest.raises(UserError, match=r"layer 0, Unheard\(\): page/network\.js has no unheard") as error:
+        render(model, metadata((2, 2, 1), ["a", "b", "c", "d"]), [])
+    assert "network.js: add it to LAYERS" in str(error.value)
+
+
+def test_the_page_computes_every_layer_of_the_library():
+    assert layers_of_the_page() == set(LAYERS)

@@ -69,7 +69,7 @@ def trained(examples):
     for _ in range(2 if MNIST else 15):
         order = rng.permutation(len(images))
         for batch in np.array_split(order, len(order) // 64):
-            _, grad = softmax_cross_entropy(model.forward(images[batch]), targets[batch])
+            _, grad = softmax_cross_entropy(model.forward(images[batch], training=True), targets[batch])
             model.backward(grad)
             optimizer.step()
     return model
@@ -122,7 +122,7 @@ def test_probabilities_are_the_softmax_of_what_the_network_says_of_standardised_
     drawn_seven().save("seven.png")
     _, out, _ = predict("--json", "seven.png")
     image = find_digit(Path("seven.png")).image.reshape(1, 28, 28, 1)
-    (logits,) = trained.forward((image - np.float32(0.13)) / np.float32(0.31), training=False)
+    (logits,) = trained.forward((image - np.float32(0.13)) / np.float32(0.31))
     expected = np.exp(logits) / np.exp(logits).sum()
     assert list(json.loads(out)[0]["probabilities"].values()) == pytest.approx(expected, rel=1e-3)
 
