@@ -65,7 +65,9 @@ def dvc(*arguments: str, folder: Path = Path(), **variables: str) -> int:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     interrupted = False
     with subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments], cwd=folder, env=os.environ | variables | {"PATH": path}
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        env=environment_outside_hooks() | variables | {"PATH": path},
     ) as process:
         while process.returncode is None:
             try:
@@ -75,6 +77,18 @@ def dvc(*arguments: str, folder: Path = Path(), **variables: str) -> int:
     if interrupted:
         raise KeyboardInterrupt
     return process.returncode
+
+
+def environment_outside_hooks() -> dict[str, str]:
+    """The environment without GIT_DIR, GIT_INDEX_FILE and others that Git sets for its hooks.
+
+    With them, a Git command meant for the repository of its folder would change that of the hook instead.
+    """
+    listed = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True)
+    bound = {
+        name for name in listed.stdout.split() if not name.startswith("GIT_CONFIG")
+    }  # those only configure
+    return {name: value for name, value in os.environ.items() if name not in bound}
 
 
 def repair_dvc() -> None:
@@ -97,7 +111,9 @@ def repair_dvc() -> None:
 def check_git() -> None:
     """UserError unless this folder is in a Git repository with a commit."""
     try:
-        result = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], capture_output=True)
+        result = subprocess.run(
+            ["git", "rev-parse", "--verify", "HEAD"], capture_output=True, env=environment_outside_hooks()
+        )
     except FileNotFoundError:
         raise UserError("Git is not installed; DVC needs it.") from None
     if result.returncode != 0:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from pipeline.apps.run import check_git, dvc
+from pipeline.apps.run import check_git, dvc, environment_outside_hooks
 from pipeline.artefacts.train import Environment
 from pipeline.config.params import load_params
 from pipeline.config.yaml_files import read_mapping
@@ -164,6 +164,12 @@ def _cached(digest: str, folder: Path) -> bytes | None:
 
 
 def _git(*arguments: str) -> str:
-    """What Git prints."""
-    result = subprocess.run(["git", *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    """What Git prints; UserError with its own words if it fails."""
+    command = ["git", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment_outside_hooks())
+    if result.returncode != 0:
+        raise UserError(
+            f"{' '.join(command)} failed with exit code {result.returncode}. Git says:\n"
+            f"{result.stderr.strip()}"
+        )
     return result.stdout.removesuffix("\n")

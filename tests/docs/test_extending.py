@@ -34,7 +34,8 @@ class Block(NamedTuple):
 def blocks(text):
     places = r"(new|at the end|above|below|in place of)(?: `([^\n]+)`)?:"
     return [
-        Block(*parts) for parts in re.findall(rf"^`([^`\n]+)`, {places}\n\n```\w+\n(.*?)^```$", text, re.M | re.S)
+        Block(*parts)
+        for parts in re.findall(rf"^`([^`\n]+)`, {places}\n\n```\w+\n(.*?)^```$", text, re.M | re.S)
     ]
 
 
@@ -216,8 +217,16 @@ def test_the_dataset_is_fetched_from_a_folder_prepared_and_learnt(other):
     (export,) = typed("A dataset", "export")
     name, _, value = export[1].partition("=")
     variables = {name: value.replace("$PWD", str(other))}
-    options = ["-S", "train.optimizer.name=sgd", *typed_options("A dataset"), "-S", "train.epochs=5"]
-    options += ["-S", "model.architecture=baseline", "-S", "data.validation_size=0.2"]
+    options = [
+        "-S",
+        "train.optimizer.name=sgd",
+        *typed_options("A dataset"),
+        "-S",
+        "train.epochs=5",
+        "-S",
+        "data.validation_size=0.2",
+    ]
+    options += ["-S", "model.architecture=baseline", "-S", "train.optimizer.learning_rate=0.1"]
     result = run(other, "dvc", "exp", "run", "train", *options, **variables)
     assert result.returncode == 0, result.stdout + result.stderr
     assert stages_run(result.stdout) == ["fetch", "preprocess", "train"]

@@ -28,7 +28,7 @@ from projects import (
 )
 
 from pipeline.apps import verify
-from pipeline.apps.run import repair_dvc
+from pipeline.apps.run import dvc, repair_dvc
 from pipeline.data.catalogue import DATASETS
 from pipeline.errors import UserError
 
@@ -339,13 +339,39 @@ def test_verify_runs_every_stage_whatever_a_shared_cache_holds_and_finds_every_b
     commit(folder)
     (folder / "params.yaml").write_text("")
     cached = sorted(cache.rglob("*"))
-    result = run(folder, "pipeline", "verify", OPENBLAS_NUM_THREADS="1")
+    git = tmp_path / "repository/.git"
+    staged = ["git", "ls-files", "--stage"]
+    before = subprocess.check_output(staged, cwd=folder)
+    hook = {"GIT_DIR": str(git), "GIT_INDEX_FILE": str(git / "index"), "GIT_PREFIX": ""}
+    result = run(folder, "pipeline", "verify", OPENBLAS_NUM_THREADS="1", **hook)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert subprocess.check_output(staged, cwd=folder) == before
     assert result.stdout.startswith("note: What is not committed is left out")
     assert stages_run(result.stdout) == STAGES
     assert "models/model.npz" in result.stdout
     assert result.stdout.endswith("Every byte is as dvc.lock records it.\n")
     assert sorted(cache.rglob("*")) == cached
+
+
+def test_verify_says_what_git_says_if_it_cannot_clone(finished, tmp_path):
+    hooks = tmp_path / "template/hooks"
+    hooks.mkdir(parents=True)
+    (hooks / "post-checkout").write_text("#!/bin/sh\necho a hook of mine >&2\nexit 3\n")
+    (hooks / "post-checkout").chmod(0o755)
+    result = run(finished, "pipeline", "verify", GIT_TEMPLATE_DIR=str(tmp_path / "template"))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert re.search("^error: .*git clone", result.stderr)
+    assert "a hook of mine" in result.stderr
+
+
+def test_dvc_is_not_bound_to_the_repository_of_a_git_hook(tmp_path, monkeypatch):
+    (tmp_path / "dvc.py").write_text("import os; open('seen', 'w').write(' '.join(os.environ))")
+    monkeypatch.setenv("GIT_DIR", "elsewhere")
+    monkeypatch.setenv("GIT_INDEX_FILE", "elsewhere/index")
+    assert dvc("repro", folder=tmp_path, HANDED="on") == 0
+    seen = set((tmp_path / "seen").read_text().split())
+    assert seen & {"HANDED", "PATH", "GIT_DIR", "GIT_INDEX_FILE"} == {"HANDED", "PATH"}
 
 
 @pytest.fixture

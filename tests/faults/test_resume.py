@@ -22,9 +22,8 @@ from cnn import (
     Sequential,
     augmentation,
     checkpoint,
-    fit,
+    fit_by_epoch,
     schedules,
-    softmax_cross_entropy,
 )
 
 OPTIMIZERS = {
@@ -73,13 +72,12 @@ class Run:
         reports = []
         settings = {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "shard_size": 2, "seed": 0} | options
         try:
-            for report in fit(
+            for report in fit_by_epoch(
                 model,
-                softmax_cross_entropy,
-                optimizer,
-                schedules.one_cycle(0.05, epochs=EPOCHS),
                 self.examples,
                 self.examples,
+                optimizer=optimizer,
+                schedule=schedules.one_cycle(0.05, epochs=EPOCHS),
                 augment=lambda images, rng: augmentation.random_shift(images, rng, 1.0),
                 clip_norm=1.0,
                 moving_average=average,

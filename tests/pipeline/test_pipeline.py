@@ -92,6 +92,15 @@ def test_a_second_run_does_nothing(project):
     assert stages_run(result.stdout) == []
 
 
+def test_files_that_systems_and_editors_leave_behind_rerun_nothing(other):
+    for folder in ("cnn/layers", "data/raw/digits", "data/processed", "models", "reports/figures"):
+        for name in (".DS_Store", "Thumbs.db", ".a.py.swp", "a.py~", "#a.py#", ".ipynb_checkpoints/a.py"):
+            path = other / folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("stray")
+    assert run(other, "dvc", "status").stdout == "Data and pipelines are up to date.\n"
+
+
 def test_a_change_reruns_only_what_depends_on_it_and_going_back_reruns_nothing(other):
     before = results(other)
     until_evaluate = [other, "dvc", "exp", "run", "evaluate"]  # without figures, which take longest

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from projects import ROOT, SHIPPED
+from projects import SHIPPED
 from ruamel.yaml import YAML
 
 from cnn import checkpoint
@@ -191,7 +191,7 @@ def test_ctrl_c_in_a_stage_that_keeps_nothing_says_how_to_go_on(monkeypatch, cap
     def interrupt(options):
         raise KeyboardInterrupt
 
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(SHIPPED)
     monkeypatch.setattr(evaluate, "evaluate", interrupt)
     monkeypatch.setattr(sys, "argv", ["pipeline", "evaluate"])
     monkeypatch.delenv("DVC_STAGE", raising=False)
