@@ -18,8 +18,9 @@ test: .venv/installed ## set everything up and run the tests
 test-faults: .venv/installed ## the tests of faults, at length: thousands of damaged files, 200 killed runs; an hour
 	@$(BIN)/python -m pytest --long tests/faults
 
-lint: .venv/installed ## check style (ruff) and types (mypy)
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+lint: .venv/installed ## check style (ruff), types (mypy) and who imports whom (import-linter)
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && \
+	  $(BIN)/lint-imports --no-cache --no-logo
 
 benchmark: .venv/torch ## measure speed against PyTorch, which this installs: ARGS=--help shows what else
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -1,4 +1,4 @@
-"""A network looked into, as arrays; `cnn.trace` has its activations, and drawing is left to others."""
+"""A network looked into, as arrays; `cnn.layers.trace` has its activations, and drawing is left to others."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any

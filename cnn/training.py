@@ -17,6 +17,7 @@ from cnn.engine.executors import Executor
 from cnn.engine.shards import Augmentation, Examples, Loss, ShardedGradients, count_correct
 from cnn.inspection import EpochStatistics
 from cnn.layers import Sequential
+from cnn.layers.trace import trace_forward
 from cnn.losses import softmax_cross_entropy
 from cnn.moving_average import MovingAverage
 from cnn.optimizers import SGD, Optimizer
@@ -24,7 +25,6 @@ from cnn.parameter import Parameter
 from cnn.random import Stream, derive_rng
 from cnn.schedules import Schedule, constant
 from cnn.state import Stateful
-from cnn.trace import trace_forward
 
 P = ParamSpec("P")
 

@@ -1,1 +1,1 @@
-"""The pipeline around cnn: fetch -> preprocess -> train -> evaluate -> report, and commands that use the result."""
+"""The pipeline around cnn: fetch -> preprocess -> train -> evaluate -> report, and what uses the result."""

@@ -33,6 +33,7 @@ class Layer(Stateful):
     parameters, and attributes that are layers, or lists of layers, are the layers inside it.
     """
 
+    is_list = False  # whether it is nothing but the layers inside, one after the other
     _saved: tuple[Any, ...] | None = None
 
     @abstractmethod

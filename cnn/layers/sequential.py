@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cnn.checks import Whole
 from cnn.layers.layer import Layer, Rng, Shape
+from cnn.layers.trace import trace_shapes
 from cnn.registry import LAYERS
 
 
@@ -21,6 +22,8 @@ class Sequential(Layer):
     Args:
         layers: first to last.
     """
+
+    is_list = True
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layers = list(layers)
@@ -98,8 +101,6 @@ class Sequential(Layer):
 
         The count of a layer with layers inside stands at those.
         """
-        from cnn.trace import trace_shapes  # a trace is a layer: it needs this file first
-
         rows = [("", "layer", "output shape", "parameters"), ("", "input", _format(input_shape), "")]
         for name, layer, _, shape in trace_shapes(self, input_shape):
             composite = bool(layer.children())

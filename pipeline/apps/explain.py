@@ -15,8 +15,8 @@ from cnn import SGD, BatchNorm, Examples, Parameter, Sequential, cross_entropy, 
 from cnn.engine.shards import Loss, assigned
 from cnn.gradient_check import numeric_gradient, relative_error
 from cnn.layers.layer import Rng, Shape
+from cnn.layers.trace import Trace, Traced
 from cnn.random import Stream, derive_rng
-from cnn.trace import Trace, Traced
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.config.architectures import gives_probabilities

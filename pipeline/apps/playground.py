@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cnn import Sequential
 from cnn.atomic import write_text
+from cnn.layers.trace import Trace, Traced
 from cnn.registry import name_of, options, summary
-from cnn.trace import Trace, Traced
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import Network

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cnn import Sequential
 from cnn.layers.layer import Shape
-from cnn.trace import trace_shapes
+from cnn.layers.trace import trace_shapes
 from pipeline.artefacts.evaluate import Metrics
 from pipeline.artefacts.train import Network
 from pipeline.config.params import Params

@@ -12,7 +12,7 @@ from cnn import Examples, Processes, Sequential
 from cnn.atomic import write_text
 from cnn.engine.replicas import Replicas
 from cnn.inspection import kernels, occlusion
-from cnn.trace import trace_forward
+from cnn.layers.trace import trace_forward
 from pipeline.artefacts.evaluate import Metrics, Prediction, Predictions, load_predictions
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description

@@ -32,7 +32,7 @@ from cnn.engine.fused import ConvMaxPool, FirstConv2D
 from cnn.engine.passes import plan
 from cnn.engine.replicas import Replicas
 from cnn.engine.shards import ShardedGradients
-from cnn.trace import trace_forward, trace_shapes
+from cnn.layers.trace import trace_forward, trace_shapes
 
 
 class Blend(Layer):

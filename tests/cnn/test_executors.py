@@ -235,6 +235,22 @@ def test_two_maps_at_once_are_refused(kind):
         list(run(pool, square, range(3)))
 
 
+def first_weight(task, replica):
+    return float(replica.parameters[0].value.flat[0])
+
+
+def test_a_map_that_is_refused_changes_nothing_of_the_one_that_goes_on(kind):
+    model = network()
+    with Replicas(model, kind(2)) as pool:
+        one = run(pool, first_weight, range(30))
+        before = next(one)
+        model.parameters()["0.kernel"].value += 1
+        with pytest.raises(RuntimeError, match="busy with another map"):
+            list(run(pool, first_weight, range(3)))
+        assert set(one) == {before}
+        assert set(run(pool, first_weight, range(3))) != {before}
+
+
 @pytest.mark.parametrize("go_on", [False, True])
 def test_a_suspended_map_that_is_ended_after_the_pool_does_not_bring_it_to_life(kind, go_on):
     with Replicas(network(), kind(2)) as pool:

@@ -13,7 +13,7 @@ from cnn import (
 )
 from cnn.clipping import gradient_squares
 from cnn.inspection import EpochStatistics, kernels, occlusion
-from cnn.trace import trace_forward, trace_shapes
+from cnn.layers.trace import trace_forward, trace_shapes
 
 
 @pytest.fixture

@@ -39,9 +39,9 @@ from cnn import (
 from cnn.engine.fused import ConvMaxPool, FirstConv2D, WinogradConv2D
 from cnn.initializers import he_normal
 from cnn.layers.checks import check_channels, check_image_shape
+from cnn.layers.trace import trace_forward, trace_shapes
 from cnn.ops.winograd import best_tile
 from cnn.registry import LAYERS
-from cnn.trace import trace_forward, trace_shapes
 
 
 def conv(*arguments, dtype, **options):
@@ -627,6 +627,11 @@ def test_a_representation_without_parameters_can_be_evaluated(name):
             "Sequential([Dense(2, 2), ReLU(), Sequential([Flatten()])])",
         ),
         (lambda rng: Residual([Tanh()]), "Residual([Tanh()])"),
+        (lambda rng: FirstConv2D(Conv2D(1, 2, 3, rng=rng)), "FirstConv2D(Conv2D(1, 2, 3))"),
+        (
+            lambda rng: ConvMaxPool(Conv2D(1, 2, 3, rng=rng), MaxPool2D(2)),
+            "ConvMaxPool(Conv2D(1, 2, 3), MaxPool2D(2))",
+        ),
         (lambda rng: Residual([Tanh()], [SiLU(), ReLU()]), "Residual([Tanh()], [SiLU(), ReLU()])"),
     ],
 )

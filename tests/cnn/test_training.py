@@ -357,6 +357,22 @@ def test_networks_refuse_images_that_are_no_floats(dtype):
             ["Dense(36, 10) needs", "In layer 4"],
         ),
         (
+            {"train": Examples(np.zeros((5, 8, 8, 1), "f4"), np.eye(5, dtype="f4"))},
+            ["train", "(10,)", "(5,)"],
+        ),
+        (
+            {"validation": Examples(np.zeros((5, 8, 8, 1), "f4"), np.eye(5, dtype="f4"))},
+            ["validation", "(10,)", "(5,)"],
+        ),
+        (
+            {"moving_average": MovingAverage(small_network().parameters(), 0.5)},
+            ["moving_average", "this model's", "0.kernel, 0.bias, 4.weight are another's"],
+        ),
+        (
+            {"statistics": EpochStatistics(small_network().parameters())},
+            ["statistics", "this model's", "0.kernel, 0.bias, 4.weight are another's"],
+        ),
+        (
             {"optimizer": SGD(small_network().parameters())},
             ["optimizer", "this model's", "0.kernel, 0.bias, 4.weight are another's", "model.parameters()"],
         ),
@@ -401,7 +417,13 @@ def test_a_smallest_shard_that_batch_normalisation_cannot_take_is_refused_at_the
 def test_shards_that_batch_normalisation_can_take_are_not_refused():
     for count, batch_size, shard_size in [(22, 10, 10), (20, 10, 4), (2, 64, 32), (20, 10, 99)]:
         model = Sequential([Flatten(), BatchNorm(64), Dense(64, 10, rng=np.random.default_rng(0))])
-        fit(model, random_examples(count), epochs=1, batch_size=batch_size, shard_size=shard_size)
+        before = model.state_dict()
+        by_epoch = fit_by_epoch(
+            model, random_examples(count), epochs=1, batch_size=batch_size, shard_size=shard_size
+        )
+        for name, array in model.state_dict().items():  # the trial has changed no running statistics
+            np.testing.assert_array_equal(array, before[name])
+        assert len(list(by_epoch)) == 1
 
 
 # --- the two calls ----------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from projects import SHIPPED
 from typer.testing import CliRunner
 
 from cnn import SGD, BatchNorm, Dense, checkpoint, cross_entropy, softmax_cross_entropy
+from cnn.layers.trace import trace_shapes
 from cnn.ops.softmax import softmax
-from cnn.trace import trace_shapes
 from pipeline.__main__ import app
 from pipeline.apps.explain import compare, draw
 from pipeline.config.architectures import build_model, gives_probabilities, load_layers

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from cnn.layers import Layer, Sequential
-from cnn.layers.layer import Rng, Shape
+from cnn.layers.layer import Layer, Rng, Shape
 from cnn.parameter import Parameter
 
 T = TypeVar("T", bound="Traced")
@@ -68,7 +67,7 @@ class Traced(Layer):
 
     def _trace_child(self, inner: str, child: Layer) -> "Traced":
         traced = type(self)(f"{self.name}.{inner}".lstrip("."), child, self._order)
-        traced.is_branch = isinstance(child, Sequential) and not isinstance(self.original, Sequential)
+        traced.is_branch = child.is_list and not self.original.is_list
         return traced
 
     def _enter(self) -> None:
