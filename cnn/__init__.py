@@ -1,100 +1,36 @@
 """A convolutional network written by hand in NumPy: every forward and backward pass beside its equation."""
 
-from cnn import augmentation, initializers, schedules
-from cnn.checkpoint import CheckpointError
-from cnn.clipping import clip_by_norm, clip_by_value
-from cnn.engine.executors import Processes, Serial, Threads
-from cnn.engine.memory import keep_freed_memory
-from cnn.engine.shards import Examples
-from cnn.gradient_check import gradient_check
-from cnn.layers import (
-    ELU,
-    GELU,
-    AvgPool2D,
-    BatchNorm,
-    Conv2D,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAvgPool2D,
-    GlobalMaxPool2D,
-    Layer,
-    LayerNorm,
-    LeakyReLU,
-    LogSoftmax,
-    MaxPool2D,
-    ReLU,
-    Residual,
-    Sequential,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    SpatialDropout,
-    Tanh,
-)
-from cnn.losses import cross_entropy, mean_squared_error, softmax_cross_entropy
-from cnn.moving_average import MovingAverage
-from cnn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
-from cnn.parameter import Parameter
-from cnn.saving import Saved, load, save
-from cnn.specs import SpecError, from_spec
-from cnn.training import EpochReport, NonFiniteError, Progress, fit, fit_by_epoch
-
-__all__ = [
-    "ELU",
-    "GELU",
-    "SGD",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "AvgPool2D",
-    "BatchNorm",
-    "CheckpointError",
-    "Conv2D",
-    "Dense",
-    "Dropout",
-    "EpochReport",
-    "Examples",
-    "Flatten",
-    "GlobalAvgPool2D",
-    "GlobalMaxPool2D",
-    "Layer",
-    "LayerNorm",
-    "LeakyReLU",
-    "LogSoftmax",
-    "MaxPool2D",
-    "MovingAverage",
-    "NonFiniteError",
-    "Optimizer",
-    "Parameter",
-    "Processes",
-    "Progress",
-    "RMSProp",
-    "ReLU",
-    "Residual",
-    "Saved",
-    "Sequential",
-    "Serial",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "SpatialDropout",
-    "SpecError",
-    "Tanh",
-    "Threads",
-    "augmentation",
-    "clip_by_norm",
-    "clip_by_value",
-    "cross_entropy",
-    "fit",
-    "fit_by_epoch",
-    "from_spec",
-    "gradient_check",
-    "initializers",
-    "keep_freed_memory",
-    "load",
-    "mean_squared_error",
-    "save",
-    "schedules",
-    "softmax_cross_entropy",
-]
+from cnn import augmentation as augmentation
+from cnn import initializers as initializers
+from cnn import schedules as schedules
+from cnn.checkpoint import CheckpointError as CheckpointError
+from cnn.clipping import clip_by_norm as clip_by_norm
+from cnn.clipping import clip_by_value as clip_by_value
+from cnn.engine.executors import Processes as Processes
+from cnn.engine.executors import Serial as Serial
+from cnn.engine.executors import Threads as Threads
+from cnn.engine.memory import keep_freed_memory as keep_freed_memory
+from cnn.engine.shards import Examples as Examples
+from cnn.gradient_check import gradient_check as gradient_check
+from cnn.layers import *  # noqa: F403
+from cnn.losses import cross_entropy as cross_entropy
+from cnn.losses import mean_squared_error as mean_squared_error
+from cnn.losses import softmax_cross_entropy as softmax_cross_entropy
+from cnn.moving_average import MovingAverage as MovingAverage
+from cnn.optimizers import SGD as SGD
+from cnn.optimizers import Adagrad as Adagrad
+from cnn.optimizers import Adam as Adam
+from cnn.optimizers import AdamW as AdamW
+from cnn.optimizers import Optimizer as Optimizer
+from cnn.optimizers import RMSProp as RMSProp
+from cnn.parameter import Parameter as Parameter
+from cnn.saving import Saved as Saved
+from cnn.saving import load as load
+from cnn.saving import save as save
+from cnn.specs import SpecError as SpecError
+from cnn.specs import from_spec as from_spec
+from cnn.training import EpochReport as EpochReport
+from cnn.training import NonFiniteError as NonFiniteError
+from cnn.training import Progress as Progress
+from cnn.training import fit as fit
+from cnn.training import fit_by_epoch as fit_by_epoch
