@@ -1,5 +1,7 @@
 """A convolutional network written by hand in NumPy: every forward and backward pass beside its equation."""
 
+from typing import TYPE_CHECKING
+
 from cnn import augmentation as augmentation
 from cnn import initializers as initializers
 from cnn import schedules as schedules
@@ -34,3 +36,6 @@ from cnn.training import NonFiniteError as NonFiniteError
 from cnn.training import Progress as Progress
 from cnn.training import fit as fit
 from cnn.training import fit_by_epoch as fit_by_epoch
+
+if not TYPE_CHECKING:  # `import *` takes classes and functions, not the modules
+    __all__ = [name for name, value in globals().items() if callable(value) and name[0] != "_"]
