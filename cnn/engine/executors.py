@@ -42,10 +42,23 @@ MakeWorker = Callable[[], Any]
 
 
 @runtime_checkable
+class TaskPool(Protocol):
+    """Workers that compute tasks, each worker one at a time."""
+
+    def map(self, tasks: Iterable[Task]) -> Iterator[Any]:
+        """task(worker) for each task, in the order of the tasks."""
+        ...
+
+    def close(self) -> None:
+        """Stop the workers."""
+        ...
+
+
+@runtime_checkable
 class Executor(Protocol):
     """What `fit` takes: it makes a pool of workers."""
 
-    def start(self, make_worker: MakeWorker) -> "Pool":
+    def start(self, make_worker: MakeWorker) -> "TaskPool":
         """A pool whose workers are what `make_worker` makes, one call for each."""
         ...
 
@@ -122,18 +135,14 @@ class Pool:
             helper.close()
         self._helpers.clear()
 
-    def require_free(self) -> None:
-        """RuntimeError while a map goes on, or once the workers are stopped."""
-        if self._state != "free":
-            raise RuntimeError(f"Pool.map was called while its workers are {self._state}.")
-
     def map(self, tasks: Iterable[Task]) -> Iterator[Any]:
         """task(worker) for each task, in order; a task's error is raised in its place.
 
         Each worker has up to TASKS_AT_ONCE tasks at a time, so that memory stays small. One map at a time:
         RuntimeError.
         """
-        self.require_free()
+        if self._state != "free":
+            raise RuntimeError(f"Pool.map was called while its workers are {self._state}.")
         remaining = iter(tasks)
         self._state = "busy with another map"
         try:

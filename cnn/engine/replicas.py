@@ -54,6 +54,7 @@ class Replicas:
         # In memory that copies of this process share with it: this is how they see weights that change.
         self._values = _shared_copies([parameter.value for parameter in self.parameters])
         self._states = _shared_copies(self.buffers)
+        self._busy = False
         self._pool = (executor or Serial()).start(self._make_replica)
 
     def __enter__(self) -> "Replicas":
@@ -65,13 +66,21 @@ class Replicas:
         self._pool.close()
 
     def map(self, tasks: Iterable[Task]) -> Iterator[Any]:
-        """task(replica) for each task, in order; each starts from the model's present state."""
-        self._pool.require_free()
+        """task(replica) for each task, in order; each starts from the model's present state.
+
+        One map at a time: RuntimeError, at the first result.
+        """
+        if self._busy:
+            raise RuntimeError("Replicas.map was called while these replicas are busy with another map.")
         for shared, parameter in zip(self._values, self.parameters, strict=True):
             shared[...] = parameter.value
         for shared, buffer in zip(self._states, self.buffers, strict=True):
             shared[...] = buffer
-        return self._pool.map(partial(_from_state, task) for task in tasks)
+        self._busy = True
+        try:
+            yield from self._pool.map(partial(_from_state, task) for task in tasks)
+        finally:
+            self._busy = False
 
     def predict(self, x: Float[np.ndarray, "n *shape"], batch_size: int = 256) -> Float[np.ndarray, "n *out"]:
         """`Sequential.predict` on all workers; rewritten, so that roundings may differ."""

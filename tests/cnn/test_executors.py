@@ -227,7 +227,7 @@ def test_two_maps_at_once_are_refused(kind):
     with Replicas(network(), kind(2)) as pool:
         one = run(pool, square, range(30))
         assert next(one) == 0
-        with pytest.raises(RuntimeError, match="called while its workers are busy with another map"):
+        with pytest.raises(RuntimeError, match="called while these replicas are busy with another map"):
             list(run(pool, square, range(3)))
         assert list(one) == [task * task for task in range(1, 30)]
         assert list(run(pool, square, range(3))) == [0, 1, 4]

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from projects import STAGES
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("fetch", "preprocess", "train", "evaluate", "report")
 COMMANDS = (*STAGES, "run", "predict", "playground", "explain", "verify")
 
 

@@ -170,8 +170,11 @@ def test_class_names_are_shown_as_text_and_mnist_beside_its_reference(project, t
 
 def test_all_figures_are_there_and_are_pictures(project):
     names = {path.name for path in (project / "reports/figures").iterdir()}
-    plots = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["plots"]
-    assert names == {Path(plot).name for plot in plots if isinstance(plot, str)}
+    described = (
+        "calibration confusion_matrix feature_maps filters misclassified occlusion statistics training_curves"
+    )
+    assert names >= {f"{name}.png" for name in described.split()}
+    assert "reports/figures" in YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["plots"]
     for name in names:
         assert (project / "reports/figures" / name).read_bytes().startswith(b"\x89PNG")
 
