@@ -217,16 +217,9 @@ def test_the_dataset_is_fetched_from_a_folder_prepared_and_learnt(other):
     (export,) = typed("A dataset", "export")
     name, _, value = export[1].partition("=")
     variables = {name: value.replace("$PWD", str(other))}
-    options = [
-        "-S",
-        "train.optimizer.name=sgd",
-        *typed_options("A dataset"),
-        "-S",
-        "train.epochs=8",
-        "-S",
-        "data.validation_size=0.2",
-    ]
-    options += ["-S", "model.architecture=baseline", "-S", "train.optimizer.learning_rate=0.1"]
+    train = "train.epochs=8", "train.optimizer.name=sgd", "train.optimizer.learning_rate=0.1"
+    others = *train, "model.architecture=baseline", "data.validation_size=0.2"
+    options = [*typed_options("A dataset"), *(word for change in others for word in ("-S", change))]
     result = run(other, "dvc", "exp", "run", "train", *options, **variables)
     assert result.returncode == 0, result.stdout + result.stderr
     assert stages_run(result.stdout) == ["fetch", "preprocess", "train"]
@@ -238,7 +231,7 @@ def test_the_dataset_is_fetched_from_a_folder_prepared_and_learnt(other):
     assert float(history(other)[-1]["validation_accuracy"]) == 1.0
 
 
-def test_the_stage_writes_what_it_counts_and_runs_when_its_code_changes(extended):
+def test_the_stage_writes_how_often_which_classes_are_confused(extended):
     metrics = json.loads((extended / "reports/metrics.json").read_text())["test"]
     counts = [int(line.split()[0]) for line in (extended / "reports/mistakes.txt").read_text().splitlines()]
     assert counts == sorted(counts, reverse=True)
