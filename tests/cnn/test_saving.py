@@ -25,7 +25,7 @@ from cnn import (
     save,
     schedules,
 )
-from cnn.registry import OPTIMIZERS
+from cnn.registry import OPTIMIZERS, written_options
 
 
 def network(dtype=np.float32):
@@ -114,7 +114,8 @@ def test_a_network_alone_makes_the_round_trip(tmp_path, dtype):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_makes_the_round_trip_with_its_options(tmp_path, name):
     model, examples = small_network(), random_examples(20)
-    options = {"momentum": 0.5, "nesterov": True} if name == "sgd" else {"epsilon": 1e-3}
+    known = {"momentum": 0.5, "nesterov": True, "epsilon": 1e-3}
+    options = {key: known[key] for key in written_options(OPTIMIZERS[name]) if key in known}
     optimizer = OPTIMIZERS[name](model.parameters(), 0.02, weight_decay=0.125, **options)
     fit(model, examples, optimizer=optimizer, epochs=1)
     save(tmp_path / "run.npz", model, optimizer)
