@@ -61,7 +61,7 @@ def test_any_changed_byte_is_noticed(path):
 @pytest.mark.parametrize("content", [b"", b"x", b"0" * 64, b"0" * 1000])
 def test_what_is_no_checkpoint_is_refused(tmp_path, content):
     (tmp_path / "model.npz").write_bytes(content)
-    with pytest.raises(CheckpointError, match="is damaged or none at all"):
+    with pytest.raises(CheckpointError, match="damaged"):
         checkpoint.load(tmp_path / "model.npz")
 
 

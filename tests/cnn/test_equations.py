@@ -481,9 +481,8 @@ def test_a_grouped_kernel_has_the_fan_in_of_one_group():
 
 
 def test_a_fan_needs_two_axes():
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=r"at least two axes .*; received \(3,\)"):
         initializers.fans((3,))
-    assert str(error.value) == "A fan needs a shape with at least two axes (…, in, out); received (3,)."
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (5, 12), (6, 6), (3, 3, 2, 4), (2, 2, 1, 9)])

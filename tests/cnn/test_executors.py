@@ -189,7 +189,7 @@ def test_what_cannot_be_passed_on_is_reported_and_blocks_nothing(forking, what):
     expected = r"an error:\n(.|\n)*bad 1" if "error" in what else "its result"
     with Replicas(network(), Processes(2), shared=fail) as pool:
         for _ in range(2):
-            with pytest.raises(RuntimeError, match="A worker process cannot pass on .*" + expected):
+            with pytest.raises(RuntimeError, match="A worker process cannot send .*" + expected):
                 list(run(pool, shared, range(4)))
         assert list(run(pool, square, range(3))) == [0, 1, 4]
 

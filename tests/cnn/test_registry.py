@@ -189,7 +189,7 @@ def test_a_new_thing_is_registered_by_its_name_and_its_arguments_are_checked():
     for make in (lambda: TallTree(0), lambda: things["wood"](10)):
         with pytest.raises(ValueError, match="must be"):
             make()
-    with pytest.raises(ValueError, match="There is a thing 'wood' already"):
+    with pytest.raises(ValueError, match="thing 'wood' is already registered"):
         things.register(wood)
     with pytest.raises(ValueError, match=r"^Unknown thing 'talltree'\. Did you mean 'tall_tree'\? Known: "):
         things.find("talltree")
