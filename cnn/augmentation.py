@@ -105,7 +105,7 @@ def random_shear(
     The middle row stays in place; positive φ moves the rows above it to the right, as in italics.
 
     Args:
-        degrees: the largest angle between a slanted and an upright line.
+        degrees: the largest angle from the vertical.
         fill: the value beyond the border.
     """
     _check_images(images, fill)

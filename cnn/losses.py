@@ -38,7 +38,7 @@ def softmax_cross_entropy(
         logits: any real numbers; one row for each example, one column for each class.
         targets: one-hot rows, or any rows of probabilities that sum to 1, of any dtype.
         label_smoothing: the fraction of each target that is spread evenly over all K classes.
-        class_weights: the weight of each class, a number >= 0; None is 1 for all.
+        class_weights: the weight of each class; None is 1 for all.
 
     Raises: ValueError if shapes differ, there is no example, or an option is out of its range.
     """

@@ -95,7 +95,7 @@ class SGD(Optimizer):
 
     Args:
         momentum: the fraction of the velocity v that is kept.
-        nesterov: look ahead along v; needs momentum > 0.
+        nesterov: whether to look ahead along v; needs momentum > 0.
 
     Raises: ValueError for an argument out of its range.
     """
@@ -135,7 +135,7 @@ class Adagrad(Optimizer):
     Optimization" (2011), figure 1 with diagonal matrices.
 
     Args:
-        epsilon: keeps the denominator away from zero.
+        epsilon: a number that keeps the denominator away from zero.
 
     Raises: ValueError for an argument out of its range.
     """
@@ -170,7 +170,7 @@ class RMSProp(Optimizer):
 
     Args:
         decay: the fraction of the mean square s that is kept.
-        epsilon: keeps the denominator away from zero.
+        epsilon: a number that keeps the denominator away from zero.
 
     Raises: ValueError for an argument out of its range.
     """
@@ -208,7 +208,7 @@ class Adam(Optimizer):
     Args:
         beta1: the fraction of the mean gradient m that is kept.
         beta2: the fraction of the mean square v that is kept.
-        epsilon: keeps the denominator away from zero.
+        epsilon: a number that keeps the denominator away from zero.
 
     Raises: ValueError for an argument out of its range.
     """

@@ -35,7 +35,7 @@ class BatchNorm(Layer):
     Args:
         channels: the length of the last axis.
         momentum: the fraction of the running statistics that each training batch keeps.
-        epsilon: keeps the root away from 0.
+        epsilon: added to the variance, which keeps the root away from 0.
         dtype: the dtype of the parameters and statistics.
 
     Parameters: gamma (channels,), initially 1, and beta (channels,), initially 0.

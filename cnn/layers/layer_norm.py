@@ -27,7 +27,7 @@ class LayerNorm(Layer):
 
     Args:
         channels: the length of the last axis.
-        epsilon: keeps the root away from 0.
+        epsilon: added to the variance, which keeps the root away from 0.
         dtype: the dtype of the parameters.
 
     Parameters: gamma (channels,), initially 1, and beta (channels,), initially 0.
