@@ -22,7 +22,7 @@ class Rule:
     """A condition on a value, beyond its type."""
 
     def describe(self) -> str:
-        """The rule in words, as they follow "must be" in a message."""
+        """The rule in words, as it follows "must be" in a message."""
         raise NotImplementedError
 
     def holds(self, value: Any) -> bool:

@@ -28,7 +28,7 @@ class MovingAverage(Stateful):
 
     Args:
         parameters: as returned by `Sequential.parameters()`.
-        decay: the fraction of a that each update keeps, after the first few.
+        decay: the fraction of a that each update keeps in the long run.
 
     Raises: ValueError if `decay` is out of its range.
     """

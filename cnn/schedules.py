@@ -44,7 +44,7 @@ def step(learning_rate: Rate, *, every: Positive = 3.0, factor: Positive = 0.3) 
 
 @SCHEDULES.register
 def exponential(learning_rate: Rate, *, factor: Positive = 0.7) -> Schedule:
-    """Multiplies the rate by `factor` over each epoch, in small steps.
+    """Multiplies the rate by `factor` in the course of each epoch.
 
         learning_rate · factor^t
 

@@ -43,7 +43,7 @@ def layers_from_specs(
 
 
 class _Builder:
-    """Infers the arguments that follow from the input shape, if it is known; if it is None, infers none."""
+    """Builds layers. If it knows the input shape, it infers the arguments that follow from the shape."""
 
     def __init__(self, rng: np.random.Generator, dtype: DTypeLike) -> None:
         self.rng, self.dtype = rng, dtype

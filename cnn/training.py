@@ -311,7 +311,7 @@ def _non_finite(
     images: NDArray[Any],
     at: Progress,
 ) -> NonFiniteError:
-    """The error for a step that is not finite: what is not, and where first."""
+    """The error for a loss or gradient that is not finite; it names the first place where this occurs."""
     if not isfinite(loss):
         what, first = f"The loss became {loss}", ""
         outputs = (

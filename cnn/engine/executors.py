@@ -74,8 +74,8 @@ class Processes(Threads):
     """Runs tasks in this process and in `workers` − 1 copies of it.
 
     Threads are used instead if a copy would not be safe: on systems other than Linux, outside of the main
-    thread, and while other threads run. These may hold locks (of BLAS, for example), which nobody would
-    release in the copy. The results are the same.
+    thread, and while other threads run. Those threads may hold locks (of BLAS, for example) that would never
+    be released in the copy. The results are the same.
     """
 
     def start(self, make_worker: MakeWorker) -> "Pool":
@@ -92,7 +92,7 @@ def can_fork() -> bool:
 class Pool:
     """Workers that run tasks: one here, the others in helpers. Use it in a `with` block.
 
-    Helpers are created with the pool. Copied processes see what a worker refers to as of the fork.
+    Helpers are created with the pool. Copies of this process see closed-over values as of the fork.
     """
 
     def __init__(self, make_worker: MakeWorker, workers: int, helper: "type[_Process | _Thread]") -> None:
@@ -210,7 +210,7 @@ class _Process(_Helper):
             try:
                 self._serve(worker, parent)
             finally:
-                os._exit(0)  # skip the exit handlers, which are the parent's
+                os._exit(0)  # skip the exit handlers, which belong to the parent
         self._tasks.receiver.close()
         self._outcomes.sender.close()
 

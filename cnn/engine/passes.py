@@ -1,4 +1,4 @@
-"""Rewrites a network as an equivalent one of fewer steps, with the same parameters.
+"""Rewrites a network into an equivalent one with fewer steps and the same parameters.
 
 Each pass rewrites a list of layers by an identity of real numbers, so results differ only by rounding. `plan`
 applies a list of passes; to switch one off, leave it out of the list.
@@ -54,8 +54,8 @@ PASSES: tuple[Pass, ...] = (relu_after_max_pool, winograd, conv_with_max_pool, f
 def plan(layer: Layer, passes: Sequence[Pass] = PASSES) -> Layer:
     """Return a faster layer that computes the same as `layer`, with the same parameters and buffers.
 
-    Lists of layers are rewritten at every depth. Only the exact types are rewritten: of any other layer, a
-    subclass for example, only the layers inside it are.
+    Lists of layers are rewritten at every depth. A layer whose type is not exactly known here (a subclass,
+    for example) stays as it is, except for the layers inside it.
     """
     if not layer.children():
         return layer

@@ -1,4 +1,4 @@
-"""The layers, one a file. All of them follow the contract of `cnn.layers.layer.Layer`."""
+"""The layers, one per file. All of them follow the contract of `cnn.layers.layer.Layer`."""
 
 from cnn.layers.avg_pool import AvgPool2D
 from cnn.layers.batch_norm import BatchNorm

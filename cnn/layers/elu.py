@@ -16,7 +16,7 @@ class ELU(Elementwise):
     linear units" (2016), equation 15.
 
     Args:
-        alpha: the size of the limit on the negative side, −alpha.
+        alpha: the negative side saturates at −alpha.
 
     Raises: ValueError if alpha is out of its range.
     """

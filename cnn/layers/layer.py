@@ -25,8 +25,8 @@ class Layer(Stateful):
       `backward`. Layers that are random in training draw from `rng`.
     - `backward(grad_y)` takes dL/dy, assigns dL/dθ to each parameter's `grad`, and returns dL/dx. It uses
       up what the last training forward saved, and frees it.
-    - `output_shape` and the shapes it takes leave out the batch axis. It checks all geometry. A layer with
-      layers inside calls their `output_shape` in its own, and likewise their `forward` and `backward`.
+    - `output_shape` checks all geometry. The shapes that it takes and returns have no batch axis. A layer
+      with layers inside calls their `output_shape` in its own, and likewise `forward` and `backward`.
 
     A layer is complete once constructed: its parameters exist, and nothing is built later. It keeps the
     arguments of its constructor as attributes of the same names. Attributes that are `Parameter`s are its

@@ -110,7 +110,8 @@ class Window:
             if before + size + after > LARGEST:
                 raise ValueError(
                     f"Padded images may have up to {LARGEST:,} pixels per side; padding "
-                    f"{self.describe_padding()} makes {before + size + after:,} pixels of {size}."
+                    f"{self.describe_padding()} makes {before + size + after:,} pixels of {size}. "
+                    "Use less padding."
                 )
             free = before + size + after - extent
             if free < 0:
