@@ -1,10 +1,10 @@
-"""`python -m cnn`: all that has a name in params.yaml and architectures.yaml, and what each takes."""
+"""`python -m cnn`: every name that params.yaml and architectures.yaml may use, and its options."""
 
 from cnn import registry
 
 
 def main() -> None:
-    """Print each registry: names, and their options with meaning, range and default."""
+    """Print each registry: its names, and their options with meaning, range and default."""
     for title, entries in vars(registry).items():
         if isinstance(entries, registry.Registry):
             print(f"\n{title.lower()}")
@@ -15,7 +15,7 @@ def main() -> None:
 
 
 def _range(option: registry.Option) -> str:
-    """Such as "(in [0, 1), default 0.9)"."""
+    """The range and the default, for example "(in [0, 1), default 0.9)"."""
     notes = [option.rule.describe()] if option.rule else []
     if option.default is not registry.REQUIRED:
         notes.append(f"default {getattr(option.default, '__name__', repr(option.default))}")

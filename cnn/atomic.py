@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes: a file is either complete or unchanged."""
 
 import errno
 import os
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; on success it takes the place of `path` in one step.
+    """Yield a temporary path in the folder of `path`; on success, rename it to `path` in one step.
 
-    The folder is made if it is missing. If the body raises, the temporary file is removed and whatever was
-    at `path` before is still there; so it is after a crash or loss of power, for the new content reaches the
-    disk before its name does. What an earlier process left, which was killed here, is removed.
+    The folder is created if it is missing. If the body raises, the temporary file is removed, and `path`
+    keeps its previous content. The same holds after a crash or a power failure, because the new content
+    reaches the disk before its name does. Temporary files left behind by killed processes are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays: matplotlib chooses by it. Host and process id keep two processes apart.
+    # Keep the suffix: matplotlib derives the format from it. Host and process id keep processes apart.
     start = f".{path.stem}.tmp-{platform.node()}-"
     temporary = path.with_name(f"{start}{os.getpid()}{path.suffix}")
     for left in path.parent.glob(f"{escape(start)}*{escape(path.suffix)}"):
@@ -33,10 +33,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         _flush(temporary)
         temporary.replace(path)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
+        if os.name == "posix":  # other systems cannot open a folder
             _flush(path.parent)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # what the caller knows, not the temporary name
+        error.filename, error.filename2 = str(path), None  # report the caller's path, not the temporary one
         raise
     finally:
         with suppress(OSError):
@@ -44,7 +44,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically, in UTF-8, with its line ends as they are."""
+    """Write `text` to `path` atomically, in UTF-8, with its line endings unchanged."""
     write_bytes(path, text.encode())
 
 
@@ -57,7 +57,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write `array` to `path` atomically, as a `.npy` file.
 
-    Not by np.save: where the disk is full, it may leave out the last bytes without a word.
+    np.save is not used: if the disk is full, it may drop the last bytes without an error.
     """
     array = np.asarray(array, order="C")
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -66,24 +66,24 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk."""
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
     file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(file)
     except OSError as error:
-        if not (path.is_dir() and error.errno == errno.EINVAL):  # some file systems cannot do it for folders
+        if not (path.is_dir() and error.errno == errno.EINVAL):  # some file systems cannot sync folders
             raise
     finally:
         os.close(file)
 
 
 def _is_of_running_process(temporary: Path) -> bool:
-    if os.name != "posix":  # where os.kill would end the process
+    if os.name != "posix":  # other systems: os.kill would end the process
         return True
     try:
         os.kill(int(temporary.stem.rpartition("-")[2]), 0)
     except ProcessLookupError:
         return False
-    except (ValueError, OverflowError, OSError):  # not one of ours, or another user's
+    except (ValueError, OverflowError, OSError):  # not a temporary file of ours, or another user's process
         return True
     return True

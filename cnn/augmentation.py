@@ -1,17 +1,19 @@
-"""Augmentation: functions (images, rng, amount) -> images that a reader would still give the same label.
+"""Augmentation: label-preserving random transforms, functions (images, rng, amount) -> images.
 
-Each image of a batch is drawn on its own; the argument is left unchanged; the same generator state gives the
-same bytes; amount 0 gives a copy. Displacements are found backwards: an output pixel asks where in the input
-its value lies, so that every output pixel gets exactly one value. With p = (row, column), both counted
-downwards and to the right from 0, and c = ((h − 1)/2, (w − 1)/2), the centre of the image,
+Each image of a batch gets random numbers of its own. The argument is left unchanged, the same generator
+state gives the same bytes, and amount 0 gives a copy. Displacements are defined backwards: each output pixel
+is mapped to the position in the input from which it takes its value, so that every output pixel gets exactly
+one value. With p = (row, column), counted from 0 downwards and to the right, and the centre of the image
+c = ((h − 1)/2, (w − 1)/2),
 
     y[p] = x(A (p − c) + c + b)          shift, rotation, zoom, shear
     y[p] = x(p + d(p))                   elastic distortion
 
-where x(·) between pixels is interpolated bilinearly, and beyond the border it is `fill`, the background
-(0 for images as they are; for standardised images, what 0 became).
+Between pixels, x(·) is interpolated bilinearly. Beyond the border it is `fill`, the background (0 for raw
+images; for standardised images, the value that 0 was mapped to).
 
-Raises: every function, ValueError where the images, the amount or `fill` is not what its docstring asks for.
+Raises: every function raises ValueError if the images, the amount or `fill` is not what its docstring asks
+for.
 """
 
 import math
@@ -32,11 +34,11 @@ Pixels = Annotated[float, Range("[0, 1000]")]
 
 @AUGMENTATIONS.register
 def random_shift(images: GivenImages, rng: Rng, pixels: Pixels, *, fill: Fill = 0.0) -> Images:
-    """Move each image by t, uniform on ±pixels vertically and, independently, horizontally.
+    """Shift each image by t, uniform on ±pixels vertically and, independently, horizontally.
 
         y[p] = x(p − t)
 
-    Fractions of a pixel are drawn too. Positive t moves the content down and to the right.
+    t may be a fraction of a pixel. Positive t moves the content down and to the right.
 
     Args:
         pixels: the largest displacement along either axis.
@@ -53,7 +55,7 @@ def random_shift(images: GivenImages, rng: Rng, pixels: Pixels, *, fill: Fill = 
 def random_rotation(
     images: GivenImages, rng: Rng, degrees: Annotated[float, Range("[0, 180]")], *, fill: Fill = 0.0
 ) -> Images:
-    """Turn each image around its centre by an angle θ, uniform on ±degrees.
+    """Rotate each image about its centre by an angle θ, uniform on ±degrees.
 
         y[p] = x(A (p − c) + c),    A = [[ cos θ, sin θ],
                                          [−sin θ, cos θ]]
@@ -74,11 +76,11 @@ def random_rotation(
 
 @AUGMENTATIONS.register
 def random_zoom(images: GivenImages, rng: Rng, fraction: Kept, *, fill: Fill = 0.0) -> Images:
-    """Scale each image around its centre by a factor s, uniform on [1 − fraction, 1 + fraction].
+    """Scale each image about its centre by a factor s, uniform on [1 − fraction, 1 + fraction].
 
         y[p] = x((p − c) / s + c)
 
-    s > 1 enlarges the content; the size of the image stays.
+    s > 1 enlarges the content; the image keeps its size.
 
     Args:
         fraction: the largest change of the factor.
@@ -95,15 +97,15 @@ def random_zoom(images: GivenImages, rng: Rng, fraction: Kept, *, fill: Fill = 0
 def random_shear(
     images: GivenImages, rng: Rng, degrees: Annotated[float, Range("[0, 90)")], *, fill: Fill = 0.0
 ) -> Images:
-    """Slant each image: rows slide sideways, by an angle φ that is uniform on ±degrees.
+    """Slant each image sideways by an angle φ, uniform on ±degrees.
 
         y[p] = x(A (p − c) + c),    A = [[1,     0],
                                          [tan φ, 1]]
 
-    The middle row stays; positive φ leans what is above it to the right, as italics do.
+    The middle row stays in place; positive φ moves the rows above it to the right, as in italics.
 
     Args:
-        degrees: the largest angle between a slanted and an upright line.
+        degrees: the largest angle from the vertical.
         fill: the value beyond the border.
     """
     _check_images(images, fill)
@@ -123,21 +125,21 @@ def elastic_distortion(
     smoothness: Annotated[float, Range("(0, 1000]")] = 4.0,
     fill: Fill = 0.0,
 ) -> Images:
-    """Warp each image as an unsteady hand would: neighbouring pixels move alike, distant ones do not.
+    """Warp each image as an unsteady hand would: nearby pixels move together, distant ones independently.
 
         y[p] = x(p + d(p)),    d = strength · u / √(mean over p of |u(p)|²),    u = G_h r G_wᵀ
         G[i, k] ∝ exp(−(i − k)² / (2 · smoothness²))
 
     r holds independent uniform displacements, one for each pixel and axis; the two products with G are the
-    Gaussian filter, one axis at a time. Each row of G is scaled to unit length: a pixel near the border has
-    fewer neighbours to average over, and this way it moves as far, on average, as one in the middle.
+    Gaussian filter, one axis at a time. Each row of G is scaled to unit length, so that pixels near the
+    border, which have fewer neighbours to average over, move on average as far as pixels in the middle.
     Source: Simard, Steinkraus & Platt, "Best practices for convolutional neural networks applied to visual
-    document analysis" (2003), section 2. Their α multiplies a field that has been scaled to unit norm; here
-    the unit is the pixel.
+    document analysis" (2003), section 2. Their α multiplies a field scaled to unit norm; here the unit is
+    the pixel.
 
     Args:
         strength: the root-mean-square length of an image's displacements in pixels.
-        smoothness: the standard deviation of the Gaussian in pixels. Small: noise; large: a mere shift.
+        smoothness: the standard deviation of the Gaussian in pixels; small gives noise, large a plain shift.
         fill: the value beyond the border.
     """
     _check_images(images, fill)
@@ -152,14 +154,14 @@ def elastic_distortion(
 
 @AUGMENTATIONS.register
 def horizontal_flip(images: GivenImages, rng: Rng, probability: Fraction) -> Images:
-    """Mirror each image, left to right, with this probability.
+    """Mirror each image left to right, with the given probability.
 
         y[i, j] = x[i, w − 1 − j]
 
-    Not for digits or letters: a mirrored 2 is no 2.
+    Do not use it for digits or letters: a mirrored 2 is not a 2.
 
     Args:
-        probability: of a flip.
+        probability: the probability of a flip.
     """
     _check_images(images)
     flipped = rng.random(len(images)) < probability
@@ -170,12 +172,12 @@ def horizontal_flip(images: GivenImages, rng: Rng, probability: Fraction) -> Ima
 def cutout(
     images: GivenImages, rng: Rng, size: Annotated[int, Whole(0, 1000)], *, fill: Fill = 0.0
 ) -> Images:
-    """Hide a square of each image, so that no single part of it decides.
+    """Hide a square of each image, so that the network cannot rely on a single part.
 
-        y[i, j] = fill    where −⌊size/2⌋ <= i − i₀ < size − ⌊size/2⌋, and likewise for j
+        y[i, j] = fill    if −⌊size/2⌋ <= i − i₀ < size − ⌊size/2⌋, and likewise for j
 
-    The centre (i₀, j₀) is uniform over the pixels of the image; what of the square lies beyond the border is
-    cut off, so that squares near it are smaller.
+    The centre (i₀, j₀) is uniform over the pixels of the image. Squares that reach beyond the border are
+    cut off there, and so are smaller.
     Source: DeVries & Taylor, "Improved regularization of convolutional neural networks with Cutout" (2017).
 
     Args:
@@ -195,7 +197,8 @@ def cutout(
 def _affine(
     images: Images, matrix: Float[np.ndarray, "#n 2 2"], offset: Float[np.ndarray, "n 2"] | float, fill: float
 ) -> Images:
-    """y[p] = x(A (p − c) + c + b): A is each image's matrix, or one for all; b its offset in pixels."""
+    # The index of pixel (0, 0) of each image, if all pixels of the framed images are counted in one row.
+    """y[p] = x(A (p − c) + c + b), with a matrix A for each image or one for all, and b in pixels."""
     n, h, w, _ = images.shape
     centre = np.array([(h - 1) / 2, (w - 1) / 2])
     origin = np.broadcast_to(centre + offset, (n, 2))
@@ -213,22 +216,20 @@ def _sample(
 
         y[p, q] = Σ_i Σ_j x[i, j] · max(0, 1 − |rows[p, q] − i|) · max(0, 1 − |columns[p, q] − j|)
 
-    over all whole i and j, where x is `fill` beyond the border. Overwrites `rows` and `columns`: with a new
-    array for each step, most of the time would go into asking the system for memory.
+    over all integers i and j; x is `fill` beyond the border. Overwrites `rows` and `columns`: with a new
+    array for each step, most of the time would be spent requesting memory from the system.
     """
     n, h, w, c = images.shape
-    # One pixel of fill above and to the left, two below and to the right: a position that is held to
-    # -1 … h or w has all its four neighbours in this frame, and none needs a test of its own.
+    # Add one pixel of fill at the top and left, and two at the bottom and right. Positions clipped to
+    # -1 … h or w then have all four neighbours inside this frame, so none needs a bounds check.
     height, width = h + 3, w + 3
     framed = np.full((n, height, width, c), fill, images.dtype)
     framed[:, 1:-2, 1:-2] = images
     np.clip(rows, -1, h, out=rows)
     np.clip(columns, -1, w, out=columns)
     top, left = np.floor(rows), np.floor(columns)
-    origins = np.arange(
-        width + 1, n * height * width, height * width
-    )  # where pixel (0, 0) of each image lies
-    corner = top.astype(np.intp) * width + left.astype(np.intp)  # the upper left of the four neighbours
+    origins = np.arange(width + 1, n * height * width, height * width)  # pixel (0, 0) of each image
+    corner = top.astype(np.intp) * width + left.astype(np.intp)  # index of the upper left neighbour
     corner += origins[:, None, None]
     rows -= top
     columns -= left
@@ -240,7 +241,7 @@ def _sample(
 
 
 def _blend(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """a + share · (b − a), written over b. Exactly a where both are equal: a plain background stays plain."""
+    """a + share · (b − a), written to b. It is exactly a if b = a: a plain background stays plain."""
     b -= a
     b *= share
     b += a
@@ -259,7 +260,7 @@ def _displacements(
 
 
 def _gaussian(size: int, deviation: float, dtype: np.dtype) -> Float[np.ndarray, "size size"]:
-    """G[i, k] ∝ exp(−(i − k)² / (2 · deviation²)), its rows of length 1."""
+    """G[i, k] ∝ exp(−(i − k)² / (2 · deviation²)), with rows scaled to length 1."""
     i = np.arange(size)
     g = np.exp(-0.5 * ((i[:, None] - i) / deviation) ** 2)
     return (g / np.sqrt((g * g).sum(axis=1, keepdims=True))).astype(dtype)

@@ -1,8 +1,8 @@
-"""Arrays and a description of them in one file, without pickle.
+"""Checkpoints: arrays and metadata in one file, without pickle.
 
-The file is an ordinary `.npz` (so `numpy.load` reads it, too) with one more member, `metadata.json`. Its
-last 64 bytes, the ZIP archive's comment, are the SHA-256 of all bytes before them: no changed byte goes
-unnoticed. The same content always gives the same bytes.
+The file is an ordinary `.npz` (so `numpy.load` also reads it) with an additional member, `metadata.json`.
+Its last 64 bytes, the ZIP archive's comment, are the SHA-256 of all bytes before them, so that any changed
+byte is detected. The same content always gives the same bytes.
 """
 
 import io
@@ -25,11 +25,11 @@ DIGEST_LENGTH = 64
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged or none at all."""
+    """A file is missing, damaged, or not a checkpoint."""
 
 
 def save(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-    """Write `arrays` and `metadata` (anything that JSON can hold) to `path`, atomically."""
+    """Write `arrays` and `metadata` (any JSON value) to `path`, atomically."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
@@ -37,33 +37,35 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, 
             npy.write_array(member, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False)
             archive.writestr(_zip_info(f"{name}.npy"), member.getvalue())
         archive.writestr(_zip_info(METADATA), json.dumps(metadata, indent=2, allow_nan=False))
-        archive.comment = b"0" * DIGEST_LENGTH  # its place; the digest itself covers the archive's end, too
+        archive.comment = (
+            b"0" * DIGEST_LENGTH
+        )  # placeholder, so that the digest also covers the archive's end
     content = buffer.getvalue()[:-DIGEST_LENGTH]
     write_bytes(path, content + sha256(content).hexdigest().encode())
 
 
 def load(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """(arrays, metadata) as `save` wrote them to `path`; CheckpointError for whatever is wrong."""
+    """Return (arrays, metadata) as `save` wrote them to `path`; raise CheckpointError for any problem."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"The checkpoint {path} cannot be read: {error.strerror}.") from None
     if sha256(content[:-DIGEST_LENGTH]).hexdigest().encode() != content[-DIGEST_LENGTH:]:
         raise CheckpointError(
-            f"The checkpoint {path} is damaged or none at all: its checksum does not match its content."
+            f"The checkpoint {path} is damaged, or not a checkpoint: its checksum does not match its content."
         )
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = {info.filename: archive.read(_stored(info)) for info in archive.infolist()}
         metadata = json.loads(members.pop(METADATA))
         arrays = {name.removesuffix(".npy"): parse_array(data) for name, data in members.items()}
-    except Exception as error:  # zipfile raises many kinds for what is no archive
-        raise CheckpointError(f"The checkpoint {path} is not one that this project wrote: {error}.") from None
+    except Exception as error:  # zipfile raises many kinds of errors for invalid archives
+        raise CheckpointError(f"The checkpoint {path} was not written by this library: {error}.") from None
     return arrays, metadata
 
 
 def _zip_info(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name)  # dated 1980, so that no clock gets into the bytes
+    info = zipfile.ZipInfo(name)  # dated 1980, so that the bytes do not depend on the clock
     info.create_system = 3  # "Unix" on every system, for the same reason
     return info
 
@@ -76,7 +78,7 @@ def _stored(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
 
 
 def parse_array(data: bytes) -> NDArray[Any]:
-    """The array in the bytes of a `.npy` file; ValueError if its header promises what is not there."""
+    """The array in the bytes of a `.npy` file; ValueError if its header does not match its content."""
     file = io.BytesIO(data)
     if npy.read_magic(file) != (1, 0):
         raise ValueError("an array has an unknown format version")
@@ -84,9 +86,9 @@ def parse_array(data: bytes) -> NDArray[Any]:
         shape, fortran_order, dtype = npy.read_array_header_1_0(file)
         body = data[file.tell() :]
         if fortran_order or dtype.hasobject or min(shape, default=0) < 0:
-            raise ValueError("its order, type or shape is not one that is written here")
+            raise ValueError("its order, type or shape is not supported")
         if len(body) != prod(shape) * dtype.itemsize:
-            raise ValueError(f"it claims {prod(shape)} numbers and has {len(body)} bytes")
+            raise ValueError(f"it claims {prod(shape)} numbers, but has {len(body)} bytes")
         return np.frombuffer(body, dtype).reshape(shape).copy()
-    except Exception as error:  # NumPy raises many kinds for a header that is no Python or no type
+    except Exception as error:  # NumPy raises many kinds of errors for invalid headers
         raise ValueError(f"an array's header does not describe its content ({error})") from None

@@ -1,4 +1,4 @@
-"""What arguments may be: rules beside the types in a signature, checked before the body runs.
+"""Rules for argument values, written beside the types in a signature and checked before the body runs.
 
     @checked
     def scale(x: float, factor: Annotated[float, Range("(0, ∞)")]) -> float: ...
@@ -19,10 +19,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Rule:
-    """What a value must be, beyond its type."""
+    """A condition on a value, beyond its type."""
 
     def describe(self) -> str:
-        """The rule in words, to stand after "must be"."""
+        """The rule in words, as it follows "must be" in a message."""
         raise NotImplementedError
 
     def holds(self, value: Any) -> bool:
@@ -30,11 +30,11 @@ class Rule:
         raise NotImplementedError
 
     def convert(self, value: Any) -> Any:
-        """A value that follows the rule, as a plain Python number."""
+        """Convert a value that follows the rule to a plain Python number."""
         return value
 
     def check(self, name: str, value: Any) -> Any:
-        """`value` as a plain number; ValueError if it does not follow the rule."""
+        """Return `value` as a plain number; ValueError if it does not follow the rule."""
         if not self.holds(value):
             raise ValueError(f"{name} must be {self.describe()}; received {value!r}.")
         return self.convert(value)
@@ -42,25 +42,25 @@ class Rule:
 
 @dataclass(frozen=True)
 class Whole(Rule):
-    """A whole number >= low and, if there is one, <= high."""
+    """A whole number >= low and, unless high is None, <= high."""
 
     low: int = 1
     high: int | None = None
 
     def describe(self) -> str:
-        """Such as "a whole number >= 1"."""
+        """For example "a whole number >= 1"."""
         if self.high is None:
             return f"a whole number >= {self.low}"
         return f"a whole number from {self.low} to {self.high}"
 
     def holds(self, value: Any) -> bool:
-        """Whether it is one; True and False are none."""
+        """Whether `value` is a whole number in the range; True and False are not numbers."""
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             return False
         return bool(value >= self.low and (self.high is None or value <= self.high))
 
     def convert(self, value: Any) -> int:
-        """As an int."""
+        """`value` as an int."""
         return int(value)
 
 
@@ -72,19 +72,19 @@ class Range(Rule):
 
     @cached_property
     def bounds(self) -> tuple[float, float]:
-        """The two numbers."""
+        """(low, high)."""
         low, high = self.interval[1:-1].split(",")
         return float(low), inf if high.strip() == "∞" else float(high)
 
     def describe(self) -> str:
-        """Such as "in [0, 1)" or "a finite number > 0"."""
+        """For example "in [0, 1)" or "a finite number > 0"."""
         low, high = self.bounds
         if high != inf:
             return f"in {self.interval}"
         return f"a finite number {'>=' if self.interval[0] == '[' else '>'} {low:g}"
 
     def holds(self, value: Any) -> bool:
-        """Whether it is one; True and False are no numbers."""
+        """Whether `value` is a finite number in the interval; True and False are not numbers."""
         if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not isfinite(value):
             return False
         low, high = self.bounds
@@ -92,27 +92,27 @@ class Range(Rule):
         return bool(above and (value <= high if self.interval[-1] == "]" else value < high))
 
     def convert(self, value: Any) -> float:
-        """As a float."""
+        """`value` as a float."""
         return float(value)
 
 
 @dataclass(frozen=True)
 class Flag(Rule):
-    """True or False; stands for every `bool` in a signature."""
+    """True or False; the rule of every argument annotated as `bool`."""
 
     def describe(self) -> str:
         """ "True or False"."""
         return "True or False"
 
     def holds(self, value: Any) -> bool:
-        """Whether it is one of the two."""
+        """Whether `value` is True or False."""
         return isinstance(value, bool)
 
 
 class Given:
-    """Marks an argument that is never written in a file: it follows from where the thing is used.
+    """Marks an argument that is never written in a file, because the context provides it.
 
-    A count that is given to a layer is the length of its input's last axis.
+    For a layer, a given count is the length of the input's last axis.
     """
 
 
@@ -120,11 +120,11 @@ Count = Annotated[int, Whole()]
 Positive = Annotated[float, Range("(0, ∞)")]
 NotNegative = Annotated[float, Range("[0, ∞)")]
 Fraction = Annotated[float, Range("[0, 1]")]
-Kept = Annotated[float, Range("[0, 1)")]  # a fraction that never is the whole
+Kept = Annotated[float, Range("[0, 1)")]  # a fraction below 1
 
 
 def rule_of(annotation: Any) -> Rule | None:
-    """The rule in an annotation, also in that of an optional value."""
+    """The rule in an annotation, also in that of an optional value; None if there is none."""
     if annotation is bool:
         return Flag()
     for part in (annotation, *get_args(annotation)):
@@ -145,7 +145,7 @@ def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def checked(function: F) -> F:
-    """`function`, whose arguments are checked by the rules in its signature before it runs.
+    """Wrap `function` so that its arguments are checked against the rules in its signature before it runs.
 
     An argument whose default is None may be None.
     """

@@ -1,6 +1,6 @@
-"""Limits on gradients, between `backward` and the optimiser's step.
+"""Gradient clipping, between `backward` and the optimiser's step.
 
-Each function gives a parameter a new `grad` where it limits one, and changes no array that is there already.
+A clipped gradient is a new array, assigned to the parameter's `grad`; existing arrays are not changed.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from cnn.parameter import Parameter
 
 
 def gradient_squares(parameters: Mapping[str, Parameter]) -> dict[str, float]:
-    """Σ_i (dL/dθ_i)² of each parameter θ; RuntimeError if one has no gradient.
+    """Σ_i (dL/dθ_i)² of each parameter θ; RuntimeError if a parameter has no gradient.
 
-    In the gradient's own precision, unless that overflows.
+    Computed in the gradient's own precision, or in float64 if that overflows.
     """
     squares = {}
     for name, gradient in collect_gradients(parameters, before="gradient_squares").items():
@@ -33,22 +33,22 @@ def gradient_squares(parameters: Mapping[str, Parameter]) -> dict[str, float]:
 def clip_by_norm(
     parameters: Mapping[str, Parameter], max_norm: Positive, squares: Mapping[str, float] | None = None
 ) -> float:
-    """Shorten the gradient of all parameters, taken as one vector, to `max_norm`; its direction stays.
+    """Scale the gradients of all parameters, taken as one vector, down to length `max_norm`.
 
         norm = sqrt(Σ_θ Σ_i (dL/dθ_i)²)
         dL/dθ = dL/dθ · max_norm / norm       for every θ, if norm > max_norm
 
-    If the norm is not finite, nothing is changed, since nothing could be saved.
+    If the norm is not finite, nothing is changed: no factor could repair the gradient.
 
     Source: Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks" (2013),
     algorithm 1.
 
     Args:
-        parameters: as `Sequential.parameters()` gives them.
-        max_norm: the greatest length.
-        squares: those of `gradient_squares`, if they are known already.
+        parameters: as returned by `Sequential.parameters()`.
+        max_norm: the maximum length.
+        squares: the result of `gradient_squares`, if it is known already.
 
-    Returns: the norm before.
+    Returns: the norm before clipping.
     Raises: ValueError if `max_norm` is out of its range; RuntimeError if a parameter has no gradient.
     """
     gradients = collect_gradients(parameters, before="clip_by_norm")
@@ -61,15 +61,15 @@ def clip_by_norm(
 
 @checked
 def clip_by_value(parameters: Mapping[str, Parameter], limit: Positive) -> None:
-    """Bring each entry of each gradient into [−limit, limit], which may turn the whole gradient.
+    """Clip each entry of each gradient to [−limit, limit]; this may change the gradient's direction.
 
         dL/dθ_i = min(max(dL/dθ_i, −limit), limit)
 
-    An entry that is not a number stays so.
+    NaN stays NaN.
 
     Args:
-        parameters: as `Sequential.parameters()` gives them.
-        limit: the greatest magnitude.
+        parameters: as returned by `Sequential.parameters()`.
+        limit: the maximum magnitude.
 
     Raises: ValueError if `limit` is out of its range; RuntimeError if a parameter has no gradient.
     """

@@ -1,4 +1,4 @@
-"""Analytic gradients against numeric ones: the judge of every backward pass."""
+"""Compares analytic gradients with numeric ones: the test of every backward pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,23 +12,23 @@ from cnn.layers.layer import Layer
 def gradient_check(
     layer: Layer, x: NDArray[np.float64], *, rng: np.random.Generator, step: float = 1e-5
 ) -> dict[str, float]:
-    """The relative error of each gradient that `layer.backward` computes, by name; "x" is the input's.
+    """Return the relative error of each gradient that `layer.backward` computes, by name ("x": the input's).
 
-    A random v makes the output a number, L = Σ v·y, whose dL/dy is v. Then, for x and each parameter θ,
+    A random v reduces the output to a scalar, L = Σ v·y, so that dL/dy = v. Then, for x and each parameter θ,
 
         error = max |analytic − numeric| / max |numeric|        numeric: `numeric_gradient` of L
 
-    In float64 a correct gradient gives errors under 1e-7; a wrong one, of the order of 1. Layers with kinks
-    (ReLU, max pooling) need inputs that keep a distance of several steps from them. Random layers draw the
-    same numbers each time.
+    In float64, a correct gradient has an error below 1e-7, and a wrong one an error of the order of 1. If a
+    layer has kinks (ReLU, max pooling), its inputs must be several steps away from them. Random layers draw
+    the same numbers each time.
 
     Args:
-        layer: any layer or model with float64 parameters. Its state is as before afterwards.
-        x: one batch for it, float64.
+        layer: any layer or model with float64 parameters; its state is restored at the end.
+        x: one float64 batch for the layer.
         rng: the source of v.
         step: the ε of the difference quotient.
 
-    Raises: ValueError where x or a parameter is not float64.
+    Raises: ValueError if x or a parameter is not float64.
     """
     parameters = layer.parameters()
     for name, array in {"x": x, **{n: p.value for n, p in parameters.items()}}.items():
@@ -42,7 +42,7 @@ def gradient_check(
     v = rng.standard_normal(forward().shape)
     analytic: dict[str, NDArray[Any] | None] = {"x": layer.backward(v)}
     analytic |= {name: parameter.grad for name, parameter in parameters.items()}
-    x = x.copy()  # the numeric gradient changes it in place, element by element, and back
+    x = x.copy()  # numeric_gradient changes each element in place and restores it
 
     def loss() -> float:
         return float((forward() * v).sum())
@@ -50,7 +50,7 @@ def gradient_check(
     numeric = {"x": numeric_gradient(loss, x, step)}
     numeric |= {name: numeric_gradient(loss, p.value, step) for name, p in parameters.items()}
     forward()
-    layer.backward(v)  # uses up what the forward passes saved
+    layer.backward(v)  # frees what the forward passes saved
     layer.load_state_dict(before)
     return {name: relative_error(analytic[name], numeric[name]) for name in numeric}
 
@@ -75,7 +75,7 @@ def numeric_gradient(
 
 
 def relative_error(actual: NDArray[Any] | None, expected: NDArray[Any]) -> float:
-    """max |actual − expected| / max |expected|; infinite for an actual gradient of another shape, or none."""
+    """max |actual − expected| / max |expected|; infinite if `actual` is None or has another shape."""
     if actual is None or actual.shape != expected.shape:
         return float("inf")
     difference = np.abs(actual - expected).max(initial=0.0)

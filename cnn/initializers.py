@@ -1,8 +1,8 @@
 """Initial values of parameters: functions (shape, rng, dtype) -> array.
 
-For a kernel of shape (kernel_h, kernel_w, in, out) or a weight of shape (in, out), every axis but the last
-feeds an output: fan_in = kernel_h·kernel_w·in. Values are drawn in float64 and then cast, so that
-float32 and float64 networks with one seed start from the same numbers.
+For a kernel of shape (kernel_h, kernel_w, in, out) or a weight of shape (in, out), all axes but the last
+feed an output: fan_in = kernel_h·kernel_w·in. Values are drawn in float64 and then cast, so that
+float32 and float64 networks with the same seed start from the same numbers.
 """
 
 from collections.abc import Callable
@@ -22,9 +22,11 @@ Initializer = Callable[[tuple[int, ...], np.random.Generator, DTypeLike], NDArra
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(fan_in, fan_out): how many inputs feed an output, and how many outputs an input feeds."""
+    """(fan_in, fan_out): the number of inputs that feed an output, and of outputs that an input feeds."""
     if len(shape) < 2:
-        raise ValueError(f"A fan needs a shape with at least two axes (…, in, out); received {shape}.")
+        raise ValueError(
+            f"fan_in and fan_out need a shape with at least two axes (…, in, out); received {shape}."
+        )
     receptive_field = prod(shape[:-2])
     return receptive_field * shape[-2], receptive_field * shape[-1]
 
@@ -46,9 +48,9 @@ def he_uniform(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
 
 @INITIALIZERS.register
 def fan_in_uniform(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
-    """Uniform on ±1 / sqrt(fan_in): smaller than the others, so that outputs start near 0.
+    """Uniform on ±1 / sqrt(fan_in): smaller than the others, so that outputs start close to 0.
 
-    Source: Glorot & Bengio (2010), equation 1, there called the commonly used heuristic.
+    Source: Glorot & Bengio (2010), equation 1, where it is called the commonly used heuristic.
     """
     return _uniform(1.0 / (3.0 * fans(shape)[0]), shape, rng, dtype)
 
@@ -86,10 +88,10 @@ def lecun_uniform(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
 
 @INITIALIZERS.register
 def orthogonal(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
-    """As a matrix (fan_in, out), with orthonormal columns, or rows where there are fewer: keeps lengths.
+    """A matrix (fan_in, out) with orthonormal columns, or rows if there are fewer rows: keeps lengths.
 
-    The Q of a QR decomposition of normal numbers, with signs such that R has a positive diagonal, which
-    makes it uniform among all such matrices.
+    It is the Q of a QR decomposition of normal numbers. Its signs are chosen so that R has a positive
+    diagonal, which makes it uniform among all such matrices.
     Source: Saxe, McClelland & Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
     linear neural networks" (2014); for the signs, Mezzadri (2007).
     """
@@ -102,7 +104,7 @@ def orthogonal(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
 
 @INITIALIZERS.register
 def zeros(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
-    """All zeros: for biases. Takes `rng` like its siblings and draws nothing from it."""
+    """All zeros, for biases. Accepts `rng` like the other initialisers, but draws nothing from it."""
     return np.zeros(shape, dtype)
 
 

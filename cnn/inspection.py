@@ -1,4 +1,4 @@
-"""A network looked into, as arrays; `cnn.layers.trace` has its activations, and drawing is left to others."""
+"""Views into a network, as arrays. `cnn.layers.trace` has the activations; plotting is done elsewhere."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -27,11 +27,11 @@ def occlusion(
     patch: int = 5,
     background: float = 0.0,
 ) -> NDArray[np.floating]:
-    """What each place of an image (h, w, c) argues for: the fall of the score where it is covered.
+    """How much the score of an image (h, w, c) falls if the area around each pixel is covered.
 
-    A square of `patch` pixels of `background` is put around each pixel in turn; `score` takes the images,
-    (n, h, w, c), to a number for each. The result (h, w) is positive where what was covered argued for a
-    high score, and negative where against.
+    A square of `patch` pixels of `background` is put around each pixel in turn; `score` maps images
+    (n, h, w, c) to one number each. In the result (h, w), a positive value means that the covered area is
+    evidence for a high score, and a negative value that it is evidence against one.
     Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks" (2014), section 4.2.
     """
     height, width, _ = image.shape
@@ -45,7 +45,7 @@ def occlusion(
 
 
 class EpochStatistics(Stateful):
-    """RMS gradient norm of each parameter over an epoch, before clipping, and quantiles of its values."""
+    """RMS gradient norm of each parameter over an epoch (before clipping), and value quantiles at its end."""
 
     def __init__(self, parameters: Mapping[str, Parameter]) -> None:
         self.parameters = dict(parameters)
@@ -53,13 +53,13 @@ class EpochStatistics(Stateful):
         self._squares = {name: np.array(0.0) for name in parameters}
 
     def add_step(self, squares: Mapping[str, float]) -> None:
-        """Take in the gradients of a step, by their `cnn.clipping.gradient_squares`."""
+        """Add the gradients of one step, given by their `cnn.clipping.gradient_squares`."""
         self._steps += 1
         for name, square in squares.items():
             self._squares[name] += square
 
     def finish_epoch(self) -> list[dict[str, Any]]:
-        """A row for each parameter, with the root of the mean square of |dL/dθ|; then begin again."""
+        """Return a row for each parameter, with the RMS of |dL/dθ| over the steps; then start a new epoch."""
         rows = []
         for name, parameter in self.parameters.items():
             quantiles = np.quantile(parameter.value.astype(np.float64), QUANTILES)

@@ -22,25 +22,25 @@ def softmax_cross_entropy(
     label_smoothing: Fraction = 0.0,
     class_weights: Sequence[NotNegative] | None = None,
 ) -> tuple[float, Float[np.ndarray, "n k"]]:
-    """How surprised the prediction softmax(logits) is by the targets.
+    """Cross-entropy of softmax(logits): how improbable the prediction makes the targets.
 
         L = −1/N · Σ_n Σ_k t[n, k] · log ŷ[n, k],    ŷ = softmax(logits)
-        ∂L/∂logits = (ŷ · Σ_k t − t) / N,    which is (ŷ − t) / N where Σ_k t = 1
+        ∂L/∂logits = (ŷ · Σ_k t − t) / N,    which is (ŷ − t) / N if Σ_k t = 1
         t[n, k] = class_weights[k] · ((1 − label_smoothing) · targets[n, k] + label_smoothing / K)
 
-    The gradient is that simple because the exponential in softmax and the logarithm in the loss cancel:
+    The gradient is this simple because the exponential in softmax and the logarithm in the loss cancel:
     with z = logits of one example, −Σ_k t_k log ŷ_k = −Σ_k t_k z_k + Σ_k t_k · log Σ_j exp(z_j), and the
-    derivative of log Σ_j exp(z_j) is ŷ. Weighted or not, the mean is over the N examples.
+    derivative of log Σ_j exp(z_j) is ŷ. With or without weights, the mean is over the N examples.
     Source: Bishop, "Pattern Recognition and Machine Learning" (2006), equations 4.108 and 4.109; for label
     smoothing, Szegedy, Vanhoucke, Ioffe, Shlens & Wojna, "Rethinking the Inception architecture" (2016).
 
     Args:
         logits: any real numbers; one row for each example, one column for each class.
         targets: one-hot rows, or any rows of probabilities that sum to 1, of any dtype.
-        label_smoothing: the part of each target that goes to all K classes alike.
-        class_weights: how much each class counts, a number >= 0 for each; None is 1 for all.
+        label_smoothing: the fraction of each target that is spread evenly over all K classes.
+        class_weights: the weight of each class; None is 1 for all.
 
-    Raises: ValueError where shapes differ, there is no example, or an option is out of its range.
+    Raises: ValueError if shapes differ, there is no example, or an option is out of its range.
     """
     targets = _checked_targets("Logits", logits, targets)
     if label_smoothing:
@@ -57,16 +57,16 @@ def cross_entropy(
     probabilities: Annotated[Float[np.ndarray, "n k"], Given],
     targets: Annotated[Shaped[np.ndarray, "n k"], Given],
 ) -> tuple[float, Float[np.ndarray, "n k"]]:
-    """How surprised the predicted probabilities are by the targets: for networks that end in Softmax.
+    """Cross-entropy of predicted probabilities, for networks that end in Softmax.
 
         L = −1/N · Σ_n Σ_k targets[n, k] · log ŷ[n, k]
         ∂L/∂ŷ = −targets / ŷ / N
 
-    A probability that is 0 in floating point counts as the smallest positive number, and no gradient comes
-    back from it through softmax; `softmax_cross_entropy` on logits does not have that weakness.
+    A probability that is 0 in floating point counts as the smallest positive number, and softmax passes no
+    gradient back from it. `softmax_cross_entropy` on logits does not have this weakness.
     Source: Goodfellow, Bengio & Courville, "Deep Learning" (2016), section 6.2.2.
 
-    Raises: ValueError where the two shapes differ, there is no example, or a probability is negative.
+    Raises: ValueError if the two shapes differ, there is no example, or a probability is negative.
     """
     targets = _checked_targets("Probabilities", probabilities, targets)
     if probabilities.min() < 0:
@@ -89,7 +89,7 @@ def mean_squared_error(
         ∂L/∂outputs = 2 · (outputs − targets) / (N·K)
 
     Source: Bishop, "Pattern Recognition and Machine Learning" (2006), equation 5.14, as a mean.
-    Raises: ValueError where the two shapes differ or there is no example.
+    Raises: ValueError if the two shapes differ or there is no example.
     """
     targets = _checked_targets("Outputs", outputs, targets)
     difference = outputs - targets
@@ -99,7 +99,7 @@ def mean_squared_error(
 def _checked_targets(
     name: str, outputs: Float[np.ndarray, "*a"], targets: Shaped[np.ndarray, "*b"]
 ) -> Float[np.ndarray, "n k"]:
-    """`targets` in the dtype of `outputs`, so that the gradient has it, too."""
+    """`targets` in the dtype of `outputs`, so that the gradient also has this dtype."""
     if outputs.ndim != 2 or outputs.shape != targets.shape or not len(outputs):
         raise ValueError(
             f"{name} and one-hot targets must both have shape (examples, classes), with at least one "
@@ -109,7 +109,7 @@ def _checked_targets(
 
 
 def _checked_weights(weights: Sequence[float], targets: Float[np.ndarray, "n k"]) -> Float[np.ndarray, " k"]:
-    with np.errstate(over="ignore"):  # what overflows is found below
+    with np.errstate(over="ignore"):  # overflow is detected below
         array = np.asarray(weights, targets.dtype)
     classes = targets.shape[1]
     if array.shape != (classes,) or not np.isfinite(array).all() or array.min() < 0 or not array.any():

@@ -1,4 +1,4 @@
-"""A moving average of the weights, which often predicts better than the weights of the last step."""
+"""A moving average of the weights, which often predicts better than the last weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,16 +19,16 @@ class MovingAverage(Stateful):
         decay_t = min(decay, (1 + t) / (10 + t))      t = updates before this one
         a = decay_t · a + (1 − decay_t) · θ
 
-    a starts as a copy of θ. That the early decay_t are small lets it forget those first values soon.
-    Only parameters are averaged; what else a layer remembers stays that of the weights.
-    The state is "updates" and, for each parameter, an array as in "average.0.kernel".
+    a starts as a copy of θ. The early decay_t are small, so that a soon forgets these first values.
+    Only parameters are averaged; buffers are not.
+    The state is "updates" and one array for each parameter, named as in "average.0.kernel".
 
     Source: the averages of Polyak & Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992),
-    with weights that fade.
+    with exponentially decaying weights.
 
     Args:
-        parameters: as `Sequential.parameters()` gives them.
-        decay: the fraction of a that is kept in the long run.
+        parameters: as returned by `Sequential.parameters()`.
+        decay: the fraction of a that each update keeps in the long run.
 
     Raises: ValueError if `decay` is out of its range.
     """
@@ -41,7 +41,7 @@ class MovingAverage(Stateful):
         self._averages = {name: parameter.value.copy() for name, parameter in self.parameters.items()}
 
     def update(self) -> None:
-        """Take the present weights into the average; RuntimeError inside `applied`, where there are none."""
+        """Update the average with the current weights; RuntimeError inside `applied`."""
         if any(parameter.value is self._averages[name] for name, parameter in self.parameters.items()):
             raise RuntimeError(
                 "MovingAverage.update() was called inside applied(), where the values are the averages "
@@ -55,9 +55,9 @@ class MovingAverage(Stateful):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside the `with`, each parameter's `value` is its average; after it, the same array as before.
+        """In the `with` block, each parameter's `value` is its average; afterwards, it is the former array.
 
-        No array is copied or changed, so evaluate inside the block and do not train.
+        No array is copied, so evaluate in the block, but do not train.
         """
         weights = {name: parameter.value for name, parameter in self.parameters.items()}
         try:

@@ -1,4 +1,4 @@
-"""Optimisers: they own the rule that turns gradients into new values, and its memory."""
+"""Optimisers: the rules that turn gradients into new parameter values, and their state."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,19 +18,19 @@ Parameters = Mapping[str, Parameter]
 
 
 class Optimizer(Stateful):
-    """What all methods share: θ is changed in place, by its gradient and what the method remembers of it.
+    """Base of all optimisers: changes each θ in place, by its gradient and the arrays kept for it.
 
-        g = dL/dθ + weight_decay · θ          weight decay only where θ has two axes or more
+        g = dL/dθ + weight_decay · θ          weight decay only if θ has two axes or more
         θ = the method's own update of θ by g
 
-    The state is the number of steps, "step", and an array like θ for each thing that the method remembers
-    of it, as in "velocity.0.kernel". All of them start at zero.
+    The state is the number of steps, "step", and the arrays that the method keeps for each θ, of the shape
+    of θ and named as in "velocity.0.kernel". All of them start at zero.
 
     Args:
-        parameters: as `Sequential.parameters()` gives them; changed in place by `step`.
-        learning_rate: step size; may be assigned between steps.
-        weight_decay: strength of the pull to zero.
-        memory: names for what the method remembers of each parameter.
+        parameters: as returned by `Sequential.parameters()`; changed in place by `step`.
+        learning_rate: the step size; may be assigned between steps.
+        weight_decay: the strength of the pull towards zero.
+        memory: the names of the arrays kept for each parameter.
 
     Raises: ValueError for an argument out of its range.
     """
@@ -47,8 +47,8 @@ class Optimizer(Stateful):
         self.parameters = dict(parameters)
         if len({id(parameter) for parameter in self.parameters.values()}) < len(self.parameters):
             raise ValueError(
-                "A parameter stands under two names, and each layer's backward assigns its gradient anew: "
-                "layers cannot share parameters."
+                "Layers cannot share parameters, since each layer's backward overwrites the gradient; "
+                "received one parameter under two names. Give each layer its own."
             )
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -59,7 +59,7 @@ class Optimizer(Stateful):
         }
 
     def step(self) -> None:
-        """Change every parameter by its gradient; RuntimeError, and no change, if one has none yet."""
+        """Update every parameter; if one has no gradient yet, raise RuntimeError and change none."""
         gradients = collect_gradients(self.parameters, before="step")
         learning_rate = float(self.learning_rate)
         self._step += 1
@@ -95,7 +95,7 @@ class SGD(Optimizer):
 
     Args:
         momentum: the fraction of the velocity v that is kept.
-        nesterov: look ahead along v; needs momentum > 0.
+        nesterov: whether to look ahead along v; needs momentum > 0.
 
     Raises: ValueError for an argument out of its range.
     """
@@ -126,7 +126,7 @@ class SGD(Optimizer):
 
 @OPTIMIZERS.register
 class Adagrad(Optimizer):
-    """Steps that shrink, entry by entry, with all gradients so far.
+    """Divides the step of each entry by the root of the sum of all its squared gradients so far.
 
         s = s + g²
         θ = θ − learning_rate · g / (sqrt(s) + epsilon)
@@ -135,7 +135,7 @@ class Adagrad(Optimizer):
     Optimization" (2011), figure 1 with diagonal matrices.
 
     Args:
-        epsilon: keeps the denominator away from zero.
+        epsilon: a number that keeps the denominator away from zero.
 
     Raises: ValueError for an argument out of its range.
     """
@@ -160,7 +160,7 @@ class Adagrad(Optimizer):
 
 @OPTIMIZERS.register
 class RMSProp(Optimizer):
-    """Steps divided, entry by entry, by the root of a moving average of squared gradients.
+    """Divides the step of each entry by the root of a moving average of its squared gradients.
 
         s = decay · s + (1 − decay) · g²
         θ = θ − learning_rate · g / (sqrt(s) + epsilon)
@@ -170,7 +170,7 @@ class RMSProp(Optimizer):
 
     Args:
         decay: the fraction of the mean square s that is kept.
-        epsilon: keeps the denominator away from zero.
+        epsilon: a number that keeps the denominator away from zero.
 
     Raises: ValueError for an argument out of its range.
     """
@@ -197,7 +197,7 @@ class RMSProp(Optimizer):
 
 @OPTIMIZERS.register
 class Adam(Optimizer):
-    """Moving averages of the gradient and of its square, both corrected for their start at zero.
+    """Uses moving averages of the gradient and of its square, both corrected for their start at zero.
 
         m = beta1 · m + (1 − beta1) · g               m̂ = m / (1 − beta1^t)        t = 1 in the first step
         v = beta2 · v + (1 − beta2) · g²              v̂ = v / (1 − beta2^t)
@@ -208,7 +208,7 @@ class Adam(Optimizer):
     Args:
         beta1: the fraction of the mean gradient m that is kept.
         beta2: the fraction of the mean square v that is kept.
-        epsilon: keeps the denominator away from zero.
+        epsilon: a number that keeps the denominator away from zero.
 
     Raises: ValueError for an argument out of its range.
     """
@@ -234,7 +234,7 @@ class Adam(Optimizer):
         scratch = np.square(gradient, out=np.empty_like(value))
         blend(second_moment, scratch, self.beta2, scratch)
         blend(first_moment, gradient, self.beta1, scratch)
-        # Both corrections leave the arrays, with c1 = 1 − beta1^t and root = sqrt(1 − beta2^t):
+        # Apply both corrections to scalars, not arrays. With c1 = 1 − beta1^t and root = sqrt(1 − beta2^t),
         #   (m / c1) / (sqrt(v) / root + epsilon) = (root / c1) · m / (sqrt(v) + root · epsilon)
         t = int(self._step)
         root = sqrt(1 - self.beta2**t)
@@ -244,15 +244,15 @@ class Adam(Optimizer):
 
 @OPTIMIZERS.register
 class AdamW(Adam):
-    """Adam whose weight decay goes past the moving averages, straight to the parameter.
+    """Adam with weight decay that bypasses the moving averages and acts directly on the parameter.
 
-        θ = θ − learning_rate · weight_decay · θ      only where θ has two axes or more
+        θ = θ − learning_rate · weight_decay · θ      only if θ has two axes or more
         θ = Adam's update of θ by g = dL/dθ
 
     Source: Loshchilov & Hutter, "Decoupled Weight Decay Regularization" (2019), algorithm 2, where the factor
     of weight_decay is the schedule's multiplier alone; here it is the whole learning rate.
 
-    Args and errors: those of `Adam`.
+    Arguments and errors are those of `Adam`.
     """
 
     def __init__(
@@ -270,13 +270,13 @@ class AdamW(Adam):
         )
 
     def _decay(self, value: Array, gradient: Array, learning_rate: float) -> Array:
-        """The gradient as it is: the pull to zero acts on `value` at once."""
+        """Pull `value` towards zero directly; return the gradient unchanged."""
         value -= learning_rate * self.weight_decay * value
         return gradient
 
 
 def collect_gradients(parameters: Mapping[str, Parameter], *, before: str) -> dict[str, Array]:
-    """Every parameter's gradient; RuntimeError, which says `before` what it is needed, if one has none."""
+    """Every parameter's gradient; RuntimeError if one has none. `before` names the caller in the message."""
     gradients = {}
     for name, parameter in parameters.items():
         if parameter.grad is None:
@@ -286,7 +286,7 @@ def collect_gradients(parameters: Mapping[str, Parameter], *, before: str) -> di
 
 
 def blend(average: Array, new: Array, decay: float, scratch: Array | None = None) -> None:
-    """average = decay · average + (1 − decay) · new, in place; `scratch`, which may be `new`, is used up."""
+    """average = decay · average + (1 − decay) · new, in place; overwrites `scratch`, which may be `new`."""
     average *= decay
     average += np.multiply(new, 1 - decay, out=scratch)
 
@@ -299,7 +299,7 @@ def _descend(
     epsilon: float,
     scratch: Array,
 ) -> None:
-    """θ = θ − rate · direction / (sqrt(square) + epsilon), in place; `scratch` is used up."""
+    """θ = θ − rate · direction / (sqrt(square) + epsilon), in place; overwrites `scratch`."""
     np.sqrt(square, out=scratch)
     scratch += epsilon
     np.divide(direction, scratch, out=scratch)

@@ -10,7 +10,7 @@ class Parameter:
     """A trainable array: `value`, and `grad` = dL/d(value), of the same shape.
 
     A layer's `backward` assigns `grad`; it never adds to it, so there is nothing to zero between steps.
-    Optimisers change `value` in place, so whoever holds the array sees the update.
+    Optimisers change `value` in place, so every reference to the array sees the update.
     `grad` is None until the first `backward`.
     """
 

@@ -1,11 +1,11 @@
-"""Random numbers that are derived, never carried.
+"""Random numbers that are derived from a seed and counters; no generator state is kept.
 
-Every use of randomness has a stream of its own, addressed by a few integers:
+Each use of randomness has a stream of its own, addressed by a few integers:
 
     generator = PCG64(SeedSequence(seed, spawn_key=(stream, *counters)))
 
-So the shuffle of epoch 7 is known without having gone through epochs 1 to 6, and one more draw in one
-place moves no draw elsewhere.
+So the shuffle of epoch 7 can be computed without epochs 1 to 6, and an extra draw in one place changes no
+draw elsewhere.
 """
 
 from enum import IntEnum
@@ -14,7 +14,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """What the numbers are for. Values are part of every recorded result: add new ones, change none."""
+    """What the numbers are used for. Values affect every recorded result: add new ones, but change none."""
 
     INITIALIZATION = 0  # counters: none
     SHUFFLE = 1  # counters: epoch
@@ -23,5 +23,5 @@ class Stream(IntEnum):
 
 
 def derive_rng(seed: int, stream: Stream, *counters: int) -> np.random.Generator:
-    """The generator for `stream` at `counters` (say, the epoch), for the run with this `seed` (>= 0)."""
+    """The generator of `stream` at `counters` (such as the epoch), for the run with this `seed` (>= 0)."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(stream, *counters))))

@@ -1,9 +1,9 @@
-"""What there is, by name: layers, losses, optimisers, schedules, initialisers and augmentations.
+"""Registries: layers, losses, optimisers, schedules, initialisers and augmentations by name.
 
-Each stands under one name: a function under its own, a class under its own in small letters (`MaxPool2D` is
-max_pool2d). What it takes stands once, in its signature, with ranges beside the types (`cnn.checks`); what
-each argument means stands in the section "Args:" of its docstring. `options` reads both; params.yaml,
-architectures.yaml, `repr`, `spec`, `from_spec`, error messages and `python -m cnn` follow from it.
+Each entry has one name: a function its own, a class its own in snake case (`MaxPool2D` is max_pool2d). Its
+arguments are declared once, in its signature, with ranges beside the types (`cnn.checks`). Their meanings are
+in the section "Args:" of its docstring. `options` reads both; params.yaml, architectures.yaml, `repr`,
+`spec`, `from_spec`, error messages and `python -m cnn` are derived from them.
 """
 
 import inspect
@@ -25,7 +25,7 @@ REQUIRED = inspect.Parameter.empty
 class Option:
     """An argument: its name, type with range, default (REQUIRED if there is none) and meaning.
 
-    `given` ones are never written in a file: they follow from where the thing is used.
+    A `given` argument is never written in a file, because the context provides it.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Option:
 
     @property
     def rule(self) -> Rule | None:
-        """What its values must be, beyond their type."""
+        """The condition on its values, beyond their type."""
         return rule_of(self.annotation)
 
     @property
@@ -47,17 +47,17 @@ class Option:
 
 
 class Registry(Mapping[str, Any]):
-    """Things of one kind, by name."""
+    """Classes or functions of one kind, by name."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._bearers: dict[str, Bearer] = {}
 
     def register(self, bearer: B) -> B:
-        """Enter a class or function, and check its arguments by its signature from then on; a decorator."""
+        """Decorator: add a class or function, and check its arguments by its signature from then on."""
         name = name_of(bearer)
         if name in self._bearers:
-            raise ValueError(f"There is a {self.kind} {name!r} already: choose another name.")
+            raise ValueError(f"The {self.kind} {name!r} is already registered: choose another name.")
         if isinstance(bearer, type):
             constructor = bearer.__init__  # type: ignore[misc]
             if not hasattr(constructor, "__wrapped__") and constructor is not object.__init__:
@@ -68,7 +68,7 @@ class Registry(Mapping[str, Any]):
         return bearer
 
     def find(self, name: object) -> Bearer:
-        """What stands under `name`; ValueError, with the nearest name, if there is nothing."""
+        """The entry `name`; ValueError, with the nearest name, if there is none."""
         if name not in self._bearers:
             raise ValueError(unknown(self.kind, str(name), self._bearers))
         return self._bearers[str(name)]
@@ -92,7 +92,7 @@ AUGMENTATIONS = Registry("augmentation")
 
 
 def name_of(bearer: Bearer) -> str:
-    """The name under which a class or function stands: conv2d, max_pool2d, relu, leaky_relu, adamw."""
+    """The registered name of a class or function: conv2d, max_pool2d, relu, leaky_relu, adamw."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", bearer.__name__).lower()
 
 
@@ -113,29 +113,29 @@ def options(bearer: Bearer) -> dict[str, Option]:
 
 
 def written_options(bearer: Bearer) -> dict[str, Option]:
-    """Those of `options` that a file may hold."""
+    """The `options` that a file may contain."""
     return {name: option for name, option in options(bearer).items() if not option.given}
 
 
 def summary(bearer: Bearer) -> str:
-    """The first sentence of its docstring."""
+    """The first paragraph of its docstring, on one line."""
     return " ".join((inspect.getdoc(bearer) or "").partition("\n\n")[0].split()).replace("`", "")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that is none of `known`, with the nearest one."""
+    """The message for a name that is not in `known`; it suggests the nearest one."""
     names = sorted(known)
     return f"Unknown {kind} '{name}'.{did_you_mean(name, names)} Known: {', '.join(names)}."
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """ " Did you mean 'prefix + nearest name'?", or nothing if none is near."""
+    """ " Did you mean 'prefix + nearest name'?", or "" if no name is near."""
     nearest = get_close_matches(name, known, n=1)
     return f" Did you mean '{prefix}{nearest[0]}'?" if nearest else ""
 
 
 def _meaning(bearer: Bearer, name: str) -> str:
-    """What the docstring says of an argument; a class that says nothing takes over what its bases say."""
+    """What the docstring says about an argument; a class whose docstring says nothing inherits it."""
     for origin in bearer.__mro__ if isinstance(bearer, type) else (bearer,):
         _, _, section = inspect.cleandoc(origin.__doc__ or "").partition("Args:\n")
         section = re.split(r"^\S|\n\n", section, maxsplit=1, flags=re.M)[0]
@@ -147,33 +147,34 @@ def _meaning(bearer: Bearer, name: str) -> str:
 
 
 def argument(thing: Any, option: Option) -> Any:
-    """What the constructor was given for an argument, as the attribute of the same name tells."""
+    """The value that the constructor received for an argument, read from the attribute of the same name."""
     value = getattr(thing, option.name)
-    if option.annotation is bool:  # such as the bias: a parameter, or None
+    if option.annotation is bool:  # for example bias, whose attribute is a parameter or None
         return value is not None and value is not False
-    if option.takes_list and hasattr(value, "children"):  # a list of layers is kept as a network
+    if option.takes_list and hasattr(value, "children"):  # a list of layers is kept as a Sequential
         return list(value.children().values())
     return value
 
 
 def spec(kind: Registry, thing: Any) -> dict[str, Any]:
-    """{"type": name, …} of a layer or an optimiser: its arguments, less those that have their default.
+    """Describe a layer or an optimiser: {"type": name, …} and the arguments that differ from defaults.
 
-    Values are plain. ValueError if its type is not registered, or does not keep an argument.
+    All values are plain. ValueError if its type is not registered, or does not keep an argument.
     """
     name = next((name for name, bearer in kind.items() if bearer is type(thing)), None)
     if name is None:
         raise ValueError(
-            f"{type(thing).__name__} is not registered as {kind.kind}, so it has no name to be found by; "
-            "docs/extending.md shows how."
+            f"{type(thing).__name__} is not registered as {kind.kind}, so a file cannot refer to it; "
+            "docs/extending.md shows how to register it."
         )
     found: dict[str, Any] = {"type": name}
     for option in options(type(thing)).values():
-        if option.given and option.rule is None:  # no value that could be written: parameters, rng, dtype
+        if option.given and option.rule is None:  # parameters, rng and dtype cannot be written
             continue
         if not hasattr(thing, option.name):
             raise ValueError(
-                f"{type(thing).__name__} does not keep its argument {option.name} as an attribute."
+                f"{type(thing).__name__} does not keep its argument {option.name}: "
+                f"assign it to self.{option.name}."
             )
         value = argument(thing, option)
         if value != option.default:

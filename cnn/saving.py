@@ -1,4 +1,4 @@
-"""A network, or a whole training, in one file."""
+"""Saves a network, or a whole training run, in one file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ FORMAT = 1
 
 
 class Saved(NamedTuple):
-    """What a file of `save` holds; None for what was not given."""
+    """The content of a file written by `save`; a part that was not saved is None."""
 
     model: Sequential
     optimizer: Optimizer | None
@@ -35,20 +35,20 @@ def save(
     moving_average: MovingAverage | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write a network to `path`, and what else a run of `fit` needs to go on; atomically, without pickle.
+    """Write a network, and optionally what `fit` needs to resume, to `path`: atomically, without pickle.
 
     Args:
-        path: a file, an ordinary `.npz`; replaced if it is there.
-        model: its layers must be registered (those of this library are).
-        optimizer: of this model's parameters.
-        moving_average: of this model's parameters.
-        progress: as `fit` has left it.
+        path: the file to write, an ordinary `.npz`; an existing file is replaced.
+        model: the network; its layers must be registered (those of this library are).
+        optimizer: an optimiser of this model's parameters.
+        moving_average: a moving average of this model's parameters.
+        progress: the progress that `fit` has updated.
 
-    Raises: ValueError if something has no description, or is not of this model.
+    Raises: ValueError if an object cannot be described, or does not belong to this model.
     """
     dtypes = {str(parameter.value.dtype) for parameter in model.parameters().values()} or {"float32"}
     if len(dtypes) > 1:
-        raise ValueError(f"A network to be saved has parameters of one dtype; received {sorted(dtypes)}.")
+        raise ValueError(f"All parameters of a saved network must have one dtype; received {sorted(dtypes)}.")
     metadata: dict[str, Any] = {"format": FORMAT, "model": model.spec(), "dtype": dtypes.pop()}
     parts: dict[str, Stateful | None] = {"model": model, "optimizer": optimizer}
     parts |= {"average": moving_average, "progress": progress}
@@ -66,17 +66,17 @@ def save(
 
 
 def load(path: str | Path) -> Saved:
-    """What `save` wrote: `model, optimizer, moving_average, progress = load(path)`.
+    """Return what `save` wrote: `model, optimizer, moving_average, progress = load(path)`.
 
-    Raises: CheckpointError, and nothing else, for whatever is wrong with the file.
+    Raises: CheckpointError, and no other error, if anything is wrong with the file.
     """
     arrays, metadata = checkpoint.load(Path(path))
     try:
         if metadata["format"] != FORMAT:
-            raise ValueError(f"it has format {metadata['format']}, and this library reads {FORMAT}")
+            raise ValueError(f"it has format {metadata['format']}, but this library reads format {FORMAT}")
         model = from_spec(metadata["model"], dtype=np.dtype(metadata["dtype"]))
         if not isinstance(model, Sequential):
-            raise TypeError("it holds no network")
+            raise TypeError("it does not hold a network")
         _fill(model, "model", arrays)
         optimizer = average = progress = None
         if "optimizer" in metadata:
@@ -92,7 +92,7 @@ def load(path: str | Path) -> Saved:
             progress = Progress()
             _fill(progress, "progress", arrays)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} holds no training that `cnn.save` wrote: {error}.") from None
+        raise CheckpointError(f"{path} was not written by `cnn.save`: {error}.") from None
     return Saved(model, optimizer, average, progress)
 
 
@@ -104,13 +104,13 @@ def _fill(stateful: Stateful, part: str, arrays: Mapping[str, Any]) -> None:
 
 
 def _names(model: Sequential, owner: Optimizer | MovingAverage) -> dict[str, str]:
-    """The owner's name of each of its parameters -> the model's."""
+    """The owner's name of each of its parameters -> the model's name of it."""
     known = {id(parameter): name for name, parameter in model.parameters().items()}
     try:
         return {name: known[id(parameter)] for name, parameter in owner.parameters.items()}
     except KeyError:
         raise ValueError(
-            f"The parameters of this {type(owner).__name__} are not this model's. Make it with "
+            f"The parameters of this {type(owner).__name__} are not this model's. Create it with "
             "model.parameters()."
         ) from None
 

@@ -1,6 +1,6 @@
 """Learning-rate schedules: functions from the time t in epochs to the learning rate.
 
-Before an update, t = (updates so far) / (updates in an epoch): 0.0 for the first one, 1.0 after one pass
+Before each update, t = (updates so far) / (updates in an epoch): 0.0 for the first one, 1.0 after one pass
 over the training set. So a schedule means the same at every batch size.
 """
 
@@ -26,7 +26,7 @@ def constant(learning_rate: Rate) -> Schedule:
 
 @SCHEDULES.register
 def step(learning_rate: Rate, *, every: Positive = 3.0, factor: Positive = 0.3) -> Schedule:
-    """A staircase.
+    """Multiplies the rate by `factor` once every `every` epochs: a staircase.
 
         learning_rate · factor^floor(t / every)
 
@@ -34,8 +34,8 @@ def step(learning_rate: Rate, *, every: Positive = 3.0, factor: Positive = 0.3) 
 
     Args:
         learning_rate: the rate at the start.
-        every: the length of a stair in epochs.
-        factor: what each stair multiplies the rate by; smaller than 1 to go down.
+        every: the length of a stair, in epochs.
+        factor: the factor from one stair to the next; below 1 lowers the rate.
 
     Raises: ValueError for an argument out of its range.
     """
@@ -44,13 +44,13 @@ def step(learning_rate: Rate, *, every: Positive = 3.0, factor: Positive = 0.3) 
 
 @SCHEDULES.register
 def exponential(learning_rate: Rate, *, factor: Positive = 0.7) -> Schedule:
-    """The same ratio from each epoch to the next.
+    """Multiplies the rate by `factor` in the course of each epoch.
 
         learning_rate · factor^t
 
     Args:
         learning_rate: the rate at the start.
-        factor: what an epoch multiplies the rate by; smaller than 1 to go down.
+        factor: the factor for one epoch; below 1 lowers the rate.
 
     Raises: ValueError for an argument out of its range.
     """
@@ -86,11 +86,11 @@ def one_cycle(
     start_factor: Annotated[float, Range("(0, 1]")] = 0.04,
     final_factor: Fraction = 0.0001,
 ) -> Schedule:
-    """Up to a high rate and down again, on two half cosines.
+    """Rises to a high rate and falls again, along two half cosines.
 
         from start_factor · learning_rate    at t = 0
         up to learning_rate                  at t = rise · epochs
-        down to final_factor · learning_rate at t = epochs, and so ever after
+        down to final_factor · learning_rate at t = epochs, and constant from then on
 
     Source: Smith & Topin, "Super-Convergence: Very Fast Training of Neural Networks Using Large Learning
     Rates" (2018), whose paths between these points are straight lines.
@@ -118,17 +118,17 @@ def one_cycle(
 
 @checked
 def warm_up(schedule: Schedule, *, epochs: Positive) -> Schedule:
-    """`schedule`, held back at first by a factor that rises on a line from 0.1 to 1.
+    """`schedule`, reduced at first by a factor that rises linearly from 0.1 to 1.
 
         schedule(t) · min(1, 0.1 + 0.9 · t / epochs)
 
-    `schedule` keeps its own clock: it is not put off, and from t = `epochs` on nothing differs from it.
+    Warm-up does not delay `schedule`: from t = `epochs` on, the two are equal.
 
     Source: Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour" (2017), section 2.2.
 
     Args:
-        schedule: what to hold back.
-        epochs: for how long.
+        schedule: the schedule to reduce at first.
+        epochs: the length of the warm-up.
 
     Raises: ValueError if `epochs` is out of its range.
     """
@@ -136,6 +136,6 @@ def warm_up(schedule: Schedule, *, epochs: Positive) -> Schedule:
 
 
 def _half_cosine(start: float, end: float, fraction: float) -> float:
-    """On half a cosine from `start` (fraction 0) to `end` (fraction 1 and beyond); exact at both."""
+    """On half a cosine from `start` (fraction 0) to `end` (fraction 1 and above); exact at both."""
     weight = (1 + cos(pi * min(fraction, 1.0))) / 2
     return weight * start + (1 - weight) * end

@@ -1,4 +1,4 @@
-"""Networks from plain values: what YAML and JSON files hold of them. `Layer.spec` goes the other way."""
+"""Builds networks from plain values, as YAML and JSON files hold them. `Layer.spec` is the inverse."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -13,19 +13,19 @@ from cnn.registry import INITIALIZERS, LAYERS, REQUIRED, Option, options, unknow
 
 
 class SpecError(ValueError):
-    """A description that no network can be made from; the message says where."""
+    """No network can be built from a description; the message says which part of it is wrong."""
 
 
 def from_spec(
     spec: Mapping[str, Any], *, rng: np.random.Generator | None = None, dtype: DTypeLike = np.float32
 ) -> Layer:
-    """The layer that `spec` describes, as `Layer.spec` writes it: {"type": "dense", "in_features": 4, …}.
+    """Build the layer that `spec` describes, as returned by `Layer.spec`: {"type": "relu"}, for example.
 
     Args:
-        rng: the source of initial values; None is one with seed 0, for values that are replaced anyway.
-        dtype: of the parameters.
+        rng: the source of initial values; None uses seed 0, for values that are replaced afterwards.
+        dtype: the dtype of the parameters.
 
-    Raises: SpecError if no layer can be made from it.
+    Raises: SpecError if no layer can be built from it.
     """
     rng = np.random.default_rng(0) if rng is None else rng
     return _Builder(rng, dtype).build(spec, "spec", None)
@@ -34,23 +34,23 @@ def from_spec(
 def layers_from_specs(
     specs: Sequence[Any], input_shape: Shape, rng: np.random.Generator, place: str = "layers"
 ) -> list[Layer]:
-    """A network as a person writes it, for inputs of `input_shape`: each layer follows from the one before.
+    """Build the layers of a hand-written list, for inputs of `input_shape`. Raises SpecError.
 
-    What a layer receives (in_channels, say) is not written. Initial values are drawn from `rng` in the order
-    of the layers. `place` is where the description stands, for errors. Raises SpecError.
+    Arguments that follow from the layer before (in_channels, for example) are not written. Initial values
+    are drawn from `rng` in the order of the layers. `place` is the location of the list, for errors.
     """
     return _Builder(rng, np.float32).build_list(specs, place, input_shape)
 
 
 class _Builder:
-    """With a shape, arguments that follow from it are inferred; without one (None), they must be there."""
+    """Builds layers. If it knows the input shape, it infers the arguments that follow from the shape."""
 
     def __init__(self, rng: np.random.Generator, dtype: DTypeLike) -> None:
         self.rng, self.dtype = rng, dtype
 
     def build_list(self, specs: Any, place: str, shape: Shape | None) -> list[Layer]:
         if not isinstance(specs, list):
-            raise SpecError(f"Layers are written as a list; received {specs!r}. In {place}.")
+            raise SpecError(f"Layers must be written as a list; received {specs!r}. In {place}.")
         built: list[Layer] = []
         for index, spec in enumerate(specs):
             built.append(self.build(spec, f"{place}[{index}]", shape))
@@ -62,7 +62,7 @@ class _Builder:
     def build(self, spec: Any, place: str, shape: Shape | None) -> Layer:
         named = isinstance(spec, Mapping) and isinstance(spec.get("type"), str)
         if not named or not all(isinstance(key, str) for key in spec):
-            raise SpecError(f"A layer is written {{type: NAME, …}}; received {spec!r}. In {place}.")
+            raise SpecError(f"A layer must be written {{type: NAME, …}}; received {spec!r}. In {place}.")
         if spec["type"] not in LAYERS:
             raise SpecError(f"{unknown(LAYERS.kind, spec['type'], LAYERS)} In {place}.")
         with _Located(place, spec, shape):
@@ -85,7 +85,7 @@ class _Builder:
         if option.name not in written:
             if option.name in ("rng", "dtype"):
                 return getattr(self, option.name)
-            return shape[-1] if shape else None  # a count along the last axis
+            return shape[-1] if shape else None  # the length of the last axis
         value = written[option.name]
         if option.annotation == Initializer:
             return INITIALIZERS.find(value)
@@ -97,7 +97,7 @@ class _Builder:
 
 
 class _Located:
-    """Says where it was, if what a layer cannot be made of comes up in its `with` block."""
+    """Turns errors in its `with` block into a SpecError that also names the place in the description."""
 
     def __init__(self, place: str, spec: Mapping[str, Any], shape: Shape | None) -> None:
         seen = "" if shape is None else f", whose input has shape {shape}"
@@ -114,7 +114,7 @@ class _Located:
 def _check_names(
     kind: str, written: Mapping[str, Any], known: Mapping[str, Option], *, place_decides: bool
 ) -> None:
-    """ValueError for an option that the layer does not have, or that its place decides."""
+    """ValueError for an option that the layer does not have, or that follows from its place."""
     for name in written:
         if place_decides and name in known and known[name].given:
             raise ValueError(f"{name} follows from the layer's place: leave it out.")

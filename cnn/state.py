@@ -1,4 +1,4 @@
-"""What layers, optimisers and averages share: state as named arrays."""
+"""State as named arrays, the interface that layers, optimisers and averages share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -8,20 +8,20 @@ from numpy.typing import NDArray
 
 
 class Stateful(ABC):
-    """Something whose whole state is a set of named arrays, so that a run can go on from a copy of them."""
+    """An object whose whole state is a set of named arrays, so that a run can resume from a copy of them."""
 
     @abstractmethod
     def _state(self) -> dict[str, NDArray[Any]]:
-        """The arrays themselves, by name."""
+        """The arrays themselves, not copies, by name."""
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Copies of all arrays that make up the state, by name."""
         return {name: array.copy() for name, array in self._state().items()}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take over `state`, made by `state_dict` of an equal object.
+        """Copy in `state`, which `state_dict` of an equal object returned.
 
-        Names, shapes and dtypes must be the same, or ValueError lists what differs and nothing changes.
+        Names, shapes and dtypes must match; otherwise ValueError lists the differences, and nothing changes.
         """
         own = self._state()
         problems = [f"missing: {name}" for name in own if name not in state]

@@ -31,11 +31,11 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class EpochReport:
-    """How one pass over the training set went.
+    """The results of one pass over the training set.
 
-    The learning rate is that of the last step. The training figures are means over the epoch's batches,
-    taken while the weights were changing; the validation figures are those of the weights at its end, and
-    None without validation examples. Accuracies are fractions.
+    The learning rate is that of the last step. Training figures are means over the epoch's batches, taken
+    while the weights change. Validation figures use the weights at the end of the epoch, and are None
+    without validation examples. Accuracies are fractions.
     """
 
     epoch: int
@@ -47,11 +47,11 @@ class EpochReport:
 
 
 class Progress(Stateful):
-    """Where a run of `fit` stands after a step: with model, optimiser and average, all it needs to go on.
+    """The position of a run of `fit` after a step. With model, optimiser and average, it suffices to resume.
 
-    Every number is an array without axes. epoch counts from 1; step counts the steps of the whole run;
-    examples, correct and loss_sum (of examples) are of the epoch so far; best_epoch is the first with the
-    highest validation accuracy, best_accuracy.
+    Every attribute is an array without axes. epoch counts from 1; step counts the steps of the whole run;
+    examples, correct and loss_sum (over examples) belong to the current epoch; best_epoch is the first with
+    the highest validation accuracy, best_accuracy.
     """
 
     def __init__(self) -> None:
@@ -60,14 +60,14 @@ class Progress(Stateful):
         self.best_epoch, self.best_accuracy = np.array(0), np.array(-1.0)
 
     def add(self, examples: int, correct: int, loss: float) -> None:
-        """Count a step over `examples`, of which so many were right; `loss` is their mean."""
+        """Count a step over `examples`, of which `correct` were classified correctly, with mean `loss`."""
         self.step += 1
         self.examples += examples
         self.correct += correct
         self.loss_sum += loss * examples
 
     def finish_epoch(self, validation_accuracy: float | None) -> None:
-        """Move on to the start of the next epoch."""
+        """Record the epoch if it is the best so far, and move on to the start of the next one."""
         if validation_accuracy is not None and validation_accuracy > self.best_accuracy:
             self.best_accuracy[...], self.best_epoch[...] = validation_accuracy, self.epoch
         self.epoch += 1
@@ -79,7 +79,7 @@ class Progress(Stateful):
 
 
 class NonFiniteError(ArithmeticError):
-    """A loss or gradient became infinite or not a number: the weights are, or would become, of no use."""
+    """A loss or gradient became infinite or not a number: the weights are useless, or would become so."""
 
 
 @checked
@@ -105,45 +105,46 @@ def fit_by_epoch(
     statistics: EpochStatistics | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
 ) -> Iterator[EpochReport]:
-    """Train `model` in place, epoch by epoch: a generator, which trains as far as it is asked.
+    """Train `model` in place, epoch by epoch: a generator that trains one epoch for each report.
 
         for report in fit_by_epoch(model, train, validation, epochs=5):
             print(report.epoch, report.validation_accuracy)
 
     Each epoch goes through the examples in an order of its own, derived from `seed` and the epoch; the
     last batch of an epoch may be smaller. Each batch is one step of `optimizer`, at the rate that
-    `schedule` gives for the time in epochs.
+    `schedule` returns for the time in epochs.
 
-    A run can be cut off after any step and go on later, to the same bits: all random numbers are derived
-    from `seed` and the place in the run. Keep the `state_dict` of `model`, `optimizer`, `moving_average` and
-    `progress`, all of the same moment, or let `cnn.save` do it; load them into equal objects, and call this
-    again with those.
+    A run can be interrupted after any step and resumed later, with the same bits, because all random
+    numbers are derived from `seed` and the position in the run. Keep the `state_dict` of `model`,
+    `optimizer`, `moving_average` and `progress`, all taken after the same step, or use `cnn.save`. To
+    resume, load them into equal objects, and call this function again with those.
 
     Args:
-        model: what to train.
+        model: the network to train.
         train: images and one-hot targets.
-        validation: images and targets to measure each epoch on; None measures nothing.
+        validation: images and targets on which each epoch is validated; None skips validation.
         loss: see `cnn.losses`.
-        optimizer: of the model's parameters; None is SGD with its defaults.
+        optimizer: an optimiser of the model's parameters; None is SGD with its defaults.
         schedule: the learning rate by the time in epochs; None keeps the optimiser's.
         epochs: passes over the training set, counted from the start of the run.
-        batch_size: images to a step.
+        batch_size: images per step.
         shard_size: images of a batch that are computed together.
-        seed: what all random numbers are derived from.
-        augment: changes the training images of each shard at random, (images, rng) -> images.
-        clip_norm, clip_value: limits of the gradients, see `cnn.clipping`, the latter first; None sets none.
-        moving_average: of the weights; its averages are validated. To give them to the model, see
-            `MovingAverage.applied`.
-        patience: stop after so many epochs without a higher validation accuracy; None never does.
-        executor: who computes the shards, see `cnn.engine.executors`; None is this process alone. The result
-            is the same for any, unless `loss` or `augment` change by themselves: they see closed-over values
-            as of the start.
-        progress: where to begin, kept up to date; None begins at the beginning.
-        statistics: takes in each step's gradients, as they are before clipping.
+        seed: the seed of all random numbers.
+        augment: a random transform of the training images of each shard, (images, rng) -> images.
+        clip_norm, clip_value: limits of the gradients, see `cnn.clipping`; clip_value is applied first.
+            None sets no limit.
+        moving_average: an average of the weights, which is used for validation. To put it into the model,
+            see `MovingAverage.applied`.
+        patience: stop after this many epochs without a higher validation accuracy; None never stops early.
+        executor: what computes the shards, see `cnn.engine.executors`; None is this process alone. The
+            result does not depend on it, unless `loss` or `augment` use values that change: workers see
+            closed-over values as of the start.
+        progress: where to start, updated after each step; None starts at the beginning.
+        statistics: receives the gradients of each step, before clipping.
         on_step: called after every step.
 
-    Raises ValueError at the call if an argument has no meaning; NonFiniteError as soon as the loss of a batch
-    or of the validation examples, or a gradient, is not finite, before the weights are changed.
+    Raises ValueError at the call if an argument is invalid; NonFiniteError as soon as the loss of a batch or
+    of the validation examples, or a gradient, is not finite, before the weights are changed.
     """
     train = _check_examples("train", train, model)
     validation = None if validation is None else _check_examples("validation", validation, model)
@@ -199,7 +200,7 @@ def fit_by_epoch(
                     if not isfinite(validation_loss):
                         raise NonFiniteError(
                             f"The validation loss became {validation_loss} after epoch {epoch}, "
-                            f"with learning rate {rate:g}. A smaller one usually helps."
+                            f"with learning rate {rate:g}. A smaller learning rate usually helps."
                         )
                 report = EpochReport(
                     epoch=epoch,
@@ -221,12 +222,12 @@ def _to_its_end(by_epoch: Callable[P, Iterator[EpochReport]]) -> Callable[P, lis
 
     update_wrapper(fit, by_epoch, ("__module__", "__annotations__"))
     fit.__doc__ = (by_epoch.__doc__ or "").replace(
-        """, epoch by epoch: a generator, which trains as far as it is asked.
+        """, epoch by epoch: a generator that trains one epoch for each report.
 
         for report in fit_by_epoch(model, train, validation, epochs=5):
             print(report.epoch, report.validation_accuracy)
 """,
-        "; return a report of each epoch. `fit_by_epoch` gives them one by one.\n",
+        "; return a report for each epoch. `fit_by_epoch` yields them one by one.\n",
     )
     return fit
 
@@ -235,7 +236,7 @@ fit = _to_its_end(fit_by_epoch)
 
 
 def _check_examples(part: str, examples: Examples, model: Sequential) -> Examples:
-    """`examples`, if there is at least one and `model` takes them."""
+    """Return `examples`; ValueError if there is none, or if `model` does not take them."""
     if (
         not isinstance(examples, tuple)
         or len(examples) != 2
@@ -266,14 +267,14 @@ def _check_parameters(owner: str, parameters: Mapping[str, Parameter], model: Se
     if strange:
         raise ValueError(
             f"The parameters of {owner} must be this model's; {', '.join(strange[:3])} "
-            f"{'is' if len(strange) == 1 else 'are'} another's. Make it with model.parameters()."
+            f"{'is' if len(strange) == 1 else 'are'} not. Create it with model.parameters()."
         )
 
 
 def _try_smallest_shard(
     model: Sequential, train: Examples, batch_size: int, shard_size: int, seed: int
 ) -> None:
-    """Let a layer refuse now what it would refuse later: the smallest shard may be too small for it."""
+    """Run the smallest shard once, so that a layer for which it is too small fails now, not later."""
     count = len(train.images)
     batches = {min(batch_size, count), count % batch_size or batch_size}
     smallest = min(min(batch, shard_size, batch % shard_size or shard_size) for batch in batches)
@@ -310,7 +311,7 @@ def _non_finite(
     images: NDArray[Any],
     at: Progress,
 ) -> NonFiniteError:
-    """What became infinite or not a number in a step, and where first."""
+    """The error for a loss or gradient that is not finite; it names the first place where this occurs."""
     if not isfinite(loss):
         what, first = f"The loss became {loss}", ""
         outputs = (
@@ -320,7 +321,7 @@ def _non_finite(
             if not np.isfinite(values).all():
                 first = f" (the first numbers that are not finite are {name})"
                 break
-    else:  # the last parameter's, since gradients go backwards
+    else:  # the last parameter's gradient, since the last layer's is computed first
         what = "A gradient became infinite or not a number"
         name = [name for name, square in squares.items() if not isfinite(square)][-1]
         layer, _, part = name.rpartition(".")

@@ -1,1 +1,1 @@
-"""How a network is computed: faster, in shards, on several workers; what it computes stays the same."""
+"""How a network is computed: in fewer steps, in shards, on several workers. The result stays the same."""

@@ -1,11 +1,11 @@
-"""Who computes: this process alone, threads, or copies of this process.
+"""Executors run tasks: in this process alone, in threads, or in copies of this process.
 
-An executor's pool computes tasks, each a function of a worker, and gives the results in the order of the
-tasks. Which worker computes which task never changes a result. For the same bits, BLAS must stay on one
-thread (threadpoolctl); then workers and not BLAS's threads fill the cores.
+An executor's pool runs tasks, each a function of a worker, and yields the results in the order of the tasks.
+Which worker runs which task never changes a result. For the same bits, BLAS must use one thread
+(threadpoolctl); the workers, and not BLAS's threads, then use the cores.
 
-Processes are copies of this one (fork): threads of one process take turns with Python's lock, which on small
-networks takes longer than the arithmetic. Arrays pass through memory that both share.
+Processes are copies of this one (fork). Threads of one process wait for Python's lock, which on small
+networks takes longer than the arithmetic. Arrays are passed through shared memory.
 """
 
 import ctypes
@@ -31,13 +31,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from cnn.checks import Count, checked
 
-TASKS_AT_ONCE = 4  # that a worker is given before results are taken
-ROOM = 2**24  # bytes of arrays on their way to or from a helper; what is beyond takes the slower pipe
-SPIN = 0.0003  # seconds of asking for a message before sleeping, from which it takes some 50 µs to wake
+TASKS_AT_ONCE = 4  # sent to a worker before its results are received
+ROOM = 2**24  # bytes of shared memory for arrays in transit; the rest goes through the slower pipe
+SPIN = 0.0003  # seconds of polling for a message before sleeping; waking up takes about 50 µs
 _ALIGNMENT = 64  # bytes
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
-Task = Callable[[Any], Any]  # of a worker; for processes, one that pickle can carry
+Task = Callable[[Any], Any]  # called with a worker; for processes, it must be picklable
 MakeWorker = Callable[[], Any]
 
 
@@ -56,15 +56,15 @@ class TaskPool(Protocol):
 
 @runtime_checkable
 class Executor(Protocol):
-    """What `fit` takes: it makes a pool of workers."""
+    """What `fit` takes: it starts a pool of workers."""
 
     def start(self, make_worker: MakeWorker) -> "TaskPool":
-        """A pool whose workers are what `make_worker` makes, one call for each."""
+        """A pool whose workers `make_worker` creates, one call for each."""
         ...
 
 
 class Serial:
-    """All tasks here, one after the other."""
+    """Runs all tasks here, one after the other."""
 
     def start(self, make_worker: MakeWorker) -> "Pool":
         """A pool of one worker."""
@@ -72,40 +72,40 @@ class Serial:
 
 
 class Threads:
-    """Tasks in this thread and in `workers` − 1 others."""
+    """Runs tasks in this thread and in `workers` − 1 others."""
 
     @checked
     def __init__(self, workers: Count) -> None:
         self.workers = workers
 
     def start(self, make_worker: MakeWorker) -> "Pool":
-        """A pool of so many workers."""
+        """A pool of `workers` threads, this one included."""
         return Pool(make_worker, self.workers, _Thread)
 
 
 class Processes(Threads):
-    """Tasks in this process and in `workers` − 1 copies of it.
+    """Runs tasks in this process and in `workers` − 1 copies of it.
 
-    They are threads instead if a copy would not be safe: outside of Linux and of the main thread, and while
-    other threads run, which may hold locks, of BLAS say, that nobody would release in the copy. Results are
-    the same.
+    Threads are used instead if a copy would not be safe: on systems other than Linux, outside of the main
+    thread, and while other threads run. Those threads may hold locks (of BLAS, for example) that would never
+    be released in the copy. The results are the same.
     """
 
     def start(self, make_worker: MakeWorker) -> "Pool":
-        """A pool of so many workers."""
+        """A pool of `workers` processes, this one included, or of threads."""
         return Pool(make_worker, self.workers, _Process if can_fork() else _Thread)
 
 
 def can_fork() -> bool:
-    """Whether a copy of this process would work, now and here."""
+    """Whether it is safe to copy this process now, from this thread."""
     alone = threading.current_thread() is threading.main_thread() and threading.active_count() == 1
     return sys.platform == "linux" and alone
 
 
 class Pool:
-    """Workers that compute tasks: one here, the others in helpers. Use it in a `with` block.
+    """Workers that run tasks: one here, the others in helpers. Use it in a `with` block.
 
-    Helpers are made with the pool and know what a worker refers to as it was then.
+    Helpers are created with the pool. Copies of this process see closed-over values as of the fork.
     """
 
     def __init__(self, make_worker: MakeWorker, workers: int, helper: "type[_Process | _Thread]") -> None:
@@ -136,10 +136,10 @@ class Pool:
         self._helpers.clear()
 
     def map(self, tasks: Iterable[Task]) -> Iterator[Any]:
-        """task(worker) for each task, in order; a task's error is raised in its place.
+        """Yield task(worker) for each task, in order; raise a task's error in its place.
 
-        Each worker has up to TASKS_AT_ONCE tasks at a time, so that memory stays small. One map at a time:
-        RuntimeError.
+        Each worker has at most TASKS_AT_ONCE tasks at a time, so that memory stays small. Only one map can
+        run at a time: RuntimeError.
         """
         if self._state != "free":
             raise RuntimeError(f"Pool.map was called while its workers are {self._state}.")
@@ -156,8 +156,8 @@ class Pool:
                     outcome = self._helpers[number - 1].receive() if number else own.popleft()
                     yield outcome.result()
                     if self._state == "stopped":
-                        raise RuntimeError("Pool.map cannot go on: its workers are stopped.")
-        finally:  # whatever happened, the next map finds no outcome of this one
+                        raise RuntimeError("Pool.map cannot continue: its workers are stopped.")
+        finally:  # leave no outcome of this map for the next one
             if self._state != "stopped":
                 for helper in self._helpers:
                     helper.drain()
@@ -176,24 +176,24 @@ class WorkerLostError(RuntimeError):
 
 
 class _Outcome(NamedTuple):
-    """What a task came to."""
+    """The outcome of a task: its value or its error."""
 
     value: Any
     error: Exception | None
 
     def result(self) -> Any:
-        """The value; the error is raised."""
+        """Return the value, or raise the error."""
         if self.error is not None:
             raise self.error
         return self.value
 
 
 class _Helper(ABC):
-    """Another place where tasks are computed, in the order in which they are sent."""
+    """A thread or process that runs tasks in the order in which they are sent."""
 
     @abstractmethod
     def send(self, tasks: list[Task]) -> None:
-        """Begin with these."""
+        """Send tasks to the helper."""
 
     @abstractmethod
     def receive(self) -> _Outcome:
@@ -201,11 +201,11 @@ class _Helper(ABC):
 
     @abstractmethod
     def drain(self) -> None:
-        """Wait for the outcomes that nobody took."""
+        """Wait for the outcomes that were not received, and discard them."""
 
     @abstractmethod
     def close(self) -> None:
-        """End it."""
+        """Stop the helper."""
 
 
 class _Process(_Helper):
@@ -219,7 +219,7 @@ class _Process(_Helper):
             try:
                 self._serve(worker, parent)
             finally:
-                os._exit(0)  # nothing of what this process would do at its end is the copy's to do
+                os._exit(0)  # skip the exit handlers, which belong to the parent
         self._tasks.receiver.close()
         self._outcomes.sender.close()
 
@@ -258,11 +258,11 @@ class _Process(_Helper):
             self._outcomes.send(outcome)
         except Exception as error:
             what = f"an error:\n{text}" if text else "its result."
-            message = f"A worker process cannot pass on what came of a task ({error}): {what}"
+            message = f"A worker process cannot send the outcome of a task ({error}): {what}"
             self._outcomes.send(_Outcome(None, RuntimeError(message)))
 
     def send(self, tasks: list[Task]) -> None:
-        """Begin with these."""
+        """Send tasks to the process."""
         self._tasks.rewind()
         try:
             self._tasks.send(tasks, len(tasks))
@@ -274,7 +274,7 @@ class _Process(_Helper):
         """The next outcome, in the order of the tasks."""
         try:
             message = self._outcomes.wait()
-        except (EOFError, OSError):  # the latter in the midst of a message
+        except (EOFError, OSError):  # OSError: in the middle of a message
             self._waiting = 0
             raise self._lost() from None
         self._waiting -= 1
@@ -282,24 +282,24 @@ class _Process(_Helper):
         return outcome
 
     def drain(self) -> None:
-        """Wait for the outcomes that nobody took."""
+        """Wait for the outcomes that were not received, and discard them."""
         while self._waiting:
             self._waiting -= 1
             with suppress(EOFError, OSError):
                 self._outcomes.wait()
 
     def close(self) -> None:
-        """End the process."""
+        """Kill the process."""
         self._tasks.sender.close()
         self._outcomes.receiver.close()
-        with suppress(ProcessLookupError, ChildProcessError):  # gone, where SIGCHLD is ignored
-            os.kill(self._pid, signal.SIGKILL)  # it holds nothing that could be lost
+        with suppress(ProcessLookupError, ChildProcessError):  # already gone, if SIGCHLD is ignored
+            os.kill(self._pid, signal.SIGKILL)  # it holds nothing that must be saved
             os.waitpid(self._pid, 0)
 
     def _lost(self) -> Exception:
         return WorkerLostError(
-            "A worker process was killed before its task was done. Often the system has run out of memory: "
-            "fewer workers, or smaller shards, need less."
+            "A worker process was killed before its task was done. The usual cause is a lack of memory: "
+            "use fewer workers or smaller shards."
         )
 
 
@@ -312,9 +312,9 @@ class _Thread(_Helper):
         self._futures: deque[Future[_Outcome]] = deque()
 
     def send(self, tasks: list[Task]) -> None:
-        """Begin with these."""
+        """Send tasks to the thread."""
         for task in tasks:
-            context = copy_context()  # so that np.errstate, say, holds in the thread, too
+            context = copy_context()  # so that np.errstate, for example, also applies in the thread
             self._futures.append(self._thread.submit(context.run, _run, task, self._worker))
 
     def receive(self) -> _Outcome:
@@ -322,34 +322,34 @@ class _Thread(_Helper):
         return self._futures.popleft().result()
 
     def drain(self) -> None:
-        """Wait for the outcomes that nobody took."""
+        """Wait for the outcomes that were not received, and discard them."""
         while self._futures:
             self.receive()
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._thread.shutdown()
 
 
-Message = tuple[int, bytes, list[slice]]  # how many things, pickled, and where their arrays lie
+Message = tuple[int, bytes, list[slice]]  # number of tasks or outcomes, pickled data, positions of the arrays
 
 
 class _Channel:
-    """One way from a process to its copy or back: a pipe, and beside it memory of both for large arrays."""
+    """A one-way channel between a process and its copy: a pipe, and shared memory for large arrays."""
 
     def __init__(self) -> None:
         self.receiver, self.sender = Pipe(duplex=False)
-        self._room = memoryview(mmap(-1, ROOM))  # the system gives pages as they are first written
+        self._room = memoryview(mmap(-1, ROOM))  # the system allocates pages when they are first written
         self._end = 0
         self._poll = select.poll()
         self._poll.register(self.receiver)
 
     def rewind(self) -> None:
-        """Use the memory again; what was sent before must have been received."""
+        """Reuse the memory; everything sent before must have been received."""
         self._end = 0
 
     def send(self, value: Any, count: int = 1) -> None:
-        """Send what pickle can, `count` things; arrays through the memory as long as there is room."""
+        """Send `value`, which stands for `count` tasks or outcomes; arrays that fit go through the memory."""
         slots: list[slice] = []
 
         def takes_pipe(array: pickle.PickleBuffer) -> bool:
@@ -366,7 +366,7 @@ class _Channel:
         self.sender.send((count, pickled, slots))
 
     def wait(self) -> Message:
-        """Wait for what was sent, for `read` to unpack; EOFError if the other side is gone."""
+        """Wait for a message, which `read` unpacks; EOFError if the other side is gone."""
         deadline = time.perf_counter() + SPIN
         while not self._poll.poll(0) and time.perf_counter() < deadline:
             pass
@@ -374,6 +374,6 @@ class _Channel:
         return message
 
     def read(self, message: Message) -> Any:
-        """What was sent."""
+        """The value that was sent."""
         _, pickled, slots = message
         return pickle.loads(pickled, buffers=[bytearray(self._room[slot]) for slot in slots])

@@ -1,6 +1,6 @@
-"""Layers that `cnn.engine.passes` puts in the place of others: the same mathematics in fewer steps.
+"""Fused layers, which `cnn.engine.passes` puts in place of others: same mathematics, fewer steps.
 
-They keep the contract of all layers, and know how to leave out dL/dx.
+They follow the contract of all layers, and can also skip dL/dx.
 """
 
 from abc import abstractmethod
@@ -18,7 +18,7 @@ from cnn.ops.winograd import best_tile, winograd_backward, winograd_forward
 
 
 class FusedConvolution(Layer):
-    """A convolution that is computed otherwise than `Conv2D` does, with the same parameters."""
+    """A convolution with the parameters of a `Conv2D`, but computed in another way."""
 
     def __init__(self, conv: Conv2D) -> None:
         self.conv = conv
@@ -34,14 +34,14 @@ class FusedConvolution(Layer):
         self._backward(grad_y, need_grad_x=False)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """That of the convolution."""
+        """The output shape of the convolution."""
         return self.conv.output_shape(input_shape)
 
     @abstractmethod
     def _backward(
         self, grad_y: Float[np.ndarray, "n out_h out_w o"], need_grad_x: bool
     ) -> Float[np.ndarray, "n h w c"] | None:
-        """Assign the gradients of the parameters; return that of x, or None if nobody needs it."""
+        """Assign the gradients of the parameters; return that of x, or None if it is not needed."""
 
     def _product(
         self, x: Float[np.ndarray, "n h w c"], block: Pair = (1, 1)
@@ -75,12 +75,12 @@ class FusedConvolution(Layer):
 
 
 class FirstConv2D(FusedConvolution):
-    """`Conv2D` as it is, but that it can leave out dL/dx."""
+    """`Conv2D`, except that it can skip dL/dx."""
 
     def forward(
         self, x: Float[np.ndarray, "n h w c"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n out_h out_w o"]:
-        """The sum of `Conv2D`."""
+        """The same sum as in `Conv2D`."""
         shape = self.output_shape(x.shape[1:])
         rows, saved = self._product(x)
         y = rows.swapaxes(0, 1).reshape(len(x), *shape)
@@ -108,7 +108,7 @@ class WinogradConv2D(FusedConvolution):
     def forward(
         self, x: Float[np.ndarray, "n h w c"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n out_h out_w o"]:
-        """The sum of `Conv2D`; the tile depends on the shapes alone."""
+        """The same sum as in `Conv2D`; the tile depends on the shapes alone."""
         out_h, out_w, out_channels = shape = self.output_shape(x.shape[1:])
         tile = best_tile(out_h, out_w, self.conv.in_channels, out_channels, len(x))
         saved: Any
@@ -126,7 +126,7 @@ class WinogradConv2D(FusedConvolution):
     def _backward(
         self, grad_y: Float[np.ndarray, "n out_h out_w o"], need_grad_x: bool
     ) -> Float[np.ndarray, "n h w c"] | None:
-        """By the adjoint of the forward steps."""
+        """Apply the adjoints of the forward steps, in reverse order."""
         tile, saved, x_shape = self._take(grad_y)
         self._bias_adjoint(grad_y)
         if not tile:
@@ -136,10 +136,10 @@ class WinogradConv2D(FusedConvolution):
 
 
 class ConvMaxPool(FusedConvolution):
-    """A convolution and the max pooling behind it: y = max over blocks of (columns · kernels) + bias.
+    """A convolution and the max pooling after it: y = max over blocks of (columns · kernels) + bias.
 
     Rows of the matrix of patches are grouped by their position in the pooling window, so that the maximum
-    runs over whole blocks, and convolutions that the pool would drop are not computed.
+    runs over whole blocks, and outputs of the convolution that the pool would drop are not computed.
     """
 
     def __init__(self, conv: Conv2D, pool: MaxPool2D) -> None:
@@ -149,7 +149,7 @@ class ConvMaxPool(FusedConvolution):
     def forward(
         self, x: Float[np.ndarray, "n h w c"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n out_h out_w o"]:
-        """Convolutions in groups of equal position in the pooling window, and the maximum over the groups."""
+        """Convolve in groups of equal position in the pooling window; take the maximum over the groups."""
         shape = self.output_shape(x.shape[1:])
         block = self.pool.window.kernel_size
         rows, saved = self._product(x, block)
@@ -164,7 +164,7 @@ class ConvMaxPool(FusedConvolution):
     def _backward(
         self, grad_y: Float[np.ndarray, "n out_h out_w o"], need_grad_x: bool
     ) -> Float[np.ndarray, "n h w c"] | None:
-        """dL/dy to the block that won; from there as in Conv2D."""
+        """Send dL/dy to the block that won; continue as in `Conv2D`."""
         winner, saved = self._take(grad_y)
         grad = grad_y.reshape(winner.shape)
         self._bias_adjoint(grad)
@@ -175,5 +175,5 @@ class ConvMaxPool(FusedConvolution):
         return self._product_adjoint(grad_blocks.reshape(1, -1, self.conv.out_channels), saved, need_grad_x)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """That of the pooling."""
+        """The output shape of the pooling."""
         return self.pool.output_shape(self.conv.output_shape(input_shape))

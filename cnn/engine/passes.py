@@ -1,7 +1,7 @@
-"""How a network is computed fast: an equivalent network of fewer steps, with the same parameters.
+"""Rewrites a network into an equivalent one with fewer steps and the same parameters.
 
-Each pass rewrites a list of layers, and rests on an identity of real numbers, so that results differ in
-roundings only. `plan` applies a list of them; to switch one off, leave it out of the list.
+Each pass rewrites a list of layers by an identity of real numbers, so results differ only by rounding. `plan`
+applies a list of passes; to switch one off, leave it out of the list.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ Pass = Callable[[list[Layer]], list[Layer]]
 
 
 def relu_after_max_pool(layers: list[Layer]) -> list[Layer]:
-    """ReLU, then max pooling: the other way round, so that ReLU works on a part of the values.
+    """Swap a ReLU and the max pooling after it, so that ReLU processes fewer values.
 
     max(relu(a), relu(b)) = relu(max(a, b))
     """
@@ -22,7 +22,7 @@ def relu_after_max_pool(layers: list[Layer]) -> list[Layer]:
 
 
 def winograd(layers: list[Layer]) -> list[Layer]:
-    """Conv2D with 3x3 kernels, stride 1 and enough channels: the same sums with fewer products.
+    """Compute a Conv2D with 3x3 kernels, stride 1 and enough channels with fewer products.
 
     y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for tiles of the image, see `cnn.ops.winograd`.
     """
@@ -30,7 +30,7 @@ def winograd(layers: list[Layer]) -> list[Layer]:
 
 
 def conv_with_max_pool(layers: list[Layer]) -> list[Layer]:
-    """Conv2D, then max pooling in windows side by side: one step, which makes no full-size output.
+    """Fuse a Conv2D and a max pooling in adjacent windows after it, which avoids the full-size output.
 
     max(a + bias, b + bias) = max(a, b) + bias
     """
@@ -44,7 +44,7 @@ def conv_with_max_pool(layers: list[Layer]) -> list[Layer]:
 
 
 def first_convolution(layers: list[Layer]) -> list[Layer]:
-    """A convolution in front of everything: one that can leave out dL/dx, see `Layer.backward_parameters`."""
+    """Replace a Conv2D at the start by one that can skip dL/dx, see `Layer.backward_parameters`."""
     return [FirstConv2D(x) if i == 0 and type(x) is Conv2D else x for i, x in enumerate(layers)]
 
 
@@ -52,10 +52,10 @@ PASSES: tuple[Pass, ...] = (relu_after_max_pool, winograd, conv_with_max_pool, f
 
 
 def plan(layer: Layer, passes: Sequence[Pass] = PASSES) -> Layer:
-    """A layer that computes the same as `layer`, with the same parameters and buffers, faster.
+    """Return a faster layer that computes the same as `layer`, with the same parameters and buffers.
 
-    Lists of layers are rewritten wherever they stand. A layer whose type is not exactly known here, a
-    subclass say, stays as it is, but for the layers inside it.
+    Lists of layers are rewritten at every depth. A layer whose type is not exactly known here (a subclass,
+    for example) stays as it is, except for the layers inside it.
     """
     if not layer.children():
         return layer
@@ -72,7 +72,7 @@ def _replace_pairs(
     second: type[Layer],
     replace: Callable[[Layer, Layer], list[Layer]],
 ) -> list[Layer]:
-    """`layers` with replace(a, b) for each a of type `first` that a b of type `second` follows."""
+    """`layers` with replace(a, b) for each a of type `first` that is followed by b of type `second`."""
     result: list[Layer] = []
     for layer in layers:
         if type(layer) is second and result and type(result[-1]) is first:
@@ -83,14 +83,14 @@ def _replace_pairs(
 
 
 def _is_for_winograd(conv: Conv2D) -> bool:
-    """Whether minimal filtering can compute it, and on large images would gain."""
+    """Whether minimal filtering can compute `conv`, and is faster on large images."""
     window = conv.window
     plain = window.kernel_size == (3, 3) and window.stride == window.dilation == (1, 1) and conv.groups == 1
     return plain and best_tile(64, 64, conv.in_channels, conv.out_channels, 64) != 0
 
 
 def _can_merge(conv: Conv2D, pool: MaxPool2D) -> bool:
-    """Whether pooling windows lie side by side, without gaps or padding, so that each is a block of rows."""
+    """Whether pooling windows are adjacent, without gaps or padding, so that each is a block of rows."""
     window = pool.window
     tiles = window.stride == window.kernel_size and window.dilation == (1, 1) and not window.ceil_mode
     return conv.groups == 1 and tiles and window.padding == ((0, 0), (0, 0))

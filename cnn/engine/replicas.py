@@ -1,4 +1,4 @@
-"""Copies of a model at work, on whichever workers an executor has."""
+"""Copies of a model on the workers of an executor."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,12 +19,12 @@ from cnn.parameter import Parameter
 
 
 class Replica(NamedTuple):
-    """A copy of the model, with its parameters and buffers at hand, and what all replicas refer to."""
+    """A copy of the model, its parameters and buffers, and the data that all replicas share."""
 
     model: Layer
     parameters: list[Parameter]
     buffers: list[NDArray[Any]]
-    states: list[NDArray[Any]]  # what the model's buffers hold
+    states: list[NDArray[Any]]  # the values of the model's buffers
     shared: Any
 
 
@@ -32,11 +32,11 @@ Task = Callable[[Replica], Any]
 
 
 class Replicas:
-    """Copies of `model` that start each task from its state, one on each worker of `executor`.
+    """Copies of `model`, one on each worker of `executor`. Each task starts from the model's current state.
 
-    Copies are rewritten by `passes` (`cnn.engine.passes`), which changes roundings; none keep the layers as
-    they are. `shared` is what tasks refer to that is too large, or impossible, to send: workers have it as it
-    was at the start. Use it in a `with` block, at whose end the workers stop.
+    `passes` (`cnn.engine.passes`) rewrite the copies, which changes rounding; without passes the layers stay
+    as they are. `shared` holds what tasks refer to but cannot receive, because it is too large or cannot be
+    pickled: workers see it as of the start. Use this in a `with` block; the workers stop at its end.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Replicas:
         self.parameters = list(model.parameters().values())
         self.buffers = list(model.buffers().values())
         self._shared, self._passes = shared, passes
-        # In memory that copies of this process share with it: this is how they see weights that change.
+        # In memory shared with copies of this process, so that they see the weights change.
         self._values = _shared_copies([parameter.value for parameter in self.parameters])
         self._states = _shared_copies(self.buffers)
         self._busy = False
@@ -66,9 +66,9 @@ class Replicas:
         self._pool.close()
 
     def map(self, tasks: Iterable[Task]) -> Iterator[Any]:
-        """task(replica) for each task, in order; each starts from the model's present state.
+        """Yield task(replica) for each task, in order; each starts from the model's current state.
 
-        One map at a time: RuntimeError, at the first result.
+        Only one map can run at a time: RuntimeError, at the first result.
         """
         if self._busy:
             raise RuntimeError("Replicas.map was called while these replicas are busy with another map.")
@@ -83,7 +83,7 @@ class Replicas:
             self._busy = False
 
     def predict(self, x: Float[np.ndarray, "n *shape"], batch_size: int = 256) -> Float[np.ndarray, "n *out"]:
-        """`Sequential.predict` on all workers; rewritten, so that roundings may differ."""
+        """`Sequential.predict` on all workers; the rewritten copies may round differently."""
         Whole().check("batch_size", batch_size)
         starts = range(0, max(len(x), 1), batch_size)
         batches = (partial(_forward, np.asarray(x[start : start + batch_size])) for start in starts)
@@ -108,7 +108,7 @@ def _forward(x: NDArray[Any], replica: Replica) -> NDArray[Any]:
 
 
 def _shared_copies(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Arrays like these, in memory that copies of this process share with it."""
+    """Arrays of these shapes and dtypes, in memory shared with copies of this process."""
     shared = []
     for array in arrays:
         room = mmap(-1, max(array.nbytes, 1))

@@ -1,4 +1,4 @@
-"""Loss and gradients of a batch, in shards."""
+"""Loss and gradients of a batch, computed in shards."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -19,24 +19,24 @@ Loss = Callable[[NDArray[Any], NDArray[Any]], tuple[float, NDArray[Any]]]
 
 
 class Examples(NamedTuple):
-    """Inputs and their one-hot targets, row by row; either may be memory-mapped."""
+    """Inputs and their one-hot targets, one row for each example; either may be memory-mapped."""
 
     images: NDArray[Any]
     targets: NDArray[Any]
 
 
 class ShardedGradients:
-    """Computes gradients of `loss` over batches of `examples`, in shards of `shard_size` of them.
+    """Computes gradients of `loss` over batches of `examples`, in shards of `shard_size` examples.
 
-    A batch's shards are weighted by their part of it and summed in order:
+    The shards of a batch are weighted by their share of its examples and summed in order:
 
         L = Σ_s (N_s / N) · L_s,    so    dL/dθ = Σ_s (N_s / N) · dL_s/dθ
 
     In exact arithmetic this is the gradient of the whole batch, unless the model normalises over a shard
-    (BatchNorm), whose running statistics are then averaged likewise. In floating point the order of a sum
-    counts, and so the bits depend on the shard size, but not on the number of workers.
+    (BatchNorm). Running statistics are averaged in the same way. In floating point the order of a sum
+    matters, so the bits depend on the shard size, but not on the number of workers.
 
-    `predict` runs on the same workers. Use it in a `with` block.
+    `predict` runs on the same workers. Use this in a `with` block.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ShardedGradients:
         self._replicas.__exit__(kind, error, traceback)
 
     def __call__(self, batch: NDArray[np.integer[Any]], at: tuple[int, int] = (0, 0)) -> tuple[float, int]:
-        """Assign every `grad` for the mean loss over a batch; return that loss and how many are right.
+        """Assign every `grad` for the mean loss over a batch; return this loss and the number correct.
 
         `batch` holds indices into `examples`. Random numbers are derived from `seed`, the epoch and step in
         `at`, and the shard's number.
@@ -91,7 +91,7 @@ class ShardedGradients:
 
 
 class _Job(NamedTuple):
-    """What all shards share."""
+    """The data that all shards share."""
 
     loss: Loss
     examples: Examples
@@ -100,18 +100,18 @@ class _Job(NamedTuple):
 
 
 class _Shard(NamedTuple):
-    """What a shard adds to its batch, weighted by its part of it."""
+    """The contribution of a shard to its batch, weighted by its share of the examples."""
 
     loss: float
     correct: int
-    gradients: NDArray[Any]  # of all parameters, in one row
+    gradients: NDArray[Any]  # of all parameters, concatenated
     buffers: NDArray[Any]
 
 
 def _compute_shard(
     indices: NDArray[np.integer[Any]], batch_size: int, at: tuple[int, int, int], replica: Replica
 ) -> _Shard:
-    """Of the examples with these `indices`, in a batch of so many; `at`: epoch, step, number of the shard."""
+    """Compute the shard of the examples `indices`; `at` is (epoch, step, number of the shard)."""
     model, job = replica.model, replica.shared
     images, targets = job.examples.images[indices], job.examples.targets[indices]
     fraction = len(indices) / batch_size
@@ -129,12 +129,12 @@ def _compute_shard(
 
 
 def _join(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """The numbers of all arrays in one row."""
+    """Concatenate the numbers of all arrays in one row."""
     return np.concatenate([array.ravel() for array in arrays] or [np.empty(0)])
 
 
 def _split(row: NDArray[Any], like: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    """`_join` undone: arrays of the shapes and dtypes of `like`."""
+    """The inverse of `_join`: yield arrays of the shapes and dtypes of `like`."""
     end = 0
     for array in like:
         start, end = end, end + array.size
@@ -142,12 +142,14 @@ def _split(row: NDArray[Any], like: Iterable[NDArray[Any]]) -> Iterator[NDArray[
 
 
 def count_correct(outputs: NDArray[Any], targets: NDArray[Any]) -> int:
-    """How many rows have their largest output where the target is largest."""
+    """The number of rows whose largest output is where the target is largest."""
     return int((outputs.argmax(axis=1) == targets.argmax(axis=1)).sum())
 
 
 def assigned(gradient: NDArray[Any] | None) -> NDArray[Any]:
-    """The gradient that a backward pass has left."""
+    """The gradient that a backward pass has assigned; RuntimeError if there is none."""
     if gradient is None:
-        raise RuntimeError("A layer's backward left a parameter without a gradient.")
+        raise RuntimeError(
+            "A layer's backward must assign a gradient to each of its parameters; one has none."
+        )
     return gradient

@@ -21,9 +21,9 @@ class AvgPool2D(Pool2D):
     (there called sub-sampling).
 
     Args:
-        count_include_pad: whether pixels of the padding count. What ceil_mode adds beyond it never does.
+        count_include_pad: whether pixels of the padding count; those that ceil_mode adds never do.
 
-    Raises: ValueError where an argument has no meaning, or where the window does not fit x.
+    Raises: ValueError if an argument is invalid, or if the window does not fit x.
     """
 
     def __init__(

@@ -18,30 +18,30 @@ from cnn.registry import LAYERS
 
 @LAYERS.register
 class BatchNorm(Layer):
-    """Gives each channel mean 0 and variance 1 over the batch, and then a scale and a shift that it learns.
+    """Normalises each channel to mean 0 and variance 1 over the batch, then learns to scale and shift it.
 
         y = gamma · (x − μ) / sqrt(σ² + epsilon) + beta
 
-    for each channel, the last axis, by itself. In training μ and σ² are mean and biased variance over all
-    other axes: the images of the shard at hand and their pixels (ghost batch norm). They also move the
-    running statistics, which stand for them in evaluation:
+    separately for each channel, the last axis. In training, μ and σ² are the mean and biased variance over
+    all other axes: the images of the current shard and their pixels (ghost batch norm). They also update the
+    running statistics, which replace them in evaluation:
 
         running = momentum · running + (1 − momentum) · batch
 
-    One number to a channel (a shard of one vector) has no variance, so training needs at least two.
+    One number per channel (a shard of one vector) has no variance, so training needs at least two.
     Source: Ioffe & Szegedy, "Batch normalization" (2015), algorithm 1; for shards, Hoffer, Hubara & Soudry,
     "Train longer, generalize better" (2017).
 
     Args:
-        channels: length of the last axis.
-        momentum: the fraction of the running statistics that each training batch leaves.
-        epsilon: keeps the root away from 0.
-        dtype: of the parameters and statistics.
+        channels: the length of the last axis.
+        momentum: the fraction of the running statistics that each training batch keeps.
+        epsilon: added to the variance, which keeps the root away from 0.
+        dtype: the dtype of the parameters and statistics.
 
-    Parameters: gamma (channels,), from 1, and beta (channels,), from 0.
-    Buffers: running_mean (channels,), from 0, and running_var (channels,), from 1.
-    Raises: ValueError if an argument has no meaning, if x has another number of channels, or if a training
-    batch has fewer than two numbers to a channel.
+    Parameters: gamma (channels,), initially 1, and beta (channels,), initially 0.
+    Buffers: running_mean (channels,), initially 0, and running_var (channels,), initially 1.
+    Raises: ValueError if an argument is invalid, if x has another number of channels, or if a training batch
+    has fewer than two numbers per channel.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class BatchNorm(Layer):
     def forward(
         self, x: Float[np.ndarray, "n *shape c"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n *shape c"]:
-        """The equation above, with the statistics of the batch in training and the running ones else."""
+        """The equation above, with the batch's statistics in training and the running ones in evaluation."""
         self.output_shape(x.shape[1:])
         if not training:
             scale = self.gamma.value / np.sqrt(self.running_var + self.epsilon)
@@ -72,9 +72,9 @@ class BatchNorm(Layer):
             return y
         if (count := prod(x.shape[:-1])) < 2:
             raise ValueError(
-                f"{self!r} needs at least two numbers to a channel in training, since one has no variance; "
-                f"received {count}, in a batch of shape {x.shape}. Use larger batches and shards, and a "
-                "number of images that leaves no single one over."
+                f"{self!r} needs at least two numbers per channel in training, since one has no variance; "
+                f"received {count}, in a batch of shape {x.shape}. Use larger batches and shards, or another "
+                "number of images, so that no shard holds a single one."
             )
         axes = tuple(range(x.ndim - 1))
         centred, inverse_deviation, mean, variance = normalize(x, axes, self.epsilon)
@@ -89,8 +89,8 @@ class BatchNorm(Layer):
     def backward(self, grad_y: Float[np.ndarray, "n *shape c"]) -> Float[np.ndarray, "n *shape c"]:
         """With x̂ = (x − μ) / sqrt(σ² + epsilon): dL/dgamma = Σ dL/dy·x̂, dL/dbeta = Σ dL/dy over the batch.
 
-        dL/dx̂ = dL/dy·gamma, and from there to x through μ and σ², too: see `normalize_adjoint`, where gamma
-        stands in the scale.
+        dL/dx̂ = dL/dy·gamma. From x̂ to x, gradients also pass through μ and σ²: see `normalize_adjoint`,
+        whose scale contains gamma here.
         """
         centred, inverse_deviation, axes = self._take(grad_y)
         scale = inverse_deviation * self.gamma.value
@@ -99,7 +99,7 @@ class BatchNorm(Layer):
         return grad_x
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The same as the input's."""
+        """The input shape."""
         return check_channels(self, input_shape, self.channels)
 
     def buffers(self) -> dict[str, NDArray[Any]]:

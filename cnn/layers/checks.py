@@ -1,4 +1,4 @@
-"""Checks of shapes that several layers share; each error says the rule and what was received."""
+"""Checks of shapes that several layers share; each error states the rule and what was received."""
 
 from typing import TYPE_CHECKING
 

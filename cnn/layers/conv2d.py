@@ -18,34 +18,34 @@ from cnn.registry import LAYERS
 
 @LAYERS.register
 class Conv2D(Layer):
-    """Slides small kernels over the image; each channel of the output is one kernel's match at every place.
+    """Slides small kernels over the image; each output channel is the match of one kernel at every position.
 
         y[n, p, q, o] = bias[o] + Σ_{i, j, c} x[n, row, column, c] · kernel[i, j, c, o]
         row = p·stride_h + i·dilation_h,    column = q·stride_w + j·dilation_w
 
     where x is padded with zeros first. This is cross-correlation: the kernel is not flipped. With groups,
-    channels of x and of y are cut into as many equal parts, each of which sees only its own: c then counts
-    within the part that o belongs to. groups = in_channels is a depthwise convolution.
+    the channels of x and of y are split into as many equal parts, and each part of y sees only its own part
+    of x: c then counts within the part that o belongs to. groups = in_channels is a depthwise convolution.
     Source: LeCun et al., "Gradient-based learning applied to document recognition" (1998), section II-A;
     for dilation, Yu & Koltun, "Multi-scale context aggregation by dilated convolutions" (2016).
 
     Args:
         in_channels: channels of x.
         out_channels: channels of y.
-        kernel_size: in pixels; an int or (height, width).
+        kernel_size: size in pixels; an int or (height, width).
         stride: step between windows in pixels; an int or (height, width).
         padding: zeros around x, in pixels: an int, (height, width) or ((top, bottom), (left, right));
             "valid" is 0; "same" gives y ceil(in / stride) rows and columns, and puts an odd pixel of
             padding at the bottom and the right.
         dilation: distance between the pixels that a kernel sees; an int or (height, width).
-        groups: divides in_channels and out_channels.
-        bias: whether there is a bias.
-        initializer: of the kernel, see `cnn.initializers`; the bias starts at zero.
+        groups: number of groups; must divide in_channels and out_channels.
+        bias: whether to add a bias.
+        initializer: initial values of the kernel, see `cnn.initializers`; the bias starts at zero.
         rng: the source of the initial kernel.
-        dtype: of the parameters.
+        dtype: the dtype of the parameters.
 
     Parameters: kernel (kernel_h, kernel_w, in / groups, out) and bias (out,).
-    Raises: ValueError if an argument has no meaning, or if x does not fit.
+    Raises: ValueError if an argument is invalid, or if x does not fit.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Conv2D(Layer):
     def forward(
         self, x: Float[np.ndarray, "n h w c"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n out_h out_w o"]:
-        """The sum above, for all places at once: a matrix of patches times a matrix of kernels."""
+        """The sum above, for all positions at once: a matrix of patches times a matrix of kernels."""
         shape = self.output_shape(x.shape[1:])
         padded = pad(x, self.window.pads(*x.shape[1:3]))
         columns = im2col(padded, self.window, self.groups)  # (groups, rows, kernel_h·kernel_w·c)
@@ -91,14 +91,14 @@ class Conv2D(Layer):
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n out_h out_w o"]) -> Float[np.ndarray, "n h w c"]:
-        """As matrices, one for each group, y = columns · kernels + bias. So, for L that depends on y:
+        """As matrices, one for each group, y = columns · kernels + bias. So the gradients are
 
             dL/dbias = Σ dL/dy                     over images and pixels
-            dL/dkernels = columnsᵀ · dL/dy         each weight met every patch once
+            dL/dkernels = columnsᵀ · dL/dy         each weight meets every patch once
             dL/dcolumns = dL/dy · kernelsᵀ
 
-        columns is a copy of pixels of x, one for every window they lie in, so dL/dx adds those copies up:
-        col2im, the adjoint of im2col, and then crop, the adjoint of pad.
+        columns contains a copy of each pixel of x for every window that the pixel lies in, so dL/dx is the
+        sum over these copies: col2im, the adjoint of im2col, and then crop, the adjoint of pad.
         """
         columns, x_shape, padded_shape = self._take(grad_y)
         if self.bias is not None:

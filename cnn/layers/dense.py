@@ -22,13 +22,13 @@ class Dense(Layer):
     Args:
         in_features: the length of x.
         out_features: the length of y.
-        bias: whether there is a bias.
-        initializer: of the weight, see `cnn.initializers`; the bias starts at zero.
+        bias: whether to add a bias.
+        initializer: initial values of the weight, see `cnn.initializers`; the bias starts at zero.
         rng: the source of the initial weight.
-        dtype: of the parameters.
+        dtype: the dtype of the parameters.
 
     Parameters: weight (in, out) and bias (out,).
-    Raises: ValueError where an argument has no meaning, or where x does not fit.
+    Raises: ValueError if an argument is invalid, or if x does not fit.
     """
 
     def __init__(
@@ -72,6 +72,6 @@ class Dense(Layer):
         if tuple(input_shape) != (self.in_features,):
             raise ValueError(
                 f"{self!r} needs vectors of shape ({self.in_features},); received {tuple(input_shape)}. "
-                "Images are made vectors by Flatten."
+                "Put a Flatten in front of it to turn images into vectors."
             )
         return (self.out_features,)

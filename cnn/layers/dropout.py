@@ -10,7 +10,7 @@ from cnn.registry import LAYERS
 
 @LAYERS.register
 class Dropout(Layer):
-    """Sets numbers to zero at random in training, so that none of them can be relied upon.
+    """Sets random numbers to zero in training, so that the network cannot rely on any one of them.
 
         y = x · m / (1 − rate),    m = 0 with probability rate, else 1, drawn for each number
 
@@ -21,7 +21,7 @@ class Dropout(Layer):
     Args:
         rate: the fraction of numbers that become zero.
 
-    Raises: ValueError for another rate, and for a training forward without `rng`.
+    Raises: ValueError if rate is out of its range, or for a training forward without `rng`.
     """
 
     def __init__(self, rate: Kept) -> None:
@@ -34,7 +34,9 @@ class Dropout(Layer):
         if not training:
             return x
         if rng is None:
-            raise ValueError(f"{self!r} draws random numbers in training: call forward(x, rng=…).")
+            raise ValueError(
+                f"{self!r} needs random numbers in training: call forward(x, training=True, rng=…)."
+            )
         kept = rng.random(self._mask_shape(x.shape), dtype=np.float32) >= self.rate
         scale = kept * x.dtype.type(1 / (1 - self.rate))
         y = x * scale
@@ -47,7 +49,7 @@ class Dropout(Layer):
         return grad_y * scale
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The same as the input's."""
+        """The input shape."""
         return input_shape
 
     def _mask_shape(self, shape: Shape) -> Shape:

@@ -1,4 +1,4 @@
-"""What activations have in common: they treat each number by itself."""
+"""The base of activations, which act on each number separately."""
 
 from abc import abstractmethod
 
@@ -9,7 +9,7 @@ from cnn.layers.layer import Layer, Rng, Shape
 
 
 class Elementwise(Layer):
-    """y = f(x), number by number, so that dL/dx = dL/dy · f'(x). A subclass gives f and f'."""
+    """y = f(x), number by number, so that dL/dx = dL/dy · f'(x). A subclass defines f and f'."""
 
     @abstractmethod
     def function(self, x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
@@ -31,10 +31,11 @@ class Elementwise(Layer):
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
-        """dL/dx = dL/dy · f'(x): the chain rule, where each output depends on one input only."""
+        """dL/dx = dL/dy · f'(x): the chain rule, since each output depends on one input only."""
         (derivative,) = self._take(grad_y)
-        return grad_y * derivative.astype(grad_y.dtype, copy=False)  # bool all at once: faster than in parts
+        # Cast once: NumPy converts mixed dtypes in chunks, which is slower.
+        return grad_y * derivative.astype(grad_y.dtype, copy=False)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The same as the input's."""
+        """The input shape."""
         return input_shape

@@ -23,7 +23,7 @@ class Flatten(Layer):
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n features"]) -> Float[np.ndarray, "n *shape"]:
-        """dL/dx: each number back to where it came from."""
+        """dL/dx: each number returns to its place in x."""
         (shape,) = self._take(grad_y)
         return grad_y.reshape(shape)
 

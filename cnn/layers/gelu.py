@@ -12,7 +12,7 @@ from cnn.registry import LAYERS
 
 @LAYERS.register
 class GELU(Elementwise):
-    """A smooth rectifier that weighs x by how many of all normal numbers are smaller: y = x·Φ(x).
+    """A smooth rectifier that weights x by the fraction of normal numbers below it: y = x·Φ(x).
 
         Φ(x) = ½·(1 + erf(x / √2)), or, with approximate, ½·(1 + tanh(√(2/π)·(x + 0.044715·x³)))
 

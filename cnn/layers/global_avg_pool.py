@@ -10,7 +10,7 @@ from cnn.registry import LAYERS
 
 @LAYERS.register
 class GlobalAvgPool2D(Layer):
-    """Replaces each channel by its mean, and so an image by a vector.
+    """Replaces each channel by its mean, which turns an image into a vector.
 
         y[n, c] = 1/(h·w) · Σ_{p, q} x[n, p, q, c]
 

@@ -10,7 +10,7 @@ from cnn.registry import LAYERS
 
 @LAYERS.register
 class GlobalMaxPool2D(Layer):
-    """Replaces each channel by its largest value, and so an image by a vector.
+    """Replaces each channel by its largest value, which turns an image into a vector.
 
         y[n, c] = max_{p, q} x[n, p, q, c]
 
@@ -31,7 +31,7 @@ class GlobalMaxPool2D(Layer):
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n h w c"]:
-        """dL/dx: the whole gradient to the pixel that won; in a tie, to the first in row-major order."""
+        """dL/dx: the whole gradient goes to the pixel that won; in a tie, to the first in row-major order."""
         winner, (n, height, width, channels) = self._take(grad_y)
         grad_x = np.zeros((n, height * width, channels), grad_y.dtype)
         np.put_along_axis(grad_x, winner, grad_y[:, None, :], axis=1)

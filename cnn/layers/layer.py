@@ -1,4 +1,4 @@
-"""What every layer is."""
+"""The base class of all layers."""
 
 import copy
 from abc import abstractmethod
@@ -20,20 +20,20 @@ Rng = np.random.Generator | None
 class Layer(Stateful):
     """A differentiable function y = f(x; θ) on batches; the first axis counts the examples.
 
-    - `forward(x)` computes y. Only with `training=True` does it save what `backward` will need or update any
-      state; otherwise it changes nothing. What it saves may be x or y itself: do not change them in place
-      before `backward`. Layers that are random in training draw from `rng`.
+    - `forward(x)` computes y. Only with `training=True` does it save what `backward` will need, or update
+      state; otherwise it changes nothing. It may save x or y itself: do not change them in place before
+      `backward`. Layers that are random in training draw from `rng`.
     - `backward(grad_y)` takes dL/dy, assigns dL/dθ to each parameter's `grad`, and returns dL/dx. It uses
       up what the last training forward saved, and frees it.
-    - `output_shape` and the shapes it takes leave out the batch axis. All geometry is checked there. A layer
-      with layers inside asks theirs there, and calls their forward and backward in its own.
+    - `output_shape` checks all geometry. The shapes that it takes and returns have no batch axis. A layer
+      with layers inside calls their `output_shape` in its own, and likewise `forward` and `backward`.
 
     A layer is complete once constructed: its parameters exist, and nothing is built later. It keeps the
     arguments of its constructor as attributes of the same names. Attributes that are `Parameter`s are its
     parameters, and attributes that are layers, or lists of layers, are the layers inside it.
     """
 
-    is_list = False  # whether it is nothing but the layers inside, one after the other
+    is_list = False  # whether it only applies the layers inside, one after the other
     _saved: tuple[Any, ...] | None = None
 
     @abstractmethod
@@ -51,7 +51,7 @@ class Layer(Stateful):
         """The shape of y for x of `input_shape`, without the batch axis; ValueError if x does not fit."""
 
     def backward_parameters(self, grad_y: Float[np.ndarray, "n *out"]) -> None:
-        """Assign dL/dθ as `backward` does, if nobody needs dL/dx; a layer may know a shorter way."""
+        """Assign dL/dθ as `backward` does, if dL/dx is not needed; a layer may override it to skip dL/dx."""
         self.backward(grad_y)
 
     def children(self) -> dict[str, "Layer"]:
@@ -65,7 +65,7 @@ class Layer(Stateful):
         return found
 
     def map(self, function: Callable[[str, "Layer"], "Layer"]) -> "Layer":
-        """A copy with function(name, child) in place of each layer inside, and the same parameters."""
+        """Return a copy with function(name, child) in place of each layer inside, and the same parameters."""
         copied, names = copy.copy(self), iter(self.children())
         for attribute, value in vars(self).items():
             if isinstance(value, Layer):
@@ -76,7 +76,7 @@ class Layer(Stateful):
         return copied
 
     def walk(self) -> Iterator[tuple[str, "Layer"]]:
-        """(name, layer) of all layers inside, each one before those inside it."""
+        """Yield (name, layer) of all layers inside, each one before those inside it."""
         for name, child in self.children().items():
             yield name, child
             for inner, layer in child.walk():
@@ -92,7 +92,7 @@ class Layer(Stateful):
         }
 
     def buffers(self) -> dict[str, NDArray[Any]]:
-        """The arrays that belong to the state and are not trained, by name, as in `parameters`."""
+        """The arrays of the state that are not trained, by name, as in `parameters`."""
         return {
             f"{child}.{name}": buffer
             for child, layer in self.children().items()
@@ -100,7 +100,7 @@ class Layer(Stateful):
         }
 
     def count_parameters(self) -> int:
-        """How many numbers it can learn."""
+        """The number of trainable numbers."""
         return sum(parameter.value.size for parameter in self.parameters().values())
 
     def spec(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Layer(Stateful):
         return registry.spec(registry.LAYERS, self)
 
     def __repr__(self) -> str:
-        """As the constructor was called, without arguments that have their default or were not kept."""
+        """The call of the constructor, without arguments that have their default or were not kept."""
         shown = []
         for name, option in registry.options(type(self)).items():
             if not hasattr(self, name):
@@ -120,22 +120,22 @@ class Layer(Stateful):
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """What copies and pickles hold: all but the activations that wait for a backward."""
+        """What copies and pickles hold: everything but the activations saved for `backward`."""
         return {name: value for name, value in vars(self).items() if name != "_saved"}
 
     def _state(self) -> dict[str, NDArray[Any]]:
         return {name: parameter.value for name, parameter in self.parameters().items()} | self.buffers()
 
     def _save(self, y: NDArray[Any], *values: Any) -> None:
-        """Keep `values` for the one backward that follows, and the shape that its argument must have."""
+        """Keep `values` for the next backward, and the shape that its argument must have."""
         self._saved = (y.shape, *values)
 
     def _take(self, grad_y: NDArray[Any]) -> tuple[Any, ...]:
-        """What `_save` kept, once."""
+        """Return what `_save` kept, and forget it."""
         if self._saved is None:
             raise RuntimeError(
                 f"{self!r}.backward() was called without a forward(x, training=True) before it. "
-                "Each backward uses up one training forward; a layer can stand in a network once."
+                "Each backward uses up one training forward, so a layer can appear only once in a network."
             )
         shape, *values = self._saved
         if grad_y.shape != shape:

@@ -17,21 +17,21 @@ from cnn.registry import LAYERS
 
 @LAYERS.register
 class LayerNorm(Layer):
-    """Gives the channels of each pixel, or of each vector, mean 0 and variance 1; then scales and shifts.
+    """Normalises the channels of each pixel or vector to mean 0 and variance 1, then scales and shifts them.
 
         y = gamma · (x − μ) / sqrt(σ² + epsilon) + beta
 
-    μ and σ² are mean and biased variance over the last axis, so that examples do not see one another, and
-    training and evaluation are the same.
+    μ and σ² are the mean and biased variance over the last axis, so that examples do not affect one another,
+    and training and evaluation are the same.
     Source: Ba, Kiros & Hinton, "Layer normalization" (2016), equation 4.
 
     Args:
-        channels: length of the last axis.
-        epsilon: keeps the root away from 0.
-        dtype: of the parameters.
+        channels: the length of the last axis.
+        epsilon: added to the variance, which keeps the root away from 0.
+        dtype: the dtype of the parameters.
 
-    Parameters: gamma (channels,), from 1, and beta (channels,), from 0.
-    Raises: ValueError where an argument has no meaning, or where x has another number of channels.
+    Parameters: gamma (channels,), initially 1, and beta (channels,), initially 0.
+    Raises: ValueError if an argument is invalid, or if x has another number of channels.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class LayerNorm(Layer):
     def backward(self, grad_y: Float[np.ndarray, "n *shape c"]) -> Float[np.ndarray, "n *shape c"]:
         """With x̂ = (x − μ) / sqrt(σ² + epsilon): dL/dgamma = Σ dL/dy·x̂ and dL/dbeta = Σ dL/dy over pixels.
 
-        dL/dx̂ = dL/dy·gamma, and from there to x through μ and σ², too: see `normalize_adjoint`.
+        dL/dx̂ = dL/dy·gamma. From x̂ to x, gradients also pass through μ and σ²: see `normalize_adjoint`.
         """
         centred, inverse_deviation = self._take(grad_y)
         self.gamma.grad = dot_over_rows(grad_y, centred * inverse_deviation)
@@ -69,5 +69,5 @@ class LayerNorm(Layer):
         return normalize_adjoint(grad, centred, inverse_deviation, (-1,), inverse_deviation)[0]
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The same as the input's."""
+        """The input shape."""
         return check_channels(self, input_shape, self.channels)

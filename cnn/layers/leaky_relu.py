@@ -10,14 +10,14 @@ from cnn.registry import LAYERS
 
 @LAYERS.register
 class LeakyReLU(Elementwise):
-    """Keeps what is positive, and a little of the rest: y = x where x > 0, else slope·x.
+    """Keeps positive numbers and scales down the others: y = x if x > 0, else slope·x.
 
     Source: Maas, Hannun & Ng, "Rectifier nonlinearities improve neural network acoustic models" (2013).
 
     Args:
-        slope: of the negative side.
+        slope: the slope of the negative side.
 
-    Raises: ValueError for another slope.
+    Raises: ValueError if slope is out of its range.
     """
 
     def __init__(self, slope: Fraction = 0.01) -> None:
@@ -30,5 +30,5 @@ class LeakyReLU(Elementwise):
     def derivative(
         self, x: Float[np.ndarray, "n *shape"], y: Float[np.ndarray, "n *shape"]
     ) -> Float[np.ndarray, "n *shape"]:
-        """1 where x > 0, else slope; at x = 0, where there is no derivative, slope is taken."""
+        """1 if x > 0, else slope; also slope at x = 0, where there is no derivative."""
         return np.where(x > 0, x.dtype.type(1), x.dtype.type(self.slope))

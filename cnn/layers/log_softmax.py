@@ -30,5 +30,5 @@ class LogSoftmax(Layer):
         return grad_y - p * grad_y.sum(axis=-1, keepdims=True)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The same as the input's."""
+        """The input shape."""
         return input_shape

@@ -18,7 +18,7 @@ class MaxPool2D(Pool2D):
     where x is padded with −∞ first, so that padding never wins.
     Source: Goodfellow, Bengio & Courville, "Deep Learning" (2016), section 9.3.
 
-    Raises: ValueError where an argument has no meaning, or where the window does not fit x.
+    Raises: ValueError if an argument is invalid, or if the window does not fit x.
     """
 
     def forward(
@@ -32,7 +32,7 @@ class MaxPool2D(Pool2D):
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n out_h out_w c"]) -> Float[np.ndarray, "n h w c"]:
-        """dL/dx: y is a copy of the pixel that won, so its gradient goes there, and nowhere else.
+        """dL/dx: y is a copy of the pixel that won, so its gradient goes to this pixel alone.
 
         In a tie the whole gradient goes to the first maximum in row-major order.
         """

@@ -1,4 +1,4 @@
-"""What the poolings over sliding windows have in common: their geometry."""
+"""The geometry that all poolings over sliding windows share."""
 
 from cnn.layers.checks import check_image_shape
 from cnn.layers.layer import Layer, Shape
@@ -6,15 +6,15 @@ from cnn.ops.windows import Padding, Pair, Window
 
 
 class Pool2D(Layer):
-    """A window that slides over each channel by itself.
+    """Base of poolings: a window that slides over each channel separately.
 
     Args:
-        kernel_size: of the window in pixels; an int or (height, width).
+        kernel_size: size of the window in pixels; an int or (height, width).
         stride: step between windows in pixels; None is the kernel size, so that windows tile the image.
-        padding: around x, in pixels; written as for Conv2D.
+        padding: padding around x, in pixels; written as for Conv2D.
         dilation: distance between a window's pixels; an int or (height, width).
-        ceil_mode: False leaves out rows and columns beyond the last whole window; True gives them a window
-            of their own, which reaches beyond the image.
+        ceil_mode: False leaves out rows and columns beyond the last whole window; True adds a window for
+            them, which reaches beyond the image.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class Pool2D(Layer):
         """(out_h, out_w, channels)."""
         height, width, channels = check_image_shape(self, input_shape)
         out_h, out_w = self.window.output_size(height, width)
-        whole = self.window.padding == ((0, 0), (0, 0)) and not self.ceil_mode  # windows lie in the image
+        whole = self.window.padding == ((0, 0), (0, 0)) and not self.ceil_mode  # all windows lie in the image
         if not whole and not self.window.coverage(height, width).all():
             raise ValueError(
                 f"Every window needs at least one pixel of the image; with padding "
-                f"{self.window.describe_padding()}, {self!r} has a window that lies wholly in the padding of "
-                f"{height}x{width} pixels. Use less padding."
+                f"{self.window.describe_padding()}, {self!r} has a window that lies entirely in the padding "
+                f"of {height}x{width} pixels. Use less padding."
             )
         return out_h, out_w, channels

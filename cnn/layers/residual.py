@@ -19,9 +19,9 @@ class Residual(Layer):
 
     Args:
         layers: the residual branch, first to last; must keep the shape, or change it as the shortcut does.
-        shortcut: the layers of the other branch, say a 1x1 convolution; None is the identity.
+        shortcut: the layers of the other branch, such as a 1x1 convolution; None is the identity.
 
-    Raises: ValueError where the branches' shapes differ.
+    Raises: ValueError if the branches' shapes differ.
     """
 
     def __init__(self, layers: Sequence[Layer], shortcut: Sequence[Layer] | None = None) -> None:
@@ -37,18 +37,18 @@ class Residual(Layer):
         return y + (x if self.shortcut is None else self.shortcut.forward(x, training=training, rng=rng))
 
     def backward(self, grad_y: Float[np.ndarray, "n *out"]) -> Float[np.ndarray, "n *shape"]:
-        """dL/dx: y is a sum, so each branch receives dL/dy, and x the sum of what they give back."""
+        """dL/dx: y is a sum, so each branch receives dL/dy, and x the sum of what the branches return."""
         grad_x = self.layers.backward(grad_y)
         return grad_x + (grad_y if self.shortcut is None else self.shortcut.backward(grad_y))
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """That of both branches."""
+        """The output shape of both branches."""
         shape = self.layers.output_shape(input_shape)
         other = input_shape if self.shortcut is None else self.shortcut.output_shape(input_shape)
         if shape != other:
             raise ValueError(
-                f"The two branches of a Residual are added, so they must give one shape; for an input of "
-                f"{input_shape}, layers give {shape} and the shortcut {other}. "
+                f"The two branches of a Residual are added, so they must have the same shape; for an input "
+                f"of {input_shape}, layers give {shape} and the shortcut {other}. "
                 "A shortcut with a 1x1 Conv2D can change channels and, by its stride, the size."
             )
         return shape

@@ -17,10 +17,10 @@ from cnn.registry import LAYERS
 class Sequential(Layer):
     """The composition of its layers, first to last: y = f_last(… f_1(f_0(x))).
 
-    A layer's name is its index, so that parameters are named as in "0.kernel".
+    A layer's name is its index, so parameters have names like "0.kernel".
 
     Args:
-        layers: first to last.
+        layers: the layers, first to last.
     """
 
     is_list = True
@@ -58,14 +58,14 @@ class Sequential(Layer):
         return grad_y
 
     def backward_parameters(self, grad_y: Float[np.ndarray, "n *out"]) -> None:
-        """The same, but for the first layer's input."""
+        """The same, except that dL/dx of the first layer is not needed."""
         for layer in reversed(self.layers[1:]):
             grad_y = layer.backward(grad_y)
         if self.layers:
             self.layers[0].backward_parameters(grad_y)
 
     def predict(self, x: Float[np.ndarray, "n *shape"], batch_size: int = 256) -> Float[np.ndarray, "n *out"]:
-        """What the network says of any number of examples, `batch_size` at a time; changes no state.
+        """The outputs for any number of examples, computed `batch_size` at a time; changes no state.
 
         For a network that ends in a Dense layer these are logits; `cnn.ops.softmax.softmax` makes them
         probabilities. `x` may be memory-mapped.
@@ -99,7 +99,7 @@ class Sequential(Layer):
     def summary(self, input_shape: Shape) -> str:
         """A table of layers, output shapes and parameter counts, for one input of `input_shape`.
 
-        The count of a layer with layers inside stands at those.
+        The parameters of a layer with layers inside are counted at these.
         """
         rows = [("", "layer", "output shape", "parameters"), ("", "input", _format(input_shape), "")]
         for name, layer, _, shape in trace_shapes(self, input_shape):

@@ -12,7 +12,7 @@ from cnn.registry import LAYERS
 class Softmax(Layer):
     """Turns numbers into probabilities along the last axis: y_i = exp(x_i) / Σ_j exp(x_j).
 
-    Not needed in front of `softmax_cross_entropy`, which contains it.
+    Not needed before `softmax_cross_entropy`, which contains it.
     Source: Bridle, "Probabilistic interpretation of feedforward classification network outputs" (1990).
     """
 
@@ -31,5 +31,5 @@ class Softmax(Layer):
         return softmax_adjoint(grad_y, y)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The same as the input's."""
+        """The input shape."""
         return input_shape

@@ -7,7 +7,7 @@ from cnn.registry import LAYERS
 
 @LAYERS.register
 class SpatialDropout(Dropout):
-    """Dropout that keeps or drops a channel of an image as a whole: neighbouring pixels tell the same.
+    """Dropout of whole channels of an image, since neighbouring pixels carry similar information.
 
     The equation is that of `Dropout`, with m drawn for each channel of each example.
     Source: Tompson, Goroshin, Jain, LeCun & Bregler, "Efficient object localization using convolutional
@@ -16,7 +16,7 @@ class SpatialDropout(Dropout):
     Args:
         rate: the fraction of channels that become zero.
 
-    Raises: ValueError for another rate, and for a training forward without `rng`.
+    Raises: ValueError if rate is out of its range, or for a training forward without `rng`.
     """
 
     def _mask_shape(self, shape: Shape) -> Shape:

@@ -1,4 +1,4 @@
-"""What goes through each layer of a network, whatever it is composed of: copies that watch themselves."""
+"""Records what passes through each layer of a network, whatever it is composed of."""
 
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
@@ -14,15 +14,16 @@ T = TypeVar("T", bound="Traced")
 
 
 class Traced(Layer):
-    """A copy of a layer, with the same parameters and buffers, that keeps what last went through it.
+    """A copy of a layer, with the same parameters and buffers, that records what last passed through it.
 
-    All layers inside are traced, too. `name` is that in the network, as `Layer.walk` gives it; `x`, `y` and
-    `grad_x` are of the last forward and backward, `input_shape` and `shape` of the last `output_shape`.
+    All layers inside are traced, too. `name` is the name in the network, as `Layer.walk` returns it; `x`, `y`
+    and `grad_x` are those of the last forward and backward, `input_shape` and `shape` those of the last
+    `output_shape`.
     """
 
     def __init__(self, name: str, layer: Layer, order: list[Any]) -> None:
         self.name, self.original = name, layer
-        self.is_branch = False  # a list that a layer other than a list is made of
+        self.is_branch = False  # a list inside a layer that is not a list
         self._order = order
         self._layer = layer.map(self._trace_child)
         self.input_shape: Shape = ()
@@ -32,19 +33,19 @@ class Traced(Layer):
     def forward(
         self, x: Float[np.ndarray, "n *shape"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n *out"]:
-        """The layer's."""
+        """Compute the layer's output; record it and x."""
         self._enter()
         self.x = x
         self.y = self._layer.forward(x, training=training, rng=rng)
         return self.y
 
     def backward(self, grad_y: Float[np.ndarray, "n *out"]) -> Float[np.ndarray, "n *shape"]:
-        """The layer's."""
+        """Compute the layer's dL/dx; record it."""
         self.grad_x = self._layer.backward(grad_y)
         return self.grad_x
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The layer's."""
+        """Compute the layer's output shape; record it and the input shape."""
         self._enter()
         self.input_shape = input_shape
         self.shape = self._layer.output_shape(input_shape)
@@ -55,11 +56,11 @@ class Traced(Layer):
         return self._layer.children()
 
     def parameters(self) -> dict[str, Parameter]:
-        """The layer's."""
+        """The layer's parameters."""
         return self._layer.parameters()
 
     def buffers(self) -> dict[str, NDArray[Any]]:
-        """The layer's."""
+        """The layer's buffers."""
         return self._layer.buffers()
 
     def __repr__(self) -> str:
@@ -84,15 +85,15 @@ class Trace(Generic[T]):
 
     @property
     def layers(self) -> list[T]:
-        """Those inside, in the order in which they were first computed, each one before those inside it.
+        """The layers inside, in the order in which they were first computed, each one before those inside it.
 
-        A branch, such as the layers of a Residual, is none of them, but its layers are.
+        A branch, such as the layers of a Residual, is left out, but its layers are included.
         """
         return [layer for layer in self._order if layer is not self.network and not layer.is_branch]
 
 
 def trace_shapes(model: Layer, input_shape: Shape) -> Iterator[tuple[str, Layer, Shape, Shape]]:
-    """(name, layer, its input's shape, its output's) of every layer, for one input of `input_shape`."""
+    """Yield (name, layer, input shape, output shape) of every layer, for one input of `input_shape`."""
     trace: Trace[Traced] = Trace(model)
     trace.network.output_shape(input_shape)
     for layer in trace.layers:
@@ -102,7 +103,7 @@ def trace_shapes(model: Layer, input_shape: Shape) -> Iterator[tuple[str, Layer,
 def trace_forward(
     model: Layer, x: Float[np.ndarray, "n *shape"]
 ) -> Iterator[tuple[str, Layer, NDArray[np.floating]]]:
-    """(name, layer, its output in evaluation) of every layer inside."""
+    """Yield (name, layer, its output in evaluation) of every layer inside."""
     trace: Trace[Traced] = Trace(model)
     trace.network.forward(x)
     for layer in trace.layers:

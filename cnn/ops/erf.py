@@ -6,15 +6,15 @@ import numpy as np
 from jaxtyping import Float
 from numpy.polynomial.chebyshev import cheb2poly, chebinterpolate
 
-# For z >= 0 and t = 2 / (2 + z), write erfc(z) = t·exp(P(t) − z²). P is smooth, and polynomials that agree
-# with `math.erfc` at Chebyshev points come as close as float32 and float64 can tell, for z up to 6, that is
-# t from 1/4 to 1, that is u = (8t − 5) / 3 from −1 to 1. Beyond, erf is 1 to the last bit.
+# For z >= 0 and t = 2 / (2 + z), write erfc(z) = t·exp(P(t) − z²). P is smooth, and a polynomial that agrees
+# with `math.erfc` at Chebyshev points is as accurate as float32 or float64 can represent, for z up to 6: t
+# from 1/4 to 1, and u = (8t − 5) / 3 from −1 to 1. Beyond that, erf is 1 to the last bit.
 # The form is that of Press et al., "Numerical Recipes" (3rd edition, 2007), section 6.2.2.
 _LARGEST = 6.0
 
 
 def _coefficients(degree: int) -> list[float]:
-    """Of P as a polynomial in u, highest power first."""
+    """The coefficients of P as a polynomial in u, highest power first."""
 
     def p(u: float) -> float:
         t = (3 * u + 5) / 8

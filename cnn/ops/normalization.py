@@ -1,7 +1,7 @@
-"""Shift and scale to mean 0 and variance 1 over some axes, and how gradients go back through it.
+"""Normalisation to mean 0 and variance 1 over some axes, and its adjoint.
 
-Kept as centred numbers and the factor beside them, x̂ = centred / d, so that the factor can be joined with
-another one, and there is one array less to make.
+`normalize` returns x − μ and 1/d separately, so that callers can fold 1/d into another factor, which saves
+an array.
 """
 
 from math import prod
@@ -16,9 +16,9 @@ Reduced = Float[np.ndarray, "*reduced"]
 
 
 def normalize(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Reduced, Reduced, Reduced]:
-    """(x − μ, 1/d, μ, σ²), with d = sqrt(σ² + epsilon), such that x̂ = (x − μ) / d.
+    """(x − μ, 1/d, μ, σ²), with d = sqrt(σ² + epsilon), so that x̂ = (x − μ) / d.
 
-    μ and σ² are mean and biased variance over `axes`, which stay as axes of length 1.
+    μ and σ² are the mean and biased variance over `axes`, which are kept as axes of length 1.
     """
     count = prod(x.shape[axis] for axis in axes)
     mean = _sum(x, axes) / count
@@ -30,13 +30,13 @@ def normalize(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, R
 def normalize_adjoint(
     grad: Array, centred: Array, inverse_deviation: Reduced, axes: tuple[int, ...], scale: Reduced
 ) -> tuple[Array, Reduced, Reduced]:
-    """(dL/dx, Σ g, Σ g·x̂), sums over `axes`, with g = dL/dx̂, scale = 1/d and m numbers to a mean, where
+    """(dL/dx, Σ g, Σ g·x̂), sums over `axes`, with g = dL/dx̂, scale = 1/d and m numbers per mean, where
 
         dL/dx = scale · (g − Σ g / m − x̂ · Σ g·x̂ / m)
 
-    x_i moves x̂_i directly, by 1/d, and all the x̂_j through μ and d: ∂μ/∂x_i = 1/m and ∂d/∂x_i = x̂_i/m, so
-    ∂x̂_j/∂x_i = (δ_ij − 1/m − x̂_j·x̂_i/m) / d. Summed up with g_j, that is the equation above. A factor of g
-    that is the same along `axes` may stand in scale instead. Uses up `centred`.
+    x_i affects x̂_i directly, by 1/d, and all x̂_j through μ and d: ∂μ/∂x_i = 1/m and ∂d/∂x_i = x̂_i/m, so
+    ∂x̂_j/∂x_i = (δ_ij − 1/m − x̂_j·x̂_i/m) / d. Summed over j with g_j, this gives the equation above. A factor
+    of g that is constant along `axes` may be moved into `scale`. Overwrites `centred`.
     """
     count = prod(grad.shape[axis] for axis in axes)
     total = _sum(grad, axes)
@@ -61,7 +61,7 @@ def _sum_product(x: Array, y: Array, axes: tuple[int, ...]) -> Reduced:
 
 
 def _spread(values: Reduced, x: Array, axes: tuple[int, ...]) -> Float[np.ndarray, "..."]:
-    """`values` for the numbers of x, in a form that broadcasts fast."""
+    """`values` in a form that broadcasts fast with x."""
     return repeat_for_pixels(values.reshape(-1), x.shape[1:]) if _are_all_but_last(axes, x) else values
 
 

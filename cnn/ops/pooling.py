@@ -16,10 +16,10 @@ from cnn.ops.windows import Window, crop, pad
 def max_pool(
     x: Float[np.ndarray, "n h w c"], window: Window
 ) -> tuple[Float[np.ndarray, "n out_h out_w c"], Int[np.ndarray, "n out_h out_w c"]]:
-    """(y, winner): y is the maximum of each window, and winner tells which of its pixels that was.
+    """(y, winner): y is the maximum of each window, and winner the number of the pixel that holds it.
 
-    `winner` counts the window's pixels in row-major order; of equal ones the first wins. Padding is −∞, so
-    it never wins. A NaN in the window makes a NaN.
+    `winner` counts the window's pixels in row-major order; in a tie, the first wins. Padding is −∞, so it
+    never wins. A NaN in the window gives a NaN.
     """
     height, width = x.shape[1:3]
     x = pad(x, window.cover(height, width), -np.inf)
@@ -29,12 +29,12 @@ def max_pool(
 def first_maximum(
     candidates: Iterable[Float[np.ndarray, "*shape"]],
 ) -> tuple[Float[np.ndarray, "*shape"], Int[np.ndarray, "*shape"]]:
-    """(y, winner): the greatest of several arrays, element by element, and the number of the first such."""
+    """(y, winner): the elementwise maximum of several arrays, and the number of the first that holds it."""
     first, *others = candidates
     y = first.copy()
     winner = np.zeros(y.shape, np.min_scalar_type(-len(others) - 1))
     for index, candidate in enumerate(others, start=1):
-        greater = candidate > y  # not >=: a tie stays with the earlier one
+        greater = candidate > y  # not >=: in a tie, the earlier one stays
         np.maximum(winner, greater * winner.dtype.type(index), out=winner)  # numbers only grow
         np.maximum(y, candidate, out=y)
     return y, winner
@@ -46,7 +46,7 @@ def max_pool_adjoint(
     shape: tuple[int, ...],
     window: Window,
 ) -> Float[np.ndarray, "n h w c"]:
-    """Each output's gradient to the one pixel that won; pixels that won several windows add theirs up."""
+    """Send each output's gradient to the pixel that won; if a pixel won several times, they add up."""
     grad_x, sides = _zeros_to_cover(shape, window, grad_y)
     disjoint = all(stride >= extent for stride, extent in zip(window.stride, window.extent, strict=True))
     for index, position in enumerate(window.positions(*grad_y.shape[1:3])):
@@ -79,7 +79,7 @@ def avg_pool_adjoint(
     window: Window,
     count_include_pad: bool = True,
 ) -> Float[np.ndarray, "n h w c"]:
-    """Each output's gradient in equal parts to every pixel of its window."""
+    """Spread each output's gradient evenly over the pixels of its window."""
     grad_x, sides = _zeros_to_cover(shape, window, grad_y)
     share = grad_y / _divisor(shape, grad_y.dtype, window, count_include_pad)
     for position in window.positions(*grad_y.shape[1:3]):
@@ -90,7 +90,7 @@ def avg_pool_adjoint(
 def _divisor(
     shape: tuple[int, ...], dtype: DTypeLike, window: Window, count_include_pad: bool
 ) -> Float[np.ndarray, "out_h out_w 1"]:
-    """How many pixels a window's mean is over: those in the image, and those in the padding if they count.
+    """The number of pixels in each window's mean: those in the image, and those in the padding if they count.
 
     Pixels that only ceil_mode adds, beyond the padding, never count. `shape` is that of the images.
     """
@@ -102,7 +102,7 @@ def _divisor(
 def _zeros_to_cover(
     shape: tuple[int, ...], window: Window, like: NDArray[Any]
 ) -> tuple[NDArray[Any], tuple[tuple[int, int], tuple[int, int]]]:
-    """Zeros for images of `shape` with all that the windows cover around them, and how much that is."""
+    """Zeros for images of `shape`, padded to everything that the windows cover, and this padding."""
     sides = window.cover(*shape[1:3])
     n, height, width, channels = shape
     return np.zeros((n, height + sum(sides[0]), width + sum(sides[1]), channels), like.dtype), sides

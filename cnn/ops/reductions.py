@@ -1,4 +1,4 @@
-"""Sums over all axes but the last: of a batch of images, one number for each channel; and the way back."""
+"""Sums over all axes but the last (for images, one number per channel), and repetition, their adjoint."""
 
 from math import prod
 
@@ -7,13 +7,13 @@ from jaxtyping import Float
 
 
 def sum_over_rows(x: Float[np.ndarray, "*n c"]) -> Float[np.ndarray, " c"]:
-    """Σ over all axes but the last, as a product with ones: BLAS is faster, and rounds less."""
+    """Σ over all axes but the last, as a product with ones: BLAS is faster and rounds less."""
     rows = x.reshape(-1, x.shape[-1])
     return np.ones(len(rows), x.dtype) @ rows
 
 
 def dot_over_rows(x: Float[np.ndarray, "*n c"], y: Float[np.ndarray, "*n c"]) -> Float[np.ndarray, " c"]:
-    """Σ x·y over all axes but the last, without an array for the products."""
+    """Σ x·y over all axes but the last, without storing the products."""
     return np.einsum("rc,rc->c", x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]))
 
 
@@ -22,7 +22,6 @@ def repeat_for_pixels(
 ) -> Float[np.ndarray, "*shape c"]:
     """One number for each channel, repeated for every pixel of an image of `shape`, whose last axis is c.
 
-    NumPy would repeat them by itself, but it runs once through a long array sooner than through many short
-    ones.
+    NumPy would also broadcast the vector, but one long inner loop beats many short ones.
     """
     return np.tile(vector, prod(shape[:-1])).reshape(shape)

@@ -37,7 +37,7 @@ def as_pair(name: str, value: object) -> Pair:
 
 @dataclass(frozen=True)
 class Window:
-    """The geometry of a sliding window, in pixels. Make one with `Window.of`, which checks its arguments."""
+    """The geometry of a sliding window, in pixels. Create it with `Window.of`, which checks arguments."""
 
     kernel_size: Pair
     stride: Pair
@@ -54,7 +54,7 @@ class Window:
         dilation: int | Pair = 1,
         ceil_mode: bool = False,
     ) -> "Window":
-        """Check and complete: see `Conv2D` and `MaxPool2D` for what each argument may be."""
+        """Check and complete the arguments; `Conv2D` and `MaxPool2D` describe what each may be."""
         return cls(
             as_pair("kernel_size", kernel_size),
             as_pair("stride", stride),
@@ -71,7 +71,7 @@ class Window:
 
     @property
     def offsets(self) -> list[Pair]:
-        """Where a window's pixels lie from its first one, in row-major order."""
+        """The offsets of a window's pixels from its first one, in row-major order."""
         (kernel_h, kernel_w), (dilation_h, dilation_w) = self.kernel_size, self.dilation
         return [(i * dilation_h, j * dilation_w) for i in range(kernel_h) for j in range(kernel_w)]
 
@@ -88,7 +88,7 @@ class Window:
         return (top, bottom), (left, right)
 
     def cover(self, height: int, width: int) -> FourSides:
-        """`pads`, with as much more at the bottom and the right as windows reach beyond (ceil_mode)."""
+        """`pads`, extended at the bottom and the right if windows reach further (ceil_mode)."""
         sides = []
         for (before, after), size, out, extent, stride in zip(
             self.pads(height, width),
@@ -102,15 +102,16 @@ class Window:
         return sides[0], sides[1]
 
     def output_size(self, height: int, width: int) -> Pair:
-        """How many windows fit, vertically and horizontally; ValueError where none does."""
+        """The number of windows that fit, vertically and horizontally; ValueError if none does."""
         out = []
         for size, (before, after), extent, stride in zip(
             (height, width), self.pads(height, width), self.extent, self.stride, strict=True
         ):
             if before + size + after > LARGEST:
                 raise ValueError(
-                    f"Padding {self.describe_padding()} makes {before + size + after:,} pixels of {size}; "
-                    f"images may have up to {LARGEST:,} to a side."
+                    f"Padded images may have up to {LARGEST:,} pixels per side; padding "
+                    f"{self.describe_padding()} makes {before + size + after:,} pixels of {size}. "
+                    "Use less padding."
                 )
             free = before + size + after - extent
             if free < 0:
@@ -122,14 +123,14 @@ class Window:
                 )
             steps = -(-free // stride) if self.ceil_mode else free // stride
             if self.ceil_mode and steps * stride >= before + size:
-                steps -= 1  # that window would lie wholly behind the image
+                steps -= 1  # that window would lie entirely beyond the image
             out.append(steps + 1)
         return out[0], out[1]
 
     def positions(self, out_h: int, out_w: int) -> list[tuple[slice, slice, slice]]:
         """For each pixel (i, j) of a window, the slices (image, row, column) that pick it from all windows.
 
-        In row-major order of (i, j); to be applied to the padded images.
+        They are in row-major order of (i, j), and apply to padded images.
         """
         stride_h, stride_w = self.stride
         return [
@@ -144,7 +145,7 @@ class Window:
     def coverage(
         self, height: int, width: int, pads: FourSides = ((0, 0), (0, 0))
     ) -> Int[np.ndarray, "out_h out_w 1"]:
-        """How many pixels of each window lie in the image, or in the image with `pads` around it."""
+        """The number of pixels of each window in the image, or in the image with `pads` around it."""
         inside = []
         for size, out, kernel, stride, dilation, (start, _), (before, after) in zip(
             (height, width),
@@ -161,7 +162,7 @@ class Window:
         return np.multiply.outer(inside[0], inside[1])[:, :, None]
 
     def describe_padding(self) -> str:
-        """The padding as a person would write it: one number where all four sides agree."""
+        """The padding as a person would write it: one number if all four sides are equal."""
         if self.padding == "same":
             return "same"
         sides = {side for pair in self.padding for side in pair}
@@ -175,8 +176,8 @@ def im2col(
 
     columns[g, (a, b, n, p, q), (i, j, c)] = x[n, row·stride_h + i·dilation_h, …, (g, c)]
 
-    with row = p·block_h + a, and likewise for the column. With a block of pixels, say a pooling window, rows
-    are grouped by their position (a, b) in it, and windows beyond the last whole block are left out.
+    with row = p·block_h + a, and likewise for the column. With a block of pixels, such as a pooling window,
+    rows are grouped by their position (a, b) in it, and windows beyond the last whole block are left out.
     """
     (stride_h, stride_w), (dilation_h, dilation_w), (block_h, block_w) = window.stride, window.dilation, block
     views = sliding_window_view(x, window.extent, axis=(1, 2))  # (n, rows, columns, c, extent_h, extent_w)
@@ -185,7 +186,7 @@ def im2col(
     p, q, c = out_h // block_h, out_w // block_w, channels // groups
     views = views[:, : p * block_h, : q * block_w]
     views = views.reshape(n, p, block_h, q, block_w, groups, c, kernel_h, kernel_w)
-    if channels == 1:  # one pixel of all windows at a time: longer runs than the pixels of one window
+    if channels == 1:  # copy one pixel of all windows at a time: longer runs than one window's pixels
         columns = views.transpose(7, 8, 6, 5, 2, 4, 0, 1, 3).reshape(kernel_h * kernel_w, 1, -1)
         return columns.transpose(1, 2, 0)
     views = views.transpose(
@@ -200,7 +201,7 @@ def col2im(
     window: Window,
     block: Pair = (1, 1),
 ) -> Float[np.ndarray, "n h w c"]:
-    """The adjoint of im2col: every entry goes back to its pixel; where windows overlap, entries add up.
+    """The adjoint of im2col: each entry returns to its pixel; entries of overlapping windows add up.
 
     `shape` is that of the padded images.
     """
@@ -233,7 +234,7 @@ def pad(
 
 
 def crop(x: Float[np.ndarray, "n padded_h padded_w c"], pads: FourSides) -> Float[np.ndarray, "n h w c"]:
-    """The adjoint of pad: what lies inside the padding."""
+    """The adjoint of pad: what is inside the padding."""
     (top, bottom), (left, right) = pads
     return x[:, top : x.shape[1] - bottom, left : x.shape[2] - right]
 

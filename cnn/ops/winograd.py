@@ -1,12 +1,12 @@
-"""3x3 convolution with stride 1 by minimal filtering: fewer products than its definition has.
+"""3x3 convolution with stride 1 by minimal filtering: fewer products than in its definition.
 
-Outputs are made in tiles of m x m from t x t pixels, t = m + 2; neighbouring tiles share two rows or columns
-of pixels. For d, one channel of such pixels, and g, a 3x3 kernel, F(m x m, 3x3) is
+Outputs are computed in tiles of m x m from t x t pixels, t = m + 2; neighbouring tiles share two rows or
+columns of pixels. For one channel d of t x t pixels, and a 3x3 kernel g, F(m x m, 3x3) is
 
     y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A        ⊙ multiplies element by element
 
-with constant A (t, m), B (t, t) and G (t, 3), see `minimal_filter`: t² products where the definition takes
-9·m², which is 4 times fewer for m = 4 and 2.25 times for m = 2. Channels are summed before the last
+with constant A (t, m), B (t, t) and G (t, 3), see `minimal_filter`. It takes t² products, and the definition
+9·m²: 4 times as many for m = 4, and 2.25 times as many for m = 2. Channels are summed before the last
 transform, so that ⊙ becomes one product of matrices for each of the t² positions ξ in a tile:
 
     M[ξ, tile, o] = Σ_c V[ξ, tile, c] · U[ξ, c, o]        V = Bᵀ d B,    U = G g Gᵀ,    y = Aᵀ M A
@@ -18,7 +18,8 @@ All of it is linear in d and in g. The gradients are the adjoints of these steps
 where the dd of neighbouring tiles add up in the pixels that they share.
 
 Each transform is two products with a small matrix, one down the rows and one along the columns of every tile.
-They read overlapping views of the image and write where the next step reads, so no tile is ever copied out.
+They read overlapping views of the image and write in the layout that the next step reads, so tiles are never
+copied.
 Source: Lavin & Gray, "Fast algorithms for convolutional neural networks" (2016), equations 8 to 12.
 """
 
@@ -37,38 +38,38 @@ from cnn.ops.windows import pad
 
 Matrix = list[list[Fraction]]
 
-# Where `minimal_filter` evaluates polynomials, by m. Points p, −p, 1/p and −1/p keep the matrices' numbers
-# close to 1, and float32 errors at a quarter of those with the usual 0, ±1, ±2: see Alam et al., "Winograd
-# convolution for deep neural networks: efficient point selection" (2022).
+# The points at which `minimal_filter` evaluates polynomials, by m. Points p, −p, 1/p and −1/p keep the
+# matrices' entries close to 1, and reduce float32 errors to a quarter of those with the usual 0, ±1, ±2: see
+# Alam et al., "Winograd convolution for deep neural networks: efficient point selection" (2022).
 POINTS = {
     2: [Fraction(p) for p in ("0", "1", "-1")],
     4: [Fraction(p) for p in ("0", "3/4", "-3/4", "4/3", "-4/3")],
 }
 MIN_IN_CHANNELS, MIN_OUT_CHANNELS = 16, 8  # with fewer, `best_tile` is always 0
-BLOCK_BYTES = 2**20  # of V: what one step writes is still in the processor's cache when the next one reads it
+BLOCK_BYTES = 2**20  # of V, so that what one step writes is still in the cache when the next one reads it
 
 
 @dataclass(frozen=True)
 class Transformed:
-    """What the gradients need of a forward pass: V, in blocks of images, and U."""
+    """What a forward pass saves for the gradients: V, in blocks of images, and U."""
 
     v: list[Float[np.ndarray, "positions _ c"]]
     u: Float[np.ndarray, "positions c o"]
-    block: int  # images
+    block: int  # images per block
 
 
 def best_tile(out_h: int, out_w: int, in_channels: int, out_channels: int, n: int) -> Literal[0, 2, 4]:
-    """The m with which F(m x m, 3x3) is fastest for n images of out_h x out_w outputs; 0 where none gains.
+    """The m with which F(m x m, 3x3) is fastest for n images of out_h x out_w outputs; 0 if none is faster.
 
-    Counted in products for each pair of channels, the definition costs 9 · n·out_h·out_w and F(m x m, 3x3)
+    Measured in products for each pair of channels, the definition costs 9 · n·out_h·out_w and F(m x m, 3x3)
 
         t² · (n·tiles · (1 + 5/in_channels + 5/out_channels) + max(in_channels, out_channels) / 8)
 
-    where the fractions stand for the transforms of images and the last term for the work on U. It must cost
-    1.8 times less, since its matrices are smaller, and needs channels enough. Fitted to times of both
-    gradients and forward together, on one thread, with and without AVX-512. Where it pays at all, 4 is mostly
-    best: from 7 x 7 outputs and some hundred tiles upwards. 2 is where tiles of 4 reach far beyond the image,
-    as for 6 x 6 outputs.
+    The fractions account for the transforms of images, and the last term for the work on U. F must cost 1.8
+    times less than the definition, because its matrices are smaller, and it needs enough channels. The
+    constants are fitted to times of forward and both gradients together, on one thread, with and without
+    AVX-512. If F is faster at all, 4 is usually best, from 7 x 7 outputs and about a hundred tiles upwards.
+    2 is best if tiles of 4 reach far beyond the image, as for 6 x 6 outputs.
     """
     if in_channels < MIN_IN_CHANNELS or out_channels < MIN_OUT_CHANNELS:
         return 0
@@ -102,11 +103,11 @@ def winograd_forward(
 def winograd_backward(
     grad_y: Float[np.ndarray, "n out_h out_w o"], saved: Transformed, tile: int, need_grad_x: bool = True
 ) -> tuple[Float[np.ndarray, "3 3 c o"], Float[np.ndarray, "n out_h+2 out_w+2 c"] | None]:
-    """Gradients of kernel and, where needed, of the padded images.
+    """Gradients of the kernel and, if needed, of the padded images.
 
-    The latter is also the convolution of grad_y, with 2 pixels of padding, and flipped kernels. That has as
-    many products, but transforms grad_y and kernels once more, where dM and U are at hand: measured, it is as
-    fast on large images and up to two times slower on small ones.
+    The latter is also the convolution of grad_y, with 2 pixels of padding, and flipped kernels. That takes as
+    many products, but transforms grad_y and the kernels again, although dM and U are available. In
+    measurements, it is as fast on large images and up to two times slower on small ones.
     """
     n, out_h, out_w, _ = grad_y.shape
     grad_u = np.empty_like(saved.u)
@@ -127,7 +128,7 @@ def winograd_backward(
 def transform_input(
     padded: Float[np.ndarray, "n h w c"], tile: int
 ) -> Float[np.ndarray, "positions tiles c"]:
-    """V = Bᵀ d B of every tile d; zeros stand where the last tiles reach beyond the images."""
+    """V = Bᵀ d B of every tile d; pixels beyond the images are zero."""
     n, h, w, c = padded.shape
     t, rows, columns = tile + 2, _tiles(h - 2, tile), _tiles(w - 2, tile)
     height, width = rows * tile + 2, columns * tile + 2
@@ -206,13 +207,14 @@ def transform_kernel_adjoint(
 def minimal_filter(tile: int) -> tuple[Matrix, Matrix, Matrix]:
     """A (t, m), B (t, t) and G (t, 3) of F(m, 3) in one dimension, exact.
 
-        Σ_k A[k, i] · B[l, k] · G[k, j] = 1 where l = i + j, else 0
+        Σ_k A[k, i] · B[l, k] · G[k, j] = 1 if l = i + j, else 0
 
     and so Σ_k A[k, i] · (Σ_l B[l, k] d[l]) · (Σ_j G[k, j] g[j]) = Σ_j d[i + j] g[j].
 
-    Polynomials with m and with 3 coefficients have a product with t, which is known by its values at t − 1
-    points and by its leading coefficient. A and G, up to a factor, evaluate the two and B interpolates
-    (Lagrange), so that B [(A e) ⊙ (G g)] holds the product's coefficients; filtering is its transpose in e.
+    The product of polynomials with m and with 3 coefficients has t coefficients. Its values at t − 1 points
+    and its leading coefficient determine it. Up to a factor, A and G evaluate the two polynomials, and B
+    interpolates (Lagrange), so that B [(A e) ⊙ (G g)] holds the coefficients of the product. Filtering is
+    the transpose of this map in e.
     """
     points = POINTS[tile]
     zero, one = Fraction(0), Fraction(1)
@@ -236,17 +238,17 @@ def _polynomial(roots: list[Fraction]) -> list[Fraction]:
 
 @cache
 def _matrices(tile: int, dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
-    """`minimal_filter`, rounded."""
+    """`minimal_filter`, rounded to `dtype`."""
     return tuple(np.array(matrix, np.float64).astype(dtype) for matrix in minimal_filter(tile))
 
 
 def _tiles(size: int, tile: int) -> int:
-    """How many tiles cover `size` outputs."""
+    """The number of tiles that cover `size` outputs."""
     return -(-size // tile)
 
 
 def _block(padded: Float[np.ndarray, "n h w c"], out_channels: int, tile: int) -> int:
-    """Images to a block: V near BLOCK_BYTES, but no smaller than U, which every block reads whole."""
+    """Images per block: V has about BLOCK_BYTES, but is not smaller than U, which every block reads."""
     _, h, w, c = padded.shape
     tiles = _tiles(h - 2, tile) * _tiles(w - 2, tile)
     fit = BLOCK_BYTES // ((tile + 2) ** 2 * tiles * c * padded.itemsize)
@@ -261,7 +263,7 @@ def _slices(n: int, block: int) -> list[slice]:
 def _overlapping(
     lines: Float[np.ndarray, "*lead size run"], tile: int
 ) -> Float[np.ndarray, "*lead tiles t run"]:
-    """A view of lines tile + 2 at a time, of which neighbours share two."""
+    """A view of groups of tile + 2 lines; neighbouring groups share two."""
     return sliding_window_view(lines, tile + 2, axis=-2)[..., ::tile, :, :].swapaxes(-1, -2)
 
 

@@ -1,10 +1,9 @@
 """ONNX's operators in terms of this library's layers, for test_onnx.py.
 
 Each function takes an operator's inputs in ONNX's order and its attributes by ONNX's names, and returns its
-outputs. An attribute that a function does not know is a TypeError, so none is ignored. The functions only
-translate: they transpose, reshape, choose arguments and set parameters; what the operator computes is
-computed by the layer. Images are (image, channel, row, column) outside and (image, row, column, channel)
-inside.
+outputs. An attribute that a function does not know raises TypeError, so none is ignored. The functions only
+translate: they transpose, reshape, choose arguments and set parameters; the layer computes what the operator
+specifies. Images are (image, channel, row, column) outside and (image, row, column, channel) inside.
 """
 
 from math import prod
@@ -17,7 +16,7 @@ from cnn.ops.normalization import normalize
 from cnn.ops.pooling import max_pool
 from cnn.ops.windows import Window
 
-UNUSED = np.random.default_rng(0)  # initial parameters are drawn from it, and overwritten
+UNUSED = np.random.default_rng(0)  # the initial parameters drawn from it are overwritten
 
 
 def channels_last(x):
@@ -35,7 +34,7 @@ def evaluate(layer, x, **state):
 
 
 def four_sides(auto_pad, pads, size, kernel_size, stride, dilation):
-    """ONNX's padding as Conv2D and the poolings take it."""
+    """ONNX's padding in the form that Conv2D and the poolings take."""
     if auto_pad == "NOTSET":
         top, left, bottom, right = pads
         return (top, bottom), (left, right)
@@ -99,7 +98,7 @@ def maximum_pool(
 ):
     layer = pooling(cnn.MaxPool2D, x, kernel_shape, strides, dilations, auto_pad, pads, ceil_mode)
     y = evaluate(layer, channels_last(x))
-    # The second output tells where in all of x each maximum lies; `winner` tells where in its window.
+    # The second output is the position of each maximum in all of x; `winner` is its position in the window.
     n, channels, height, width = x.shape
     _, winner = max_pool(channels_last(x), layer.window)
     row, column = np.moveaxis(np.array(layer.window.offsets)[winner], -1, 0)
@@ -147,7 +146,7 @@ def global_max_pool(x):
 def batch_normalization(
     x, gamma, beta, mean, variance, *, epsilon=1e-5, momentum=0.9, training_mode=0, is_test=1
 ):
-    assert is_test == 1  # the only value in the cases of before training_mode
+    assert is_test == 1  # the only value in cases older than training_mode
     layer = cnn.BatchNorm(x.shape[1], momentum=momentum, epsilon=epsilon)
     layer.load_state_dict({"gamma": gamma, "beta": beta, "running_mean": mean, "running_var": variance})
     y = layer.forward(channels_last(x), training=bool(training_mode))
@@ -167,7 +166,7 @@ def layer_normalization(x, gamma, beta=None, *, axis=-1, epsilon=1e-5, stash_typ
 
 
 def gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0, broadcast=1):  # noqa: N803
-    assert broadcast == 1  # as it always is in later versions
+    assert broadcast == 1  # as always in later versions
     x = a.T if transA else a
     weight = alpha * (b.T if transB else b)
     if c is not None:
@@ -197,7 +196,7 @@ def log_softmax(x, *, axis=-1):
 def softmax_cross_entropy_loss(scores, labels, weights=None, *, reduction="mean", ignore_index=None):
     classes = scores.shape[1]
     kept = labels.reshape(-1) != ignore_index
-    logits = channels_last(scores).reshape(-1, classes)[kept]  # places are examples
+    logits = channels_last(scores).reshape(-1, classes)[kept]  # each position is an example
     targets = np.eye(classes, dtype=scores.dtype)[labels.reshape(-1)[kept]]
     if reduction == "mean":
         if weights is not None:  # ONNX divides by the sum of the weights, the library by their number
@@ -258,7 +257,7 @@ def sigmoid(x):
 
 
 def swish(x, *, alpha=1.0):
-    assert alpha == 1  # else it is not the SiLU
+    assert alpha == 1  # otherwise it is not the SiLU
     return evaluate(cnn.SiLU(), x)
 
 
@@ -290,7 +289,7 @@ OPERATORS = {
     "Tanh": tanh,
 }
 
-# What stands between operators in a graph and computes nothing.
+# Nodes between operators in a graph that compute nothing.
 GLUE = {
     "Constant": lambda *, value: numpy_helper.to_array(value),
     "Squeeze": lambda x, *, axes: np.squeeze(x, tuple(axes)),

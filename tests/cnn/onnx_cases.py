@@ -1,7 +1,7 @@
-"""ONNX's backend tests, as of version 1.23, for the operators of `onnx_adapter`: which judge the library.
+"""ONNX's backend tests, as of version 1.23, for the operators of `onnx_adapter`: they judge the library.
 
-The names are written down, so that none gets lost when ONNX or a filter changes, and so that pytest can list
-the tests before ONNX has generated them, which takes seconds. test_onnx checks that no name is missing.
+The names are listed here, so that none is lost if ONNX or a filter changes, and so that pytest can list the
+tests before ONNX has generated them, which takes seconds. test_onnx checks that no name is missing.
 """
 
 
@@ -135,12 +135,12 @@ JUDGED = split(
     }
 )
 
-# Why not -> cases; test_onnx checks that each reason is true.
+# Reason for leaving cases out -> cases; test_onnx checks that each reason is true.
 # - a function body: the definition of an operator in terms of others; the operator itself is judged.
 # - one spatial axis, three spatial axes: the library's images have two.
 # - not float32: the case is about integers.
 # - not two matrices: Dense multiplies two.
-# - other operators take part: ones for which there is no layer.
+# - other operators take part: they have no layer.
 LEFT_OUT = split(
     {
         "a function body": """

@@ -1,4 +1,4 @@
-"""Definitions written as plain loops, straight from the equations: what the fast code is judged by."""
+"""Definitions written as plain loops, directly from the equations: the reference for the fast code."""
 
 from itertools import product
 from math import ceil, exp, log, sqrt
@@ -9,10 +9,10 @@ ZERO = ((0, 0), (0, 0))
 
 
 def window_starts(size, kernel, stride, pads, dilation=1, ceil_mode=False):
-    """Where windows begin along one axis, counted from the image's first pixel; [] where none fits.
+    """Where windows start along one axis, counted from the image's first pixel; [] if none fits.
 
-    Every window that ends inside the padded image, and with ceil_mode one more where they leave a part of it
-    uncovered, if that one begins inside the image or the padding before it.
+    These are all windows that end inside the padded image. With ceil_mode, if they leave a part of it uncovered,
+    there is one more, provided that it starts inside the image or the padding before it.
     """
     before, after = pads
     extent = (kernel - 1) * dilation + 1
@@ -37,7 +37,7 @@ def same_pads(size, kernel, stride, dilation=1):
 def windows(shape, kernel_size, stride, pads=ZERO, dilation=(1, 1), ceil_mode=False):
     """For images of `shape` (n, h, w, c), the rows of a table of windows; a window is a list of (row, column).
 
-    Pixels outside the image are among them: -1 is the row or column just before it.
+    Pixels outside the image are included: -1 is the row or column just before it.
     """
     rows, columns = (
         [
@@ -59,7 +59,7 @@ def inside(pixel, shape, pads=ZERO):
 def convolution(x, kernel, bias, stride=(1, 1), pads=ZERO, dilation=(1, 1), groups=1):
     """y[n, p, q, o] = bias[o] + Σ_{i, j, c} x[n, p·stride_h + i·dilation_h, …, c] · kernel[i, j, c, o].
 
-    With groups, output o sees the channels of the part that it lies in, and no others.
+    With groups, output o sees only the channels of the part that it belongs to.
     """
     kernel_h, kernel_w, channels, outputs = kernel.shape
     table = windows(x.shape, (kernel_h, kernel_w), stride, pads, dilation)
@@ -85,7 +85,7 @@ def max_pooling(x, kernel_size, stride, pads=ZERO, dilation=(1, 1), ceil_mode=Fa
 
 
 def max_pooling_gradient(x, grad_y, kernel_size, stride, pads=ZERO, dilation=(1, 1), ceil_mode=False):
-    """Each gradient to the first largest pixel of its window, in row-major order."""
+    """Add each gradient to the first largest pixel of its window, in row-major order."""
     table = windows(x.shape, kernel_size, stride, pads, dilation, ceil_mode)
     grad_x = np.zeros_like(x)
     for n, p, q, c in np.ndindex(grad_y.shape):
@@ -111,7 +111,7 @@ def avg_pooling(x, kernel_size, stride, pads=ZERO, dilation=(1, 1), ceil_mode=Fa
 
 
 def batch_statistics(x):
-    """Mean and biased variance of each channel (the last axis) over all other axes, two arrays."""
+    """Mean and biased variance of each channel (the last axis) over all other axes, as two arrays."""
     channels = [[float(v) for v in x[..., c].ravel()] for c in range(x.shape[-1])]
     means = [sum(values) / len(values) for values in channels]
     variances = [
@@ -131,7 +131,7 @@ def batch_norm(x, gamma, beta, mean, variance, epsilon):
 
 
 def layer_norm(x, gamma, beta, epsilon):
-    """The same with mean and biased variance over the channels of each place."""
+    """The same, with mean and biased variance over the channels of each position."""
     y = np.zeros(x.shape)
     channels = x.shape[-1]
     for place in np.ndindex(x.shape[:-1]):

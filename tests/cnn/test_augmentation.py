@@ -15,7 +15,7 @@ from cnn.augmentation import (
 )
 from cnn.registry import AUGMENTATIONS
 
-# One amount each, at which almost every image changes.
+# One amount for each function, with which almost every image changes.
 WARPS = [
     (random_shift, 2.5),
     (random_rotation, 40.0),
@@ -27,7 +27,7 @@ ALL = [*WARPS, (cutout, 3), (horizontal_flip, 0.5)]
 
 
 class Fixed:
-    """A generator whose every draw is the values given, and which remembers what was asked of it."""
+    """A generator that returns the given values in every draw, and records the arguments of each call."""
 
     def __init__(self, *values):
         self.values, self.low, self.high, self.size = values, None, None, None
@@ -42,7 +42,7 @@ class Fixed:
 
 
 def interpolate(image, row, column, fill):
-    """The value at one position of one channel, weighed from all pixels and a wide border of fill."""
+    """The value at one position of one channel, weighted over all pixels and a wide border of fill."""
     value = 0.0
     for i in range(math.floor(row), math.floor(row) + 2):
         for j in range(math.floor(column), math.floor(column) + 2):
@@ -53,7 +53,7 @@ def interpolate(image, row, column, fill):
 
 
 def warp(images, position, fill):
-    """Loops: y[n, i, j, k] is the value of channel k of image n at position(n, i, j)."""
+    """By loops: y[n, i, j, k] is the value of channel k of image n at position(n, i, j)."""
     y = np.empty_like(images)
     for n, i, j, k in np.ndindex(images.shape):
         y[n, i, j, k] = interpolate(images[n, :, :, k], *position(n, i, j), fill)
@@ -67,7 +67,7 @@ def centre_of_ink(image):
 
 
 def blob(height=21, width=25, row=10.0, column=12.0, deviation=1.5):
-    """One image of a soft dot, as a batch."""
+    """A batch of one image with a soft dot."""
     i, j = np.indices((height, width))
     return np.exp(-((i - row) ** 2 + (j - column) ** 2) / (2 * deviation**2))[None, :, :, None]
 
@@ -149,7 +149,7 @@ def test_a_positive_shear_leans_the_top_to_the_right_and_keeps_rows_apart(rng):
     images = rng.standard_normal((1, 5, 12, 2))
     y = random_shear(images, Fixed(45.0), 60, fill=9.0)
     for i in range(5):
-        right = 2 - i  # the row two above the middle goes two pixels to the right
+        right = 2 - i  # the row two above the middle moves two pixels to the right
         expected = np.full((12 + 4, 2), 9.0)
         expected[2 + right : 14 + right] = images[0, i]
         np.testing.assert_allclose(y[0, i], expected[2:14], atol=1e-12)
@@ -252,7 +252,7 @@ def test_every_centre_of_a_cutout_is_equally_likely(rng):
     assert (hidden.sum(axis=(1, 2, 3)) == 1).all()
     np.testing.assert_allclose(hidden.mean(axis=0)[:, :, 0], 1 / 15, atol=0.007)
     draw = Fixed(1, 1)
-    cutout(np.ones((4, 3, 5, 1)), draw, 9)  # whatever the size
+    cutout(np.ones((4, 3, 5, 1)), draw, 9)  # for any size
     assert (draw.low, draw.high, draw.size) == (0, (3, 5), (4, 2))
 
 
@@ -292,7 +292,7 @@ def test_dtype_and_shape_are_kept(rng, dtype, function, amount):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("function", "amount"), WARPS)
 def test_positions_have_the_precision_of_the_images(rng, monkeypatch, dtype, function, amount):
-    """Twice as wide positions would take twice as long."""
+    """Positions of twice the width would take twice as long."""
     taken = []
     monkeypatch.setattr(augmentation, "_sample", lambda *arguments: taken.extend(arguments[1:3]))
     function(np.zeros((2, 4, 5, 1), dtype), rng, amount)
@@ -334,7 +334,7 @@ def test_an_image_that_equals_fill_stays_as_it_is(rng, function, amount):
 
 @pytest.mark.parametrize(("function", "amount"), [*WARPS, (cutout, 3)])
 def test_fill_is_zero_where_none_is_given_and_is_blended_in_where_one_is(rng, function, amount):
-    """Warping is linear: on images of ones, y is the share of the image in each pixel, and fill has the rest."""
+    """Warping is linear: on images of ones, y is the weight of the image in each pixel; fill has the rest."""
     images = np.ones((30, 7, 7, 1))
     share = function(images, np.random.default_rng(3), amount)
     assert share.min() == 0

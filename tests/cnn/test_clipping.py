@@ -116,7 +116,9 @@ def test_squares_are_those_of_each_parameter_and_known_ones_save_the_work():
     assert squares == {"0.weight": 13.0, "1.weight": 36.0}
     assert clip_by_norm(parameters, 3.5, squares) == 7.0
     np.testing.assert_array_equal(gradients_of(parameters)[1], [3.0])
-    assert clip_by_norm(parameters, 1.0, {"0.weight": 4.0, "1.weight": 0.0}) == 2.0  # what it is told
+    assert (
+        clip_by_norm(parameters, 1.0, {"0.weight": 4.0, "1.weight": 0.0}) == 2.0
+    )  # it uses the given squares
     np.testing.assert_array_equal(gradients_of(parameters)[1], [1.5])
 
 

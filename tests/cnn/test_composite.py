@@ -1,4 +1,4 @@
-"""A layer of layers that the library does not know: everything that takes networks takes it."""
+"""A layer of layers that the library does not know works wherever a network does."""
 
 import copy
 
@@ -120,7 +120,7 @@ def test_walking_and_mapping_reach_the_layers_inside():
     assert [name for name, _ in seen] == ["gate", "experts.0", "experts.1", "experts.2"]
     assert {type(layer) for layer in mapped.children().values()} == {Flatten}
     assert mapped.scale is model[0].scale
-    assert [name for name, _ in model.walk()] == names  # the original stays
+    assert [name for name, _ in model.walk()] == names  # the original is unchanged
 
 
 def test_traces_show_what_goes_through_each_layer_inside(x):
@@ -192,7 +192,7 @@ def test_replicas_of_it_predict_and_train_to_the_same_bits(x, monkeypatch):
 
 def test_gradients_in_shards_are_those_of_the_network():
     model, data = network(), examples(np.float64)
-    model[0].gate.layers[1:2] = []  # BatchNorm and Dropout see their shard alone
+    model[0].gate.layers[1:2] = []  # BatchNorm and Dropout see only their own shard
     model[0].experts.pop()
     outputs = model.forward(data.images, training=True)
     model.backward(softmax_cross_entropy(outputs, data.targets)[1])

@@ -28,7 +28,7 @@ GEOMETRIES = [
     ((4, 5), 3, 3, 2, 1, 0, ((0, 0), (0, 0)), 1, 3),  # depthwise
     ((4, 4), 2, 6, (2, 1), 2, "same", ((0, 0), (0, 0)), 1, 2),  # depthwise, three kernels for each channel
     ((7, 5), 4, 2, (3, 2), (2, 1), ((1, 0), (0, 2)), ((1, 0), (0, 2)), (2, 1), 2),
-    ((2, 2), 1, 1, 1, 1, 2, ((2, 2), (2, 2)), 1, 1),  # windows that lie wholly in the padding
+    ((2, 2), 1, 1, 1, 1, 2, ((2, 2), (2, 2)), 1, 1),  # windows that lie entirely in the padding
 ]
 each_geometry = pytest.mark.parametrize(
     ("size", "inputs", "outputs", "kernel_size", "stride", "padding", "pads", "dilation", "groups"),

@@ -1,4 +1,4 @@
-"""Executors: the same bits for any number of workers, processes or threads, and nothing lost on the way."""
+"""Executors: the same bits for any number of workers, processes or threads, and no result is lost."""
 
 import os
 import signal
@@ -76,12 +76,12 @@ def kind(request, forking):
 
 
 def run(replicas, function, tasks):
-    """function(task, replica) for each task; processes are sent the function by its name."""
+    """function(task, replica) for each task; the function is sent to processes by its name."""
     return replicas.map(partial(function, task) for task in tasks)
 
 
 def shared(task, replica):
-    """What the replicas share, a function, of the task: a closure could not be sent."""
+    """Apply the function that the replicas share to the task: a closure could not be sent."""
     return replica.shared(task, replica)
 
 
@@ -128,7 +128,7 @@ def test_results_come_in_the_order_of_the_tasks(kind, workers, count):
 def test_helpers_take_their_part(kind):
     with Replicas(network(), kind(3)) as pool:
         where = list(run(pool, where_am_i, range(12)))
-        assert list(run(pool, where_am_i, range(12))) == where  # the same ones each time
+        assert list(run(pool, where_am_i, range(12))) == where  # the same workers each time
     assert len(set(where)) == 3
     assert len({pid for pid, _ in where}) == (3 if kind is Processes else 1)
     assert where[::3] == [(os.getpid(), threading.get_ident())] * 4
@@ -167,7 +167,7 @@ def test_an_error_in_a_worker_process_says_where_it_came_from(forking):
 
 
 class AwkwardError(Exception):
-    """Pickle can write it and not read it."""
+    """Pickle can write it, but not read it."""
 
     def __init__(self, one, other):
         super().__init__(f"{one} {other}")
@@ -189,13 +189,13 @@ def test_what_cannot_be_passed_on_is_reported_and_blocks_nothing(forking, what):
     expected = r"an error:\n(.|\n)*bad 1" if "error" in what else "its result"
     with Replicas(network(), Processes(2), shared=fail) as pool:
         for _ in range(2):
-            with pytest.raises(RuntimeError, match="A worker process cannot pass on .*" + expected):
+            with pytest.raises(RuntimeError, match="A worker process cannot send .*" + expected):
                 list(run(pool, shared, range(4)))
         assert list(run(pool, square, range(3))) == [0, 1, 4]
 
 
 class UnreadableTask:
-    """Pickle can write it and not read it."""
+    """Pickle can write it, but not read it."""
 
     def __call__(self, replica):
         return "unread"
@@ -278,7 +278,7 @@ def pids():
 
 
 def printed(program, timeout=60):
-    """What a Python process of its own prints: here, threads that run tests may be alive."""
+    """The output of a Python process of its own: in this one, threads that run tests may be alive."""
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=timeout, check=True
     )
@@ -298,7 +298,7 @@ def test_processes_are_threads_outside_of_the_main_thread_and_while_other_thread
 
 
 def test_training_on_processes_ends_while_another_thread_multiplies_matrices():
-    """A copy made while BLAS held its lock for another thread would wait for it for ever."""
+    """A copy made while another thread held BLAS's lock would wait for the lock forever."""
     program = """
 import os, sys, threading
 os.environ["OPENBLAS_NUM_THREADS"] = "2"
@@ -379,7 +379,7 @@ def test_a_worker_process_that_is_killed_while_it_answers_is_reported(forking, m
     def answer(task, replica):
         if task == "who":
             return os.getpid()
-        if task == "large":  # too large for the pipe, where half of it waits to be read
+        if task == "large":  # too large for the pipe: half of it waits to be read
             return np.zeros(2**20)
         sleep(0.5)
         return os.kill(pids[0], signal.SIGKILL)
@@ -430,7 +430,7 @@ def test_a_pool_that_cannot_be_made_leaves_no_process_behind(forking):
 
 
 def children():
-    """The processes that this one has made and that are not gone."""
+    """The child processes of this one that still exist."""
     return set(Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split())
 
 
@@ -497,7 +497,7 @@ def test_a_task_changes_no_state_of_the_model(kind):
 
     with Replicas(model, kind(2)) as replicas:
         one, other, again = run(replicas, forward_in_training, range(3))
-    np.testing.assert_array_equal(one, again)  # nor of the replica
+    np.testing.assert_array_equal(one, again)  # and none of the replica
     np.testing.assert_array_equal(one, other)
     for name, array in model.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
@@ -513,7 +513,7 @@ def test_numpys_error_state_holds_in_helpers(kind):
         Replicas(network(), kind(2)) as replicas,
         pytest.raises(FloatingPointError),
     ):
-        list(run(replicas, overflow, [1, 1e38]))  # the second is the helper's
+        list(run(replicas, overflow, [1, 1e38]))  # the helper runs the second
 
 
 @pytest.mark.parametrize("executor", [Threads, Processes])

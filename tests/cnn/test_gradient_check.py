@@ -19,7 +19,7 @@ class WrongKernel(Conv2D):
 class WrongBias(Conv2D):
     def backward(self, grad_y):
         grad_x = super().backward(grad_y)
-        self.bias.grad = self.bias.grad / len(grad_y)  # a mean where a sum belongs
+        self.bias.grad = self.bias.grad / len(grad_y)  # a mean instead of a sum
         return grad_x
 
 

@@ -1,4 +1,4 @@
-"""The contract: what holds for every layer. A registered layer that this file does not know fails."""
+"""The contract that holds for every layer. A registered layer that is missing in this file fails."""
 
 import copy
 import pickle
@@ -53,7 +53,7 @@ def dense(*arguments, dtype, **options):
 
 
 def nested(dtype):
-    """Layers in layers in layers. No bias in front of a BatchNorm: its gradient would be 0 but for rounding."""
+    """Layers in layers in layers. No bias before a BatchNorm: its gradient would be 0 up to rounding."""
     branch = [
         conv(2, 2, 3, padding=1, bias=False, dtype=dtype),
         BatchNorm(2, dtype=dtype),
@@ -71,7 +71,7 @@ def nested(dtype):
 
 
 IMAGES = (4, 5, 3)
-WIDE = (16, 8)  # channels enough for minimal filtering
+WIDE = (16, 8)  # enough channels for minimal filtering
 # name -> (a function dtype -> layer, the shape of an input without batch axis); a name begins with the layer's
 CASES = {
     "AvgPool2D": (lambda dtype: AvgPool2D(2), IMAGES),
@@ -131,7 +131,7 @@ CASES = {
     "Softmax of pixels": (lambda dtype: Softmax(), (2, 2, 3)),
     "SpatialDropout": (lambda dtype: SpatialDropout(0.4), (2, 3, 6)),
     "Tanh": (lambda dtype: Tanh(), (4, 5)),
-    # What `cnn.engine.passes` puts in the place of others.
+    # The fused layers that `cnn.engine.passes` puts in place of others.
     "ConvMaxPool": (lambda dtype: ConvMaxPool(conv(3, 4, 3, padding=1, dtype=dtype), MaxPool2D(2)), IMAGES),
     "ConvMaxPool without bias": (
         lambda dtype: ConvMaxPool(
@@ -151,7 +151,7 @@ CASES = {
     ),
 }
 WRITTEN = [name for name in CASES if not name.startswith(("ConvMaxPool", "FirstConv2D", "WinogradConv2D"))]
-# Whose output in training is another than in evaluation.
+# Layers whose output in training differs from that in evaluation.
 DIFFERENT = {"BatchNorm", "Dropout", "SpatialDropout", "Sequential nested"}
 
 each_layer = pytest.mark.parametrize("name", CASES)
@@ -165,7 +165,7 @@ def make(name, dtype=np.float64, batch=3):
 
 
 def forward(layer, x, training=True):
-    """With the same random numbers each time; evaluation never needs them."""
+    """Run forward with the same random numbers each time; evaluation never needs them."""
     return layer.forward(x, training=training, rng=np.random.default_rng(7) if training else None)
 
 
@@ -224,7 +224,7 @@ def test_the_cases_of_minimal_filtering_are_with_tiles_and_without():
 @pytest.mark.parametrize("batch", [1, 3])
 def test_gradients_match_finite_differences(name, batch):
     layer, x = make(name, batch=batch)
-    for parameter in layer.parameters().values():  # off special values: bias 0, gamma 1
+    for parameter in layer.parameters().values():  # away from special values: bias 0, gamma 1
         parameter.value += 0.1 * np.random.default_rng(6).standard_normal(parameter.value.shape)
     errors = gradient_check(layer, x, rng=np.random.default_rng(4))
     assert set(errors) == {"x", *layer.parameters()}
@@ -273,7 +273,7 @@ def test_gradients_have_the_shapes_of_what_they_belong_to(name):
 @each_layer
 def test_evaluation_changes_no_state(name):
     layer, x = make(name)
-    forward(layer, x)  # moves buffers away from where they start
+    forward(layer, x)  # moves buffers away from their initial values
     before = layer.state_dict()
     y = forward(layer, x, training=False)
     assert_same(layer.state_dict(), before)
@@ -361,13 +361,13 @@ def test_a_gradient_of_another_shape_is_refused(name):
     for shape in [(1, *y.shape), (len(y) + 1, *y.shape[1:]), y.shape[:-1]]:
         with pytest.raises(ValueError, match="needs a gradient of its output's shape"):
             layer.backward(np.ones(shape))
-    assert layer.backward(gradient_for(y)).shape == x.shape  # the refusals used nothing up
+    assert layer.backward(gradient_for(y)).shape == x.shape  # the errors above consumed nothing
 
 
 @each_layer
 def test_nothing_of_a_batch_is_kept_after_backward(name):
     layer, x = make(name)
-    x = x.copy()  # owns its memory, so that a view that is kept would keep it alive
+    x = x.copy()  # owns its memory, so that a saved view would keep it alive
     y = forward(layer, x)
     grad_y = gradient_for(y)
     grad_x = layer.backward(grad_y)
@@ -418,7 +418,7 @@ def test_the_state_makes_the_round_trip(name):
     other.load_state_dict(layer.state_dict())
     assert list(layer.state_dict()) == [*layer.parameters(), *layer.buffers()]
     assert_same(other.state_dict(), layer.state_dict())
-    assert_same(held, layer.state_dict())  # whoever holds an array of the layer sees what was loaded
+    assert_same(held, layer.state_dict())  # references to the layer's arrays see the loaded values
     np.testing.assert_array_equal(forward(other, x, training=False), forward(layer, x, training=False))
     np.testing.assert_array_equal(forward(other, x), forward(layer, x))
 
@@ -458,7 +458,7 @@ def test_parameters_and_buffers_of_children_are_those_of_the_layer(name):
 
 
 def branches(layer, name=""):
-    """The names of the lists that layers other than lists are made of."""
+    """The names of the lists inside layers that are not lists themselves."""
     for inner, child in layer.children().items():
         full = f"{name}.{inner}".lstrip(".")
         if isinstance(child, Sequential) and not isinstance(layer, Sequential):
@@ -552,7 +552,7 @@ def test_copies_hold_no_activations_and_compute_the_same(name, again):
     assert_same(duplicate.state_dict(), layer.state_dict())
     np.testing.assert_array_equal(forward(duplicate, x, training=False), forward(layer, x, training=False))
     if again is not copy.copy:
-        layer.backward(gradient_for(y))  # which still has its own
+        layer.backward(gradient_for(y))  # which still has its own activations
         with pytest.raises(RuntimeError, match="was called without a forward"):
             duplicate.backward(gradient_for(y))
 
@@ -691,10 +691,9 @@ def test_a_nested_state_that_does_not_fit_is_refused_with_full_names():
 
 
 def test_a_backward_out_of_turn_says_what_is_missing(rng):
-    assert refusal(MaxPool2D(2).backward, np.ones((1, 2, 2, 1)), error=RuntimeError) == (
-        "MaxPool2D(2).backward() was called without a forward(x, training=True) before it. "
-        "Each backward uses up one training forward; a layer can stand in a network once."
-    )
+    text = refusal(MaxPool2D(2).backward, np.ones((1, 2, 2, 1)), error=RuntimeError)
+    assert "MaxPool2D(2).backward() was called without a forward(x, training=True)" in text
+    assert "only once in a network" in text
 
 
 def test_a_gradient_of_another_shape_is_told_from_the_right_one():
@@ -706,21 +705,19 @@ def test_a_gradient_of_another_shape_is_told_from_the_right_one():
 
 
 def test_dense_says_that_images_must_be_flattened(rng):
-    assert refusal(Dense(8, 10, rng=rng).output_shape, (13, 13, 8)) == (
-        "Dense(8, 10) needs vectors of shape (8,); received (13, 13, 8). Images are made vectors by Flatten."
-    )
-    assert refusal(Dense(8, 10, rng=rng).forward, np.ones((1, 7), np.float32)) == (
-        "Dense(8, 10) needs vectors of shape (8,); received (7,). Images are made vectors by Flatten."
-    )
+    text = refusal(Dense(8, 10, rng=rng).output_shape, (13, 13, 8))
+    assert "Dense(8, 10) needs vectors of shape (8,); received (13, 13, 8)." in text
+    assert "Flatten" in text
+    text = refusal(Dense(8, 10, rng=rng).forward, np.ones((1, 7), np.float32))
+    assert "Dense(8, 10) needs vectors of shape (8,); received (7,)." in text
 
 
 @pytest.mark.parametrize("layer_type", [Dropout, SpatialDropout])
 def test_dropout_says_that_it_needs_random_numbers(layer_type):
-    text = f"{layer_type.__name__}(0.5) draws random numbers in training: call forward(x, rng=…)."
-    x = np.ones((2, 3))
-    assert refusal(layer_type(0.5).forward, x, training=True) == text
-    assert refusal(Sequential([layer_type(0.5)]).forward, x, training=True) == text
-    assert refusal(Residual([layer_type(0.5)]).forward, x, training=True) == text
+    for layer in (layer_type(0.5), Sequential([layer_type(0.5)]), Residual([layer_type(0.5)])):
+        text = refusal(layer.forward, np.ones((2, 3)), training=True)
+        assert text.startswith(f"{layer_type.__name__}(0.5) needs random numbers")
+        assert "rng=…" in text
 
 
 @pytest.mark.parametrize("layer_type", [BatchNorm, LayerNorm])
@@ -741,21 +738,19 @@ def test_checks_of_shapes_return_what_passes():
 
 def test_branches_of_different_shapes_are_refused(rng):
     layer = Residual([Conv2D(3, 4, 3, padding=1, rng=rng)])
-    text = (
-        "The two branches of a Residual are added, so they must give one shape; for an input of (8, 8, 3), "
-        "layers give (8, 8, 4) and the shortcut (8, 8, 3). "
-        "A shortcut with a 1x1 Conv2D can change channels and, by its stride, the size."
-    )
-    assert refusal(layer.output_shape, (8, 8, 3)) == text
+    text = refusal(layer.output_shape, (8, 8, 3))
+    for part in ("same shape", "input of (8, 8, 3)", "(8, 8, 4) and the shortcut (8, 8, 3)", "1x1 Conv2D"):
+        assert part in text
     assert refusal(layer.forward, np.ones((1, 8, 8, 3), np.float32)) == text
-    broadcast = Residual([Conv2D(3, 1, 1, rng=rng)])  # NumPy would add these without a word
+    broadcast = Residual([Conv2D(3, 1, 1, rng=rng)])  # NumPy would add these without an error
     assert "layers give (8, 8, 1) and the shortcut (8, 8, 3)" in refusal(broadcast.output_shape, (8, 8, 3))
 
 
 def test_an_input_that_does_not_fit_names_the_layer_at_every_depth(rng):
     model = Sequential([ReLU(), Residual([Tanh(), Sequential([Dense(4, 4, rng=rng)])])])
-    assert refusal(model.output_shape, (5,)) == (
-        "Dense(4, 4) needs vectors of shape (4,); received (5,). Images are made vectors by Flatten. "
+    text = refusal(model.output_shape, (5,))
+    assert text.startswith("Dense(4, 4) needs vectors of shape (4,); received (5,).")
+    assert text.endswith(
         "In layer 0, Dense(4, 4), whose input has shape (5,). "
         "In layer 1, Sequential([Dense(4, 4)]), whose input has shape (5,). "
         "In layer 1, Residual([Tanh(), Sequential([Dense(4, 4)])]), whose input has shape (5,)."
@@ -841,7 +836,7 @@ def test_batch_norm_refuses_to_train_on_less_than_two_numbers_to_a_channel(shape
     layer = BatchNorm(3, dtype=np.float64)
     before = layer.state_dict()
     text = refusal(layer.forward, np.ones(shape), training=True)
-    assert "BatchNorm(3) needs at least two numbers to a channel in training" in text
+    assert "BatchNorm(3) needs at least two numbers" in text
     assert f"received {np.prod(shape[:-1])}, in a batch of shape {shape}." in text
     assert_same(layer.state_dict(), before)
     assert layer.forward(np.ones(shape)).shape == shape  # evaluation takes them

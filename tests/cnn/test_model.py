@@ -52,10 +52,9 @@ def test_the_summary_lists_layers_shapes_and_parameters():
 def test_an_input_that_does_not_fit_names_the_layer():
     with pytest.raises(ValueError) as error:
         small_network().output_shape((9, 12, 1))
-    assert str(error.value) == (
-        "Dense(36, 10) needs vectors of shape (36,); received (60,). Images are made vectors by "
-        "Flatten. In layer 4, Dense(36, 10), whose input has shape (60,)."
-    )
+    text = str(error.value)
+    assert text.startswith("Dense(36, 10) needs vectors of shape (36,); received (60,).")
+    assert text.endswith("In layer 4, Dense(36, 10), whose input has shape (60,).")
 
 
 def test_a_sequential_of_nothing_changes_nothing():

@@ -12,7 +12,7 @@ def make_parameters(rng, dtype=np.float64):
 
 
 def walk(average, rng, updates):
-    """Change the weights at random and update, so many times."""
+    """Change the weights at random and update the average, repeatedly."""
     for _ in range(updates):
         for parameter in average.parameters.values():
             parameter.value += rng.standard_normal(parameter.value.shape).astype(parameter.value.dtype)
@@ -25,9 +25,7 @@ def averages_of(average):
     }
 
 
-@pytest.mark.parametrize(
-    "decay", [0.0, 0.3, 0.999]
-)  # 0.3 is soon the smaller one, 0.999 not within 20 updates
+@pytest.mark.parametrize("decay", [0.0, 0.3, 0.999])  # 0.3 is soon the minimum, 0.999 not within 20 updates
 def test_the_average_follows_its_recursion(rng, decay):
     parameters = make_parameters(rng)
     expected = {name: parameter.value.copy() for name, parameter in parameters.items()}
@@ -84,7 +82,7 @@ def test_averages_stand_in_for_the_values_only_inside_the_with(rng):
         for name, parameter in parameters.items():
             np.testing.assert_array_equal(parameter.value, state[f"average.{name}"])
             assert not np.array_equal(parameter.value, before[name][1])
-        with average.applied():  # no more than once
+        with average.applied():  # applied only once
             pass
         np.testing.assert_array_equal(parameters["0.bias"].value, state["average.0.bias"])
     for name, (array, copy) in before.items():

@@ -1,4 +1,4 @@
-"""The library judged by others: the backend tests of ONNX, which state what its operators compute.
+"""The library under the backend tests of ONNX, which specify what its operators compute.
 
 `onnx_adapter` says which layer stands for which operator; `onnx_cases` lists every case of these operators.
 Source: the package `onnx`, https://onnx.ai/onnx/repo-docs/OnnxBackendTest.html.
@@ -23,7 +23,7 @@ from onnx_cases import JUDGED, LEFT_OUT
 RTOL = 1e-5  # ONNX asks for 1e-3
 LOOSE = {"test_averagepool_2d_ceil_last_window_starts_on_pad"}  # its expected values have four decimals
 
-# Of each operator, how many cases are judged and how many are left out.
+# For each operator, the number of cases that are judged, and of those left out.
 COUNTS = {
     "AveragePool": (17, 10),
     "BatchNormalization": (9, 0),
@@ -72,7 +72,7 @@ class Case:
 def collect():
     """name -> case, for all cases of the operators for which there is a layer."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ONNX generates its cases now, also those of all other operators
+        warnings.simplefilter("ignore")  # ONNX now generates the cases of all operators
         generated = {case.name: case for case in collect_testcases()}
     cases = {}
     for name, case in generated.items():
@@ -92,7 +92,7 @@ def collect():
 
 
 def without_suffix(name):
-    """The case from which ONNX derived this one, by putting its definition in the operator's place."""
+    """The case from which ONNX derived this one, by replacing the operator with its definition."""
     return re.sub(r"_expanded(_ver\d+)?$", "", name)
 
 
@@ -112,17 +112,17 @@ def test_the_library_computes_what_onnx_expects(name):
 
 
 def has_spatial_axes(number):
-    """Whether the operator's input has so many axes behind image and channel."""
+    """Whether the operator's input has this many axes after image and channel."""
     spatial = {"AveragePool", "Conv", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"}
     return lambda name, case: case.operators[0] in spatial and case.inputs[0].ndim == 2 + number
 
 
 def is_function_body(name, case):
-    """Whether other operators stand for the one under test, and the case with that one is judged."""
+    """Whether other operators replace the one under test, whose own case is judged."""
     return case.operator not in case.operators and without_suffix(name) in JUDGED[case.operator]
 
 
-# What must be true of the cases that are left out for a reason, and of no case that is judged.
+# What must be true of all cases left out for a reason, and of no case that is judged.
 CHECKS = {
     "one spatial axis": has_spatial_axes(1),
     "three spatial axes": has_spatial_axes(3),

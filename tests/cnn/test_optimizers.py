@@ -8,11 +8,11 @@ from cnn.parameter import Parameter
 from cnn.registry import OPTIMIZERS, written_options
 
 SHAPES = {"0.kernel": (2, 1, 2, 3), "0.bias": (3,), "1.weight": (3, 2), "1.bias": (2,)}
-RATES = [0.1, 0.1, 0.05, 0.2, 0.03, 0.01, 0.1]  # one for each step
+RATES = [0.1, 0.1, 0.05, 0.2, 0.03, 0.01, 0.1]  # one per step
 CLASSES = list(OPTIMIZERS.values())
 
 
-# The methods' papers, for one number θ: `steps` are pairs of a learning rate and dL/dθ.
+# The papers' updates for one number θ; `steps` are pairs of a learning rate and dL/dθ.
 
 
 def sgd(theta, steps, momentum=0.0, nesterov=False, weight_decay=0.0):
@@ -85,7 +85,7 @@ def make_parameters(rng, dtype=np.float64):
 
 
 def run(optimizer, rng, rates=RATES):
-    """A step at each of `rates`, on random gradients; these, by step and name."""
+    """Take a step at each of `rates`, on random gradients; return these, by step and name."""
     history = []
     for rate in rates:
         for parameter in optimizer.parameters.values():
@@ -124,7 +124,7 @@ def test_steps_follow_the_equations_of_the_paper(rng, optimizer_class, equations
 
 
 def test_every_registered_optimizer_and_every_option_of_it_stands_under_its_equations():
-    """A new one needs its paper's update written out above, as a function of one number, and cases."""
+    """A new optimiser needs its paper's update above, as a function of one number, and cases."""
     assert {optimizer_class for optimizer_class, _, _ in CASES} == set(OPTIMIZERS.values())
     for optimizer_class in OPTIMIZERS.values():
         changed = {name for cls, _, options in CASES if cls is optimizer_class for name in options}
@@ -187,7 +187,7 @@ def test_without_a_gradient_only_weight_decay_moves_a_weight(optimizer_class):
 def test_adamw_decays_by_its_own_factor_whatever_the_gradients_scale():
     change = one_step(AdamW, np.zeros((1, 2)), value=2.0, weight_decay=0.5)
     np.testing.assert_allclose(change, -0.1 * 0.5 * 2.0, rtol=1e-12)
-    # while Adam divides the pull by its own size, as it does with any gradient
+    # while Adam divides the pull by its own size, like any gradient
     change = one_step(Adam, np.zeros((1, 2)), value=2.0, weight_decay=0.5)
     np.testing.assert_allclose(change, -0.1, rtol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Planned networks compute what the layers as they are compute."""
+"""Planned networks compute the same as the original layers."""
 
 import copy
 
@@ -141,7 +141,7 @@ def test_gradients_of_parameters_alone_are_exactly_those_of_backward(name):
 
 @pytest.mark.parametrize("name", ["conv, relu, pool", "stride 2", "enough channels", "wide alone"])
 def test_a_first_convolution_leaves_out_the_gradient_of_its_input_if_nobody_needs_it(name, monkeypatch):
-    """col2im makes dL/dx of the products of matrices, and a transform that of minimal filtering."""
+    """col2im computes dL/dx for products of matrices, and a transform does so for minimal filtering."""
     calls = []
 
     def spy(name, original):
@@ -223,7 +223,7 @@ def test_gradients_match_finite_differences(name):
     model, x, _ = make(name)
     planned = plan(
         Sequential([LeakyReLU(0.5), *model.layers])
-    )  # so that dL/dx is wanted from all that follows
+    )  # so that dL/dx is needed from all layers after it
     errors = gradient_check(planned, x, rng=np.random.default_rng(4))
     assert max(errors.values()) < 1e-7, errors
 

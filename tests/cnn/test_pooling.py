@@ -9,7 +9,7 @@ GEOMETRIES = [
     # (height, width), kernel, stride, padding on four sides, dilation, ceil_mode
     ((4, 6), (2, 2), (2, 2), ZERO, (1, 1), False),
     ((5, 7), (2, 2), (2, 2), ZERO, (1, 1), False),  # a row and a column are left over
-    ((5, 7), (2, 2), (2, 2), ZERO, (1, 1), True),  # they get windows of their own
+    ((5, 7), (2, 2), (2, 2), ZERO, (1, 1), True),  # they get their own windows
     ((6, 6), (3, 3), (2, 2), ZERO, (1, 1), False),  # windows overlap
     ((7, 5), (2, 3), (1, 2), ZERO, (1, 1), False),
     ((8, 8), (2, 2), (3, 3), ZERO, (1, 1), False),  # pixels between windows belong to none
@@ -128,7 +128,7 @@ def test_a_nan_is_not_hidden_by_the_maximum(place):
     assert np.isnan(GlobalMaxPool2D().forward(x)).all()
 
 
-@pytest.mark.parametrize("size", [(8, 16), (3, 43), (16, 16), (1, 257)])  # 128 and 256: what 8 bits tell
+@pytest.mark.parametrize("size", [(8, 16), (3, 43), (16, 16), (1, 257)])  # 128 and 256: the limits of 8 bits
 def test_a_window_of_many_pixels_remembers_its_winner(size):
     x = np.zeros((1, *size, 1))
     x[0, -1, -1, 0] = 1
@@ -160,49 +160,56 @@ def test_a_tie_over_the_whole_image_goes_to_the_first_pixel():
 
 @both_layers
 @pytest.mark.parametrize(
-    ("arguments", "shape", "message"),
+    ("arguments", "shape", "parts"),
     [
         (
             {"kernel_size": 3},
             (2, 5, 1),
-            "A 3x3 kernel with padding 0 does not fit an input of 2x5 pixels. "
-            "Use a smaller kernel, more padding or one pooling layer fewer.",
+            ["3x3 kernel", "padding 0", "2x5 pixels", "Use a smaller kernel, more padding"],
         ),
         (
             {"kernel_size": 2, "dilation": 5, "padding": (0, 1), "ceil_mode": True},
             (9, 3, 1),
-            "A 2x2 kernel with padding ((0, 0), (1, 1)), dilation (5, 5) does not fit an input of 9x3 pixels. "
-            "Use a smaller kernel, more padding or one pooling layer fewer.",
+            [
+                "2x2 kernel",
+                "padding ((0, 0), (1, 1))",
+                "dilation (5, 5)",
+                "9x3 pixels",
+                "Use a smaller kernel",
+            ],
         ),
         (
             {"kernel_size": 2, "padding": 2},
             (4, 4, 1),
-            "Every window needs at least one pixel of the image; with padding 2, LAYER(2, padding=2) has a "
-            "window that lies wholly in the padding of 4x4 pixels. Use less padding.",
+            ["padding 2", "LAYER(2, padding=2)", "in the padding of 4x4 pixels", "Use less padding."],
         ),
         (
             {"kernel_size": 2, "stride": 1, "padding": ((0, 0), (1, 1)), "dilation": (1, 3)},
             (2, 2, 1),
-            "Every window needs at least one pixel of the image; with padding ((0, 0), (1, 1)), "
-            "LAYER(2, stride=1, padding=((0, 0), (1, 1)), dilation=(1, 3)) has a window that lies wholly in the "
-            "padding of 2x2 pixels. Use less padding.",
+            [
+                "padding ((0, 0), (1, 1))",
+                "LAYER(2, stride=1, padding=((0, 0), (1, 1)), dilation=(1, 3))",
+                "in the padding of 2x2 pixels",
+                "Use less padding.",
+            ],
         ),
         (
             {"kernel_size": 2},
             (4, 4),
-            "LAYER(2) needs images of shape (height, width, channels); received (4, 4).",
+            ["LAYER(2) needs images of shape (height, width, channels); received (4, 4)."],
         ),
         (
             {"kernel_size": 1, "ceil_mode": True},
             (4, 0, 1),
-            "LAYER(1, ceil_mode=True) needs images of shape (height, width, channels); received (4, 0, 1).",
+            ["LAYER(1, ceil_mode=True) needs images of shape", "received (4, 0, 1)."],
         ),
     ],
 )
-def test_a_geometry_without_meaning_is_refused(layer_type, arguments, shape, message):
+def test_a_geometry_without_meaning_is_refused(layer_type, arguments, shape, parts):
     with pytest.raises(ValueError) as error:
         layer_type(**arguments).forward(np.zeros((1, *shape)))
-    assert str(error.value) == message.replace("LAYER", layer_type.__name__)
+    for part in parts:
+        assert part.replace("LAYER", layer_type.__name__) in str(error.value)
 
 
 PAIR = "must be a whole number >= 1 or a pair (height, width) of them; received"

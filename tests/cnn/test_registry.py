@@ -1,4 +1,4 @@
-"""The registries: names, meanings and ranges, each read from where it stands once."""
+"""The registries: names, meanings and ranges, each read from its only declaration."""
 
 import subprocess
 import sys
@@ -74,7 +74,7 @@ def test_every_option_that_a_file_may_hold_has_a_meaning(bearer, option):
 
 
 def values_against(rule):
-    """What `rule` must refuse: of the wrong type, next to its bounds and beyond them."""
+    """Values that `rule` must refuse: of the wrong type, next to its bounds and beyond them."""
     yield from ("1", None) if not isinstance(rule, Flag) else ("True", 1, 0, None)
     if isinstance(rule, Whole):
         yield from (rule.low - 1, rule.low + 0.5, float(rule.low), True, nan)
@@ -92,7 +92,7 @@ def test_a_value_out_of_its_range_is_refused_with_option_rule_and_value(bearer, 
         if value is None and option.default is None:
             continue
         with pytest.raises(ValueError) as error:
-            bearer(**{option.name: value})  # before anyone misses the other arguments
+            bearer(**{option.name: value})  # before the other arguments are missed
         assert str(error.value) == f"{option.name} must be {option.rule.describe()}; received {value!r}."
 
 
@@ -188,7 +188,7 @@ def test_a_new_thing_is_registered_by_its_name_and_its_arguments_are_checked():
     for make in (lambda: TallTree(0), lambda: things["wood"](10)):
         with pytest.raises(ValueError, match="must be"):
             make()
-    with pytest.raises(ValueError, match="There is a thing 'wood' already"):
+    with pytest.raises(ValueError, match="thing 'wood' is already registered"):
         things.register(wood)
     with pytest.raises(ValueError, match=r"^Unknown thing 'talltree'\. Did you mean 'tall_tree'\? Known: "):
         things.find("talltree")

@@ -1,4 +1,4 @@
-"""A network, or a training half-way, in a file."""
+"""A network, or a half-finished training, in a file."""
 
 import numpy as np
 import pytest
@@ -178,7 +178,7 @@ WRONG = [None, 7, -1, "x", "", [], ["x"], {}, {"type": "relu"}, {"x": "y"}, True
 def test_whatever_stands_in_place_of_any_part_of_the_description_gives_a_checkpoint_error_or_a_training(
     tmp_path,
 ):
-    """Its checksum may be right, and it still is not what this library wrote."""
+    """Even with a correct checksum, it may not be what this library wrote."""
     model = small_network()
     parameters = model.parameters()
     save(tmp_path / "run.npz", model, Adam(parameters), MovingAverage(parameters, 0.5), Progress())

@@ -18,7 +18,7 @@ SCHEDULES = {
 
 
 def values(schedule, start, end, count=200):
-    """The rates at `count` times, evenly from `start` up to and with `end`."""
+    """The rates at `count` evenly spaced times from `start` to `end`, both included."""
     return [schedule(start + (end - start) * i / (count - 1)) for i in range(count)]
 
 

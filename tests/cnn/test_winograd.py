@@ -23,7 +23,7 @@ each_tile = pytest.mark.parametrize("tile", [2, 4])
 SHAPES = [  # n, h, w, in_channels, out_channels; h and w with padding
     (2, 6, 6, 3, 2),
     (1, 10, 14, 2, 3),  # whole tiles, one image
-    (2, 9, 8, 1, 4),  # tiles of 4 and of 2 both reach beyond, one channel
+    (2, 9, 8, 1, 4),  # tiles of 4 and of 2 both reach beyond the image, one channel
     (3, 3, 12, 4, 1),  # one row of outputs, one kernel
     (1, 3, 3, 1, 1),
     (2, 7, 5, 2, 2),

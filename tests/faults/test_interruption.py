@@ -284,9 +284,7 @@ def test_a_checkpoint_is_never_taken_for_that_of_another_run(folder):
     newest.write_bytes(b"damaged")
     process = start(folder, "pipeline", "train")
     output, _ = process.communicate()
-    assert (
-        "is damaged or none at all: its checksum does not match its content. Training starts anew." in output
-    )
+    assert "is damaged, or not a checkpoint" in output
     assert process.returncode == 0
 
 

@@ -14,7 +14,15 @@ from ruamel.yaml import YAML
 
 import cnn
 import cnn.inspection
-from cnn.registry import AUGMENTATIONS, LAYERS, LOSSES, OPTIMIZERS, SCHEDULES, written_options
+from cnn.registry import (
+    AUGMENTATIONS,
+    INITIALIZERS,
+    LAYERS,
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULES,
+    written_options,
+)
 from pipeline.artefacts.preprocess import Description
 from pipeline.config import architectures
 from pipeline.config.architectures import build_chosen, build_model, load_layers
@@ -217,84 +225,81 @@ def test_a_layers_options_reach_its_constructor(build):
 
 FLAT = [{"type": "flatten"}]
 PLACE = "In architectures.yaml: mine[0]"
+INPUT = "whose input has shape (8, 8, 1)."
+CONV2D = ["bias", "dilation", "groups", "initializer", "kernel_size", "out_channels", "padding", "stride"]
 
 
 @pytest.mark.parametrize(
-    ("layers", "message"),
+    ("layers", "parts"),
     [
-        (["relu"], f"A layer is written {{type: NAME, …}}; received 'relu'. {PLACE}."),
-        (
-            [{"type": "conv"}],
-            f"Unknown layer type 'conv'. Did you mean 'conv2d'? Known: {', '.join(sorted(LAYERS))}. {PLACE}.",
-        ),
+        (["relu"], ["{type: NAME, …}; received 'relu'.", f"{PLACE}."]),
+        ([{"type": "conv"}], ["'conv'. Did you mean 'conv2d'?", *LAYERS, f"{PLACE}."]),
         (
             [{"type": "conv2d", "out_channels": 8, "kernel_size": 9}],
-            "A 9x9 kernel with padding 0 does not fit an input of 8x8 pixels. Use a smaller kernel, more padding "
-            f"or one pooling layer fewer.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
+            ["9x9 kernel", "does not fit", "8x8 pixels", f"\n{PLACE} (conv2d), {INPUT}"],
         ),
         (
             [{"type": "conv2d", "out_channel": 8, "kernel_size": 3}],
-            "Unknown option of conv2d 'out_channel'. Did you mean 'out_channels'? Known: bias, dilation, groups, initializer, "
-            f"kernel_size, out_channels, padding, stride.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
+            ["'out_channel'. Did you mean 'out_channels'?", *CONV2D, f"\n{PLACE} (conv2d), {INPUT}"],
         ),
-        (
-            [{"type": "relu", 1: 2}],
-            f"A layer is written {{type: NAME, …}}; received {{'type': 'relu', 1: 2}}. {PLACE}.",
-        ),
+        ([{"type": "relu", 1: 2}], ["{type: NAME, …}; received {'type': 'relu', 1: 2}.", f"{PLACE}."]),
         (
             [{"type": "conv2d", "out_channels": 8}],
-            f"conv2d needs kernel_size.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
+            ["conv2d needs kernel_size.", f"\n{PLACE} (conv2d), {INPUT}"],
         ),
         (
             [{"type": "conv2d", "out_channels": 8, "kernel": 3, "kernel_size": 3}],
-            "Unknown option of conv2d 'kernel'. Did you mean 'kernel_size'? Known: bias, dilation, groups, initializer, "
-            f"kernel_size, out_channels, padding, stride.\n{PLACE} (conv2d), whose input has shape (8, 8, 1).",
+            ["'kernel'. Did you mean 'kernel_size'?", *CONV2D, f"\n{PLACE} (conv2d), {INPUT}"],
         ),
         (
             [{"type": "conv2d", "out_channels": 8, "kernel_size": "3"}],
-            "kernel_size must be a whole number >= 1 or a pair (height, width) of them; received '3'.\n"
-            f"{PLACE} (conv2d), whose input has shape (8, 8, 1).",
+            ["kernel_size must be", "received '3'.", f"\n{PLACE} (conv2d), {INPUT}"],
         ),
         (
             [{"type": "relu", "slope": 1}],
-            f"relu takes no options; received slope.\n{PLACE} (relu), whose input has shape (8, 8, 1).",
+            ["relu takes no options; received slope.", f"\n{PLACE} (relu), {INPUT}"],
         ),
         (
             FLAT,
-            "A network must end with one number for each of the 10 classes, in shape (10,); this one ends in shape "
-            "(64,). Let it end with flatten and {type: dense, out_features: 10}.\nIn architectures.yaml: mine.",
+            [
+                "10 classes",
+                "(10,)",
+                "(64,)",
+                "{type: dense, out_features: 10}",
+                "\nIn architectures.yaml: mine.",
+            ],
         ),
         (
             [{"type": "residual", "layers": {"type": "relu"}}],
-            f"Layers are written as a list; received {{'type': 'relu'}}. {PLACE}.layers.",
+            ["must be written as a list; received {'type': 'relu'}.", f"{PLACE}.layers."],
         ),
         (
             [{"type": "residual", "layers": [{"type": "conv2d", "out_channels": 2, "kernel_size": 9}]}],
-            "A 9x9 kernel with padding 0 does not fit an input of 8x8 pixels. Use a smaller kernel, more padding "
-            f"or one pooling layer fewer.\n{PLACE}.layers[0] (conv2d), whose input has shape (8, 8, 1).",
+            ["9x9 kernel", "does not fit", "8x8 pixels", f"\n{PLACE}.layers[0] (conv2d), {INPUT}"],
         ),
         (
             [{"type": "residual", "layers": [{"type": "conv2d", "out_channels": 2, "kernel_size": 1}]}],
-            "The two branches of a Residual are added, so they must give one shape; for an input of (8, 8, 1), "
-            "layers give (8, 8, 2) and the shortcut (8, 8, 1). A shortcut with a 1x1 Conv2D can change channels "
-            f"and, by its stride, the size.\n{PLACE} (residual), whose input has shape (8, 8, 1).",
+            ["same shape", "(8, 8, 2)", "shortcut (8, 8, 1)", "1x1 Conv2D", f"\n{PLACE} (residual), {INPUT}"],
         ),
         (
             [*FLAT, {"type": "dense", "out_features": 10, "initializer": "he_norm"}],
-            "Unknown initializer 'he_norm'. Did you mean 'he_normal'? Known: fan_in_uniform, glorot_normal, glorot_uniform, "
-            "he_normal, he_uniform, lecun_normal, lecun_uniform, orthogonal, zeros.\n"
-            "In architectures.yaml: mine[1] (dense), whose input has shape (64,).",
+            [
+                "'he_norm'. Did you mean 'he_normal'?",
+                *INITIALIZERS,
+                "\nIn architectures.yaml: mine[1] (dense), whose input has shape (64,).",
+            ],
         ),
         (
             [{"type": "dropout", "rate": 1}],
-            f"rate must be in [0, 1); received 1.\n{PLACE} (dropout), whose input has shape (8, 8, 1).",
+            ["rate must be in [0, 1); received 1.", f"\n{PLACE} (dropout), {INPUT}"],
         ),
     ],
 )
-def test_a_network_that_cannot_be_built_is_refused(build, layers, message):
+def test_a_network_that_cannot_be_built_is_refused(build, layers, parts):
     with pytest.raises(UserError) as error:
         build(layers)
-    assert str(error.value) == message
+    for part in parts:
+        assert part in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["a.b", "a b", "[a](b)", "*a*", "a\x85", "<b>"])
