@@ -136,7 +136,8 @@ def explain(
 
     It reads models/ and data/processed, and writes nothing. For each layer it prints the range of the
     outputs in the forward pass, and in the backward pass the norm of each gradient with a check by finite
-    differences. Then it prints what one step of gradient descent would change. docs/mathematics.md derives it.
+    differences. Then it prints what one step of gradient descent would change. docs/mathematics.md derives
+    all of it.
     """
     from pipeline.apps import explain as command
 

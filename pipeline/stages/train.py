@@ -116,7 +116,8 @@ def _fit(
     try:
         if run.restore():
             console.print(
-                f"Continuing from {run.path}: after {len(run.history)} epochs and {int(at.examples):,} images."
+                f"Continuing from {run.path}: "
+                f"after {len(run.history)} epochs and {int(at.examples):,} images."
             )
     except CheckpointError as error:
         console.print(f"{error} Training starts from scratch.")
@@ -256,7 +257,7 @@ def _warn_if_nothing_is_learnt(report: EpochReport, params: "Params", classes: i
     if report.train_loss > 0.98 * guessing:
         console.print(
             f"warning: After epoch {report.epoch} the loss is {report.train_loss:.4f}; equal "
-            f"probabilities for all classes give ln({classes}) = {guessing:.4f}. The network is not learning. Try "
-            "another learning rate (train.optimizer.learning_rate), or other initial values (seed, or "
+            f"probabilities for all classes give ln({classes}) = {guessing:.4f}. The network is not learning. "
+            "Try another learning rate (train.optimizer.learning_rate), or other initial values (seed, or "
             "an initializer in architectures.yaml)."
         )

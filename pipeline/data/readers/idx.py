@@ -1,6 +1,6 @@
 """Gzipped IDX files, the format of MNIST, read with limits on every size that a damaged one could claim.
 
-A file holds a magic number (0, 0, 8 for bytes, number of axes), the big-endian length of each axis, the bytes.
+It holds a magic number (0, 0, 8 for bytes, number of axes), the big-endian length of each axis, the bytes.
 Source: LeCun, Cortes & Burges, "The MNIST database of handwritten digits", section "File formats".
 """
 
