@@ -45,9 +45,7 @@ def verify() -> None:
         except KeyboardInterrupt:
             raise StoppedError("Stopped. Nothing outside the clone has changed.", signal.SIGINT) from None
         if code != 0:
-            raise UserError(
-                "\n".join(["The pipeline stopped in the clone; the reason is above.", *problems])
-            )
+            raise UserError("\n".join(["The pipeline stopped in the clone; the reason is above.", *problems]))
         problems += compare(recorded, read_lock(clone), Path.cwd(), clone)
     if problems:
         raise UserError("\n".join(["Not every byte is as dvc.lock records it.", *problems]))

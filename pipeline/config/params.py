@@ -164,7 +164,7 @@ class Train(Section):
         description="the decay of the weights' moving average: in [0, 1), or null"
     )
     checkpoint_seconds: Positive = Field(
-        description="the seconds between checkpoints of a run: a number > 0"
+        description="how many seconds pass between checkpoints of a run: a number > 0"
     )
     loss: Loss = Field(description="the keys of the loss")
     optimizer: Optimizer = Field(description="the keys of the optimiser")

@@ -44,9 +44,7 @@ def report(params: "Params") -> None:
     history, statistics = ([dict(row) for row in rows] for rows in (Epoch.load(), ParameterStatistics.load()))
     test = load_examples("test", network.data)
     if not np.array_equal(predictions.actual, test.targets.argmax(axis=1)):
-        raise UserError(
-            f"{Prediction.path} does not belong to data/processed. Update both with: dvc repro"
-        )
+        raise UserError(f"{Prediction.path} does not belong to data/processed. Update both with: dvc repro")
     matrix = confusion_matrix(predictions.actual, predictions.predicted, labels=range(len(names)))
     bins = calibration_bins(predictions.probability, predictions.actual == predictions.predicted)
 

@@ -257,7 +257,7 @@ def _warn_if_nothing_is_learnt(report: EpochReport, params: "Params", classes: i
     if report.train_loss > 0.98 * guessing:
         console.print(
             f"warning: After epoch {report.epoch} the loss is {report.train_loss:.4f}; equal "
-            f"probabilities for all classes give ln({classes}) = {guessing:.4f}. The network is not learning. "
+            f"probabilities for all classes give ln({classes}) = {guessing:.4f}. The network learns nothing. "
             "Try another learning rate (train.optimizer.learning_rate), or other initial values (seed, or "
             "an initializer in architectures.yaml)."
         )
