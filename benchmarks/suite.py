@@ -56,8 +56,8 @@ def training(suite: Suite, torch: Torch) -> Section:
         "Training step",
         f"Forward, loss, backward and SGD's step. Ours in shards of {ours.SHARD_SIZE} images, which are "
         "gathered from an array; PyTorch's batch is ready. Both start from the same weights; their "
-        f"logits were compared first, and agree within {TOLERANCE:g}. Batch norm is over a shard (ours) "
-        "or over the batch (PyTorch).",
+        f"logits were compared first, and agree within {TOLERANCE:g}. Batch norm normalises over a shard "
+        "(ours) or over the batch (PyTorch).",
     )
     for name, batch, threads in product(cases.INPUT_SHAPES, suite.batch_sizes, cases.THREADS):
         case = f"{name}, batch {batch}"
