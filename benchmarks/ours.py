@@ -15,7 +15,7 @@ from cnn.engine.passes import PASSES, Pass
 from cnn.engine.replicas import Replica, Replicas
 from cnn.engine.shards import ShardedGradients
 
-SHARD_SIZE = 32  # images of a training batch, as in params.yaml
+SHARD_SIZE = 32  # images in a shard of a training batch, as in params.yaml
 PREDICTION_SHARD_SIZE = 32  # images that a worker takes at a time in inference
 LEARNING_RATE = 0.01  # on both sides
 

@@ -119,9 +119,9 @@ def predict(
 
 @app.command(short_help="rerun everything in a temporary clone and compare")
 def verify() -> None:
-    """Rerun the last commit's pipeline in a temporary clone; report for each file if its bytes are equal.
+    """Rerun the last commit's pipeline in a temporary clone, and report whether each file is the same.
 
-    If some are not, it lists possible reasons: other code, other params, another NumPy, BLAS or processor.
+    For differences it lists possible reasons: other code, other params, another NumPy, BLAS or processor.
     """
     from pipeline.apps import verify as command
 

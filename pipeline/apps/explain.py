@@ -55,7 +55,7 @@ def explain(index: int) -> None:
     others = "" if alone else f" and the {len(batch) - 1} after it (for batch normalisation)"
     console.print(f"One training step, in float64, on this image{others}: loss {step.before:.6g}")
     console.print(step.forward_table())
-    with threadpool_limits(1, user_api="blas"):  # for such small products, more threads would only wait
+    with threadpool_limits(1, user_api="blas"):  # more threads would only wait, as the products are small
         console.print(step.backward_table())
     console.print(
         "Each gradient is checked along a random direction v: analytic is Σ gradient · v; numeric is "

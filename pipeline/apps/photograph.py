@@ -138,7 +138,7 @@ def stands_out(strength: Grey, mask: Mask) -> bool:
 
 
 def crop_to_paper(grey: Grey) -> Grey:
-    """Replace what is around a sheet of paper, such as a table, by the nearest paper.
+    """Replace everything around a sheet of paper, for example a table, by the nearest paper.
 
     A sheet is a large, nearly rectangular patch on one side of the threshold, with ink in it; all four
     corners of the photograph lie outside it. If there is no sheet, `grey` is returned unchanged.
@@ -221,7 +221,7 @@ def select_digit(mask: Mask) -> Mask:
         )
     largest = int(sizes.argmax()) + 1
     rows, columns = boxes[largest - 1]
-    if columns.stop - columns.start > 2 * (rows.stop - rows.start):  # no digit in MNIST is
+    if columns.stop - columns.start > 2 * (rows.stop - rows.start):  # no digit in MNIST is that wide
         raise UserError(
             "the mark in it is more than twice as wide as it is high: a line, digits that touch, or a "
             "photograph on its side. Crop the image to one digit, and turn it upright."

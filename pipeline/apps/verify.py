@@ -60,8 +60,8 @@ def read_lock(folder: Path) -> Lock:
     stages = content.get("stages")
     if not isinstance(stages, dict):
         raise UserError(
-            "dvc.lock must hold the key stages, with what each stage read and wrote; the last commit's has: "
-            f"{', '.join(map(str, content)) or 'nothing'}. Make a new one, and commit it: "
+            "dvc.lock must hold the key stages, with what each stage read and wrote; that of the last commit "
+            f"holds: {', '.join(map(str, content)) or 'nothing'}. Make a new one, and commit it: "
             "rm dvc.lock && dvc repro"
         )
     return stages

@@ -375,7 +375,7 @@ def test_dvc_is_not_bound_to_the_repository_of_a_git_hook(tmp_path, monkeypatch)
 
 @pytest.fixture
 def verify_finished(finished, undisturbed, monkeypatch, capsys):
-    """verify_finished(): verify's answer in `finished`, as if a run in the clone gave `undisturbed`'s results.
+    """verify_finished(): verify's answer in `finished`, as if the run in the clone gave `undisturbed`.
 
     Another test makes real runs in the clone.
     """
@@ -430,7 +430,7 @@ def test_a_lock_without_stages_is_told(tmp_path, content, held):
     with pytest.raises(UserError) as caught:
         verify.read_lock(tmp_path)
     assert str(caught.value).startswith("dvc.lock must hold the key stages, ")
-    assert f": {held}. Make a new one, and commit it: rm dvc.lock && dvc repro" in str(caught.value)
+    assert f"holds: {held}. Make a new one, and commit it: rm dvc.lock && dvc repro" in str(caught.value)
 
 
 def test_verify_looks_for_the_dataset_where_fetch_would_and_hands_on_an_absolute_path(tmp_path, monkeypatch):
