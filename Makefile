@@ -1,4 +1,4 @@
-# Two commands are enough: `make run` and `make test`. Both set everything up by themselves.
+# Two commands are enough: `make run` and `make test`. Both set up everything that they need.
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -9,20 +9,20 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-run: .venv/installed ## set everything up, train the network, evaluate it, print its test accuracy
+run: .venv/installed ## set everything up, train and evaluate the network, print its test accuracy
 	@$(BIN)/python -m pipeline run
 
 test: .venv/installed ## set everything up and run the tests
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-faults: .venv/installed ## the tests of faults, at length: thousands of damaged files, 200 killed runs; an hour
+test-faults: .venv/installed ## run the long tests of faults (thousands of damaged files, 200 killed runs); takes an hour
 	@$(BIN)/python -m pytest --long tests/faults
 
-lint: .venv/installed ## check style (ruff), types (mypy) and who imports whom (import-linter)
+lint: .venv/installed ## check style (ruff), types (mypy) and imports between modules (import-linter)
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && \
 	  $(BIN)/lint-imports --no-cache --no-logo
 
-benchmark: .venv/torch ## measure speed against PyTorch, which this installs: ARGS=--help shows what else
+benchmark: .venv/torch ## measure speed against PyTorch, which this installs; ARGS=--help lists the options
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## delete .venv and tool caches; data, models, reports and DVC's cache stay
@@ -33,7 +33,7 @@ clean: ## delete .venv and tool caches; data, models, reports and DVC's cache st
 	  echo "error: Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
 	       "Name another one: make $(or $(MAKECMDGOALS),run) PYTHON=python3.12"; exit 1; }
 	@echo "Setting up .venv (once, about a minute) ..."
-	@$(PYTHON) -m venv .venv || { echo "error: no virtual environment could be made." \
+	@$(PYTHON) -m venv .venv || { echo "error: The virtual environment could not be made." \
 	  "On Debian and Ubuntu the package python3-venv is needed."; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@touch $@

@@ -1,1 +1,1 @@
-"""How fast the library is: against PyTorch, the machine and plain Python loops. Run by `make benchmark`."""
+"""The speed of the library against PyTorch, the machine and plain Python loops; `make benchmark` runs it."""

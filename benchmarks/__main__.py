@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-NARROWEST = 120  # columns in which the tables fit, for output that goes to no terminal
+NARROWEST = 120  # columns that the tables need, if the output is not a terminal
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -17,13 +17,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def benchmark(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Batch 64 only and few rounds: a look in two minutes.")
+        bool, typer.Option("--quick", help="Only batch 64 and few rounds: takes two minutes.")
     ] = False,
     whole: Annotated[
-        bool, typer.Option("--whole", help="Also whole programs on MNIST; needs data/processed. Minutes.")
+        bool,
+        typer.Option("--whole", help="Also whole programs on MNIST; needs data/processed, takes minutes."),
     ] = False,
     repeats: Annotated[
-        int | None, typer.Option(min=1, help="Rounds of the alternation: 11, or 3 with --quick.")
+        int | None, typer.Option(min=1, help="Rounds in which contenders take turns: 11, or 3 with --quick.")
     ] = None,
     only: Annotated[
         str, typer.Option(help="Only cases that contain all these words, as in 'training sample'.")
@@ -35,7 +36,7 @@ def benchmark(
     """Measure the library against PyTorch, the machine and plain Python loops."""
     if find_spec("torch") is None:
         sys.exit("error: PyTorch is not installed. `make benchmark` installs it and runs this.")
-    # Imported here: they need a second, which --help and the message above do not.
+    # Imported here: this takes a second, which --help and the message above should not take.
     from benchmarks import cases, machine, parts, report, suite
     from benchmarks.processes import torch_process
     from benchmarks.timing import Pace

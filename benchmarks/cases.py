@@ -30,7 +30,7 @@ def _vgg_like() -> list[dict[str, Any]]:
                     "out_channels": channels,
                     "kernel_size": 3,
                     "padding": "same",
-                    "bias": False,  # batch_norm has one
+                    "bias": False,  # batch_norm adds one
                 },
                 {"type": "batch_norm"},
                 {"type": "relu"},
@@ -48,7 +48,7 @@ INPUT_SHAPES: dict[str, Shape] = {
 
 
 def make_network(name: str) -> tuple[Sequential, Shape]:
-    """A network of INPUT_SHAPES, with the same initial values at each call, and the shape of its input."""
+    """A network of INPUT_SHAPES, with the same initial values in each call, and the shape of its input."""
     layers = VGG_LIKE if name == "VGG-like" else load_layers(name, ROOT / ARCHITECTURES)
     shape = INPUT_SHAPES.get(name, (28, 28, 1))
     return build_model(layers, name, shape, CLASSES, np.random.default_rng(0)), shape
@@ -63,14 +63,14 @@ def make_examples(count: int, shape: Shape) -> Examples:
 
 @dataclass(frozen=True)
 class LayerCase:
-    """A layer by itself: what makes it, and the shape of its input."""
+    """A single layer: the function that makes it, and the shape of its input."""
 
     name: str
     make: Callable[[np.random.Generator], Layer]
     shape: Shape
 
     def arrays(self, layer: Layer) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """A batch x, and dL/dy for it."""
+        """A batch x, and a dL/dy for it."""
         rng = np.random.default_rng(2)
         y_shape = layer.output_shape(self.shape)
         return (

@@ -1,4 +1,4 @@
-"""`baseline` in plain Python loops over lists, straight from the equations: what arrays save."""
+"""`baseline` in plain Python loops over lists, straight from the equations, to show what arrays save."""
 
 from math import exp, log
 from typing import Any
@@ -79,7 +79,7 @@ def relu(x: Image) -> Image:
 
 
 def max_pooling(x: Image) -> tuple[Image, list[tuple[int, int, int]]]:
-    """The maximum of each 2x2 block and channel, and (row, column, channel) of where it was found."""
+    """The maximum of each 2x2 block and channel, and its position (row, column, channel)."""
     y, winners = [], []
     for p in range(0, len(x) - 1, 2):
         row = []
@@ -99,7 +99,7 @@ def max_pooling(x: Image) -> tuple[Image, list[tuple[int, int, int]]]:
 def max_pooling_gradient(
     grad_features: list[float], winners: list[tuple[int, int, int]], activations: Image
 ) -> Image:
-    """Each gradient to where the maximum was, if ReLU let it through; 0 elsewhere."""
+    """Pass each gradient to the position of the maximum, if ReLU let it through; 0 elsewhere."""
     grad = [[[0.0 for _ in pixel] for pixel in row] for row in activations]
     for gradient, (p, q, c) in zip(grad_features, winners, strict=True):
         if activations[p][q][c] > 0:

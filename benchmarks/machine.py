@@ -1,4 +1,4 @@
-"""The machine, what it can do at most, and how much of that a network asks for."""
+"""The machine, its peak speed, and the number of multiply-adds that a network needs."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ PEAK_TRIES = 8
 
 
 def describe() -> dict[str, Any]:
-    """Processor, cores, versions, and how busy the machine is while nothing is measured."""
+    """Processor, cores, versions, and the load from other programs while nothing is measured."""
     (blas,) = [
         f"{library['internal_api']} {library['version']} ({library['architecture']})"
         for library in threadpool_info()
@@ -48,14 +48,14 @@ def _processor() -> str:
 
 
 def other_load(seconds: float = 2.0) -> float:
-    """How many cores are at work while this program sleeps for `seconds`; 0 on systems that do not tell."""
+    """How many cores are busy while this program sleeps for `seconds`; 0 if the system does not report it."""
     before = _core_seconds()
     time.sleep(seconds)
     return round((_core_seconds() - before) / seconds, 1)
 
 
 def _core_seconds() -> float:
-    """The time that all cores have worked since the system's start; 0 where it is not told."""
+    """The busy time of all cores since the system's start; 0 if the system does not report it."""
     try:
         line = Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0]
     except OSError:
@@ -65,7 +65,7 @@ def _core_seconds() -> float:
 
 
 def sgemm_peak(threads: int) -> float:
-    """The most that BLAS reaches on so many threads, in 10⁹ operations a second: float32 square products."""
+    """The best speed of BLAS on this many threads, in 10⁹ operations a second: square float32 products."""
     rng = np.random.default_rng(0)
     best = 0.0
     with threadpool_limits(threads, user_api="blas"):
@@ -82,8 +82,8 @@ def sgemm_peak(threads: int) -> float:
 def multiply_adds(model: Sequential, shape: Shape, *, training: bool) -> int:
     """Multiply-adds of convolutions and dense layers for one example, counted from their definitions.
 
-    In training there are three products of the same size: y, dL/dθ and dL/dx; the last is not needed of the
-    first layer.
+    Training takes three products of the same size: y, dL/dθ and dL/dx; the first layer does not need the
+    last.
     """
     total = 0
     for index, layer in enumerate(model.layers):

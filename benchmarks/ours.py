@@ -15,16 +15,16 @@ from cnn.engine.passes import PASSES, Pass
 from cnn.engine.replicas import Replica, Replicas
 from cnn.engine.shards import ShardedGradients
 
-SHARD_SIZE = 32  # images, of a training batch; the default of params.yaml
+SHARD_SIZE = 32  # images in a shard of a training batch, as in params.yaml
 PREDICTION_SHARD_SIZE = 32  # images that a worker takes at a time in inference
-LEARNING_RATE = 0.01  # of both sides
+LEARNING_RATE = 0.01  # on both sides
 
 
 @contextmanager
 def training_step(
     model: Sequential, examples: Examples, workers: int, *, passes: Sequence[Pass] = PASSES
 ) -> Iterator[Step]:
-    """Forward, loss, backward and SGD's step on all of `examples`; changes a copy of the model."""
+    """Forward, loss, backward and SGD's step on all of `examples`; it changes a copy of the model."""
     model = deepcopy(model)
     optimizer = SGD(model.parameters(), LEARNING_RATE)
     batch = np.arange(len(examples.images))
@@ -50,7 +50,7 @@ def prediction(model: Sequential, images: NDArray[np.float32], workers: int) -> 
 def layer_step(
     layer: Layer, x: NDArray[np.float32], grad_y: NDArray[np.float32], workers: int
 ) -> Iterator[Step]:
-    """Forward and backward of one layer on shards of x: gives each dL/dθ; dL/dx stays where it is."""
+    """Forward and backward of one layer on shards of x; it returns each dL/dθ, dL/dx stays in its worker."""
     shards = [slice(start, start + SHARD_SIZE) for start in range(0, len(x), SHARD_SIZE)]
     with Replicas(Sequential([layer]), Processes(workers), shared=(x, grad_y)) as replicas:
 

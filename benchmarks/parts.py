@@ -1,4 +1,4 @@
-"""What the library's ideas bring: training steps with and without them, in alternation."""
+"""What each of the library's ideas gains: training steps with and without it, in alternation."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -20,9 +20,9 @@ Variant = tuple[int, Sequence[Pass]]  # workers, passes
 def ideas(suite: Suite) -> Section:
     """Two workers against one; each pass of `cnn.engine.passes` on top of those before it."""
     section = Section(
-        "What the ideas bring",
-        f"Training steps of batch {BATCH_SIZE}; without / with: above 1, the idea helps. On 2 threads, if "
-        "a row does not say otherwise. Rows that begin with + come on top of the row above.",
+        "What each idea gains",
+        f"Training steps of batch {BATCH_SIZE}; without / with: above 1, the idea helps. 2 threads, unless a "
+        "row says otherwise. A row that begins with + adds one pass to the row above.",
     )
     for name in cases.INPUT_SHAPES:
         model, shape = cases.make_network(name)
@@ -51,11 +51,11 @@ def ideas(suite: Suite) -> Section:
 
 
 def torch_keeping_memory(suite: Suite) -> Section:
-    """PyTorch with the C library's setting that our side uses, against PyTorch as it comes."""
+    """PyTorch with the C library's setting that our side uses, against PyTorch with its defaults."""
     section = Section(
         "PyTorch with our memory setting",
         "Our side asks the C library to keep freed memory (`cnn.keep_freed_memory`). PyTorch does "
-        f"not; this is what it would gain. Training steps of batch {BATCH_SIZE}; as it comes / with the "
+        f"not; this shows what it would gain. Training steps of batch {BATCH_SIZE}; as it comes / with the "
         "setting: above 1, the setting helps.",
     )
     with torch_process() as plain, torch_process() as keeping:

@@ -20,7 +20,7 @@ class Torch:
         return lambda *arguments: self._process.submit(_call, name, arguments).result()
 
     def blocks(self) -> dict[str, Block]:
-        """What was prepared last, once for each memory layout; its time is taken over there."""
+        """What was prepared last, once for each memory layout; the other process measures the time."""
         return {
             layout: lambda steps, layout=layout: self.run(layout, steps)
             for layout in ("NCHW", "channels_last")
@@ -29,7 +29,7 @@ class Torch:
 
 @contextmanager
 def torch_process() -> Iterator[Torch]:
-    """Start PyTorch in a new process, and end it with the block."""
+    """Start PyTorch in a new process, which ends with the block."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         yield Torch(process)
 

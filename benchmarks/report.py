@@ -15,15 +15,15 @@ from benchmarks.timing import Ratio
 Row = dict[str, Any]  # from column to text or number
 
 HOW_TO_READ = (
-    "What is compared took turns, block by block, in one run. Times are medians over the rounds. A ratio is "
-    "formed within each round, so that a busy machine touches both sides of it; shown are its median and "
-    "quartiles. PyTorch / ours above 1: the library is faster. PyTorch runs eagerly, in a process of its "
-    "own, with images and weights laid out as NCHW and as channels_last; the faster one counts."
+    "The contenders took turns, block by block, in one run. Times are medians over the rounds. A ratio is "
+    "computed within each round, so that a busy machine affects both of its sides; tables show its median "
+    "and quartiles. PyTorch / ours above 1: the library is faster. PyTorch runs eagerly, in its own process, "
+    "with images and weights laid out as NCHW and as channels_last; the faster layout counts."
 )
 BUSY = 0.2  # cores
 BUSY_NOTE = (
     "Caution: other programs were running. PyTorch's threads wait for one another in every operation, so "
-    "whatever else runs delays two of them far more than one: ratios on 2 threads are then too high. Measure "
+    "another program delays two of them far more than one: ratios on 2 threads are then too high. Measure "
     "again on an idle machine."
 )
 
@@ -38,12 +38,12 @@ class Section:
 
 
 def is_busy(machine: Row) -> bool:
-    """Whether other programs were at work beside the run."""
+    """Whether other programs were running during the measurement."""
     return bool(machine.get(LOAD, 0.0) > BUSY)
 
 
 def print_section(section: Section, console: Console) -> None:
-    """One table, and its note."""
+    """Print a table and its note."""
     table = Table(title=section.title, title_justify="left", title_style="bold", caption=section.note)
     table.caption_justify = "left"
     for column in section.rows[0]:
@@ -54,7 +54,7 @@ def print_section(section: Section, console: Console) -> None:
 
 
 def write(folder: Path, machine: Row, settings: Row, sections: Sequence[Section]) -> tuple[Path, Path]:
-    """results.json and results.md in `folder`."""
+    """Write results.json and results.md to `folder`; return their paths."""
     content = {"machine": machine, "settings": settings, "sections": [asdict(s) for s in sections]}
     paths = folder / "results.json", folder / "results.md"
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def write(folder: Path, machine: Row, settings: Row, sections: Sequence[Section]
 
 
 def to_markdown(machine: Row, settings: Row, sections: Sequence[Section]) -> str:
-    """All of it as a page."""
+    """All results as a Markdown page."""
     parts = ["# Benchmarks", "Written by `make benchmark`.", HOW_TO_READ]
     described = [f"- {key}: {format_value(value)}" for key, value in (machine | settings).items()]
     parts.append("\n".join(described))
@@ -81,7 +81,7 @@ def ratio_columns(name: str, ratio: Ratio) -> Row:
 
 
 def format_value(value: Any) -> str:
-    """Numbers with about three digits that count."""
+    """A number with about three significant digits; other values as text."""
     if not isinstance(value, float):
         return str(value)
     if abs(value) >= 100:

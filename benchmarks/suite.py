@@ -15,13 +15,13 @@ from cnn import Examples, Sequential, softmax_cross_entropy
 from cnn.engine.replicas import Replicas
 from cnn.engine.shards import ShardedGradients
 
-TOLERANCE = 1e-4  # of what both sides compute from the same weights
+TOLERANCE = 1e-4  # between the results of both sides from the same weights
 LOOP_IMAGES = 2
 
 
 @dataclass
 class Suite:
-    """What the sections share; `training_times` are medians of ours and PyTorch's in ms."""
+    """What the sections share; `training_times` holds our and PyTorch's medians in ms."""
 
     pace: Pace
     batch_sizes: tuple[int, ...]
@@ -30,7 +30,7 @@ class Suite:
     training_times: dict[tuple[str, int, int], tuple[float, float]] = field(default_factory=dict)
 
     def starts(self, section: str, case: str) -> bool:
-        """Whether the case is wanted; if so, it is announced."""
+        """Whether the case is wanted; if so, announce it."""
         if wanted := self.wanted(f"{section}: {case}"):
             self.say(f"{section}: {case}")
         return wanted
@@ -55,9 +55,9 @@ def training(suite: Suite, torch: Torch) -> Section:
     section = Section(
         "Training step",
         f"Forward, loss, backward and SGD's step. Ours in shards of {ours.SHARD_SIZE} images, which are "
-        "gathered from an array; PyTorch's batch lies ready. Both begin with the same weights; logits were "
-        f"compared first, and agree within {TOLERANCE:g}. Batch norm normalises over a shard (ours) or over "
-        "the batch (PyTorch).",
+        "gathered from an array; PyTorch's batch is ready. Both start from the same weights; their "
+        f"logits were compared first, and agree within {TOLERANCE:g}. Batch norm normalises over a shard "
+        "(ours) or over the batch (PyTorch).",
     )
     for name, batch, threads in product(cases.INPUT_SHAPES, suite.batch_sizes, cases.THREADS):
         case = f"{name}, batch {batch}"
@@ -77,7 +77,7 @@ def inference(suite: Suite, torch: Torch) -> Section:
     """Predictions of whole networks."""
     section = Section(
         "Inference",
-        f"Logits of a batch. Ours takes {ours.PREDICTION_SHARD_SIZE} images at a time on each thread; "
+        f"Logits of a batch. Our side takes {ours.PREDICTION_SHARD_SIZE} images at a time on each thread; "
         "PyTorch runs with eval() and inference_mode().",
     )
     for name, batch, threads in product(cases.INPUT_SHAPES, suite.batch_sizes, cases.THREADS):
@@ -92,12 +92,12 @@ def inference(suite: Suite, torch: Torch) -> Section:
 
 
 def layers(suite: Suite, torch: Torch) -> Section:
-    """Each layer by itself."""
+    """Single layers."""
     section = Section(
         "One layer, forward and backward",
         f"Batch {cases.LAYER_BATCH_SIZE}, with dL/dx and the gradients of the parameters. Ours in shards of "
-        f"{ours.SHARD_SIZE} images, each on one worker, where its dL/dx stays, as it does in a network. "
-        "dL/dx of both sides was compared first.",
+        f"{ours.SHARD_SIZE} images, each on one worker, where its dL/dx stays, as in a network. The "
+        "dL/dx of both sides were compared first.",
     )
     for case, threads in product(cases.LAYERS, cases.THREADS):
         if suite.starts(section.title, f"{case.name}, threads {threads}"):
@@ -114,7 +114,7 @@ def layers(suite: Suite, torch: Torch) -> Section:
 
 
 def against_peak(suite: Suite) -> Section:
-    """How much of what BLAS can do at most the measured training steps reach."""
+    """The speed of the measured training steps as a fraction of BLAS's peak."""
     section = Section(
         "Against the machine",
         "Operations are counted from the definition of convolutions and dense layers, two for each "
@@ -142,12 +142,12 @@ def against_peak(suite: Suite) -> Section:
 
 
 def against_loops(suite: Suite) -> Section:
-    """Against the definition in plain Python loops."""
+    """Training steps against the definition in plain Python loops."""
     batch = 64
     section = Section(
         "Against plain Python loops",
-        "Loops over Python's own lists (`benchmarks/loops.py`), which give the same gradients, on one core; "
-        f"ours on two. {LOOP_IMAGES} images were timed; the batch of {batch} is extrapolated from them.",
+        "Loops over Python's own lists (`benchmarks/loops.py`), which give the same gradients, use one core, "
+        f"our side two. {LOOP_IMAGES} images were timed; the batch of {batch} is extrapolated from them.",
     )
     if suite.starts(section.title, f"baseline, batch {batch}"):
         model, shape = cases.make_network("baseline")
@@ -180,7 +180,7 @@ def _check_loops(model: Sequential, examples: Examples) -> None:
 
 
 def check_twin(name: str, torch: Torch) -> None:
-    """RuntimeError unless both sides have as many parameters, and the same logits from the same weights."""
+    """RuntimeError unless both sides have equally many parameters, and equal logits from the same weights."""
     model, shape = cases.make_network(name)
     images = cases.make_examples(32, shape).images
     expected, parameters = torch.logits(model, shape, images)
@@ -193,5 +193,5 @@ def check_twin(name: str, torch: Torch) -> None:
 def _check_close(what: str, own: np.ndarray | None, other: np.ndarray) -> None:
     scale = max(1.0, float(np.abs(other).max()))
     error = np.inf if own is None else float(np.abs(own - other).max())
-    if not error <= TOLERANCE * scale:  # so written, NaN fails, too
+    if not error <= TOLERANCE * scale:  # written like this, NaN also fails
         raise RuntimeError(f"Nothing was timed: {what} differs from the other side's by up to {error:g}.")

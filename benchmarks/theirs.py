@@ -1,7 +1,7 @@
 """PyTorch's side: the same networks and layers with the same weights. The only file that imports torch.
 
-It runs in a process of its own (`benchmarks.processes`), so that neither side's threads and memory settings
-touch the other's. What was prepared last stays in this module, once for each memory layout.
+It runs in its own process (`benchmarks.processes`), so that the threads and memory settings of one side do
+not affect the other. This module keeps what was prepared last, once for each memory layout.
 """
 
 import time
@@ -31,7 +31,8 @@ from cnn import (
     keep_freed_memory,
 )
 from cnn.layers.layer import Shape
-from pipeline.artefacts.preprocess import load_examples
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.preprocess import Description
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -40,16 +41,16 @@ _epochs: dict[str, Callable[[NDArray[np.integer[Any]]], float]] = {}
 
 
 def run(layout: str, steps: int) -> float:
-    """Seconds for so many steps of what was prepared last, in one of LAYOUTS."""
+    """Seconds for this many steps of what was prepared last, in one of LAYOUTS."""
     return block(_steps[layout])(steps)
 
 
 def prepare_training(
     model: Sequential, shape: Shape, examples: Examples, threads: int, keep_memory: bool = False
 ) -> None:
-    """Forward, loss, backward and SGD's step on all of `examples`.
+    """Prepare forward, loss, backward and SGD's step on all of `examples`.
 
-    With `keep_memory`, freed memory is kept for the next step, as our side does; for the rest of the process.
+    With `keep_memory`, this process keeps freed memory from now on, as our side does.
     """
     if keep_memory:
         keep_freed_memory()
@@ -72,7 +73,7 @@ def training_step(
 
 
 def prepare_epochs(model: Sequential, batch_size: int, learning_rate: float, threads: int) -> None:
-    """Whole epochs of SGD on data/processed, which is held in memory as tensors."""
+    """Prepare whole epochs of SGD on data/processed, which is held in memory as tensors."""
     torch.set_num_threads(threads)
     description = Description.load()
     for layout in LAYOUTS:
@@ -103,7 +104,7 @@ def _epoch(
     batch_size: int,
     order: NDArray[np.integer[Any]],
 ) -> float:
-    """What `cnn.fit` does in an epoch, sums for the report included; the validation accuracy."""
+    """Do what `cnn.fit` does in an epoch, sums for the report included; return the validation accuracy."""
     images, labels = train
     loss_sum, correct = 0.0, 0
     network.train()
@@ -123,7 +124,7 @@ def _epoch(
 
 
 def prepare_prediction(model: Sequential, shape: Shape, images: NDArray[np.float32], threads: int) -> None:
-    """The logits of `images`."""
+    """Prepare the logits of `images`."""
     torch.set_num_threads(threads)
     for layout in LAYOUTS:
         network = twin(model, shape).to(memory_format=LAYOUTS[layout]).eval()
@@ -133,7 +134,7 @@ def prepare_prediction(model: Sequential, shape: Shape, images: NDArray[np.float
 def prepare_layer(
     layer: Layer, shape: Shape, x: NDArray[np.float32], grad_y: NDArray[np.float32], threads: int
 ) -> None:
-    """Forward and backward of one layer, dL/dx included."""
+    """Prepare forward and backward of one layer, dL/dx included."""
     torch.set_num_threads(threads)
     for layout in LAYOUTS:
         module = twin(Sequential([layer]), shape).to(memory_format=LAYOUTS[layout])
@@ -153,7 +154,7 @@ def layer_gradient(layout: str) -> NDArray[np.float32]:
 
 
 def logits(model: Sequential, shape: Shape, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-    """What the twin says of `images`, and how many parameters it has."""
+    """The twin's logits for `images`, and its number of parameters."""
     network = twin(model, shape).eval()
     with torch.inference_mode():
         y = network(to_tensor(images, "NCHW")).numpy()
@@ -163,7 +164,7 @@ def logits(model: Sequential, shape: Shape, images: NDArray[np.float32]) -> tupl
 def twin(model: Sequential, shape: Shape) -> nn.Sequential:
     """`model` in PyTorch, for inputs of `shape` (h, w, c), with copies of its weights."""
     modules: list[nn.Module] = []
-    flattened: Shape | None = None  # the shape before Flatten, where a dense layer follows
+    flattened: Shape | None = None  # the shape before Flatten, if a dense layer follows
     for layer in model.layers:
         modules.append(_convert(layer, shape, flattened))
         flattened = shape if isinstance(layer, Flatten) else None
@@ -182,7 +183,7 @@ def _convert(layer: Layer, shape: Shape, flattened: Shape | None) -> nn.Module:
         case Conv2D():
             (top, bottom), (left, right) = layer.window.pads(*shape[:2])
             if (top, left) != (bottom, right):
-                raise ValueError(f"PyTorch pads both sides alike, and {layer!r} does not.")
+                raise ValueError(f"PyTorch pads both sides equally, but {layer!r} does not.")
             module: nn.Module = nn.Conv2d(
                 layer.in_channels,
                 layer.out_channels,
@@ -213,7 +214,7 @@ def _convert(layer: Layer, shape: Shape, flattened: Shape | None) -> nn.Module:
         case ReLU() | Flatten():
             return nn.ReLU() if isinstance(layer, ReLU) else nn.Flatten()
         case _:
-            raise ValueError(f"There is no twin of {layer!r} yet.")
+            raise ValueError(f"There is no PyTorch twin of {layer!r} yet.")
     with torch.no_grad():
         for parameter, value in zip(module.parameters(), values, strict=True):
             parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))

@@ -1,4 +1,4 @@
-"""Timing in alternation: what is compared takes turns, so that a busy machine slows all of it alike."""
+"""Timing in alternation: contenders take turns, so that a busy machine slows all of them equally."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 Step = Callable[[], object]
-Block = Callable[[int], float]  # does so many steps, and returns the seconds that all of them took
+Block = Callable[[int], float]  # does this many steps, and returns the seconds for all of them
 
 WARM_UP_STEPS = 2
-MOST_STEPS = 1000  # to a block
+MOST_STEPS = 1000  # per block
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Ratio:
 
 
 def block(step: Step, clock: Callable[[], float] = time.perf_counter) -> Block:
-    """`step`, several times over, under a clock."""
+    """A block that times `step`, several times in a row."""
 
     def run(steps: int) -> float:
         start = clock()
@@ -45,9 +45,9 @@ def block(step: Step, clock: Callable[[], float] = time.perf_counter) -> Block:
 def alternate(contenders: Mapping[str, Block], pace: Pace) -> dict[str, list[float]]:
     """The seconds that a step of each contender took, round by round.
 
-    In each round every contender has one block, in turn. How many steps a block has is settled before the
-    first round. A block of several steps begins with one that does not count: what the contender needs may
-    have left the processor's caches while the others had their turn.
+    In each round, every contender runs one block in turn. The number of steps in a block is fixed before the
+    first round. A block of several steps begins with a step that does not count, since the contender's data
+    may have left the processor's caches during the turns of the others.
     """
     steps = {}
     for name, run in contenders.items():
@@ -63,7 +63,7 @@ def alternate(contenders: Mapping[str, Block], pace: Pace) -> dict[str, list[flo
 
 
 def paired_ratio(base: Sequence[float], other: Sequence[float]) -> Ratio:
-    """other / base, formed within each round before anything is averaged: above 1, `base` is faster."""
+    """other / base, computed within each round before any averaging; above 1, `base` is faster."""
     low, median, high = np.quantile(np.array(other) / np.array(base), [0.25, 0.5, 0.75])
     return Ratio(float(median), float(low), float(high))
 

@@ -1,4 +1,4 @@
-"""`python benchmarks/usage.py COMMAND …`: run it, print what it took as JSON, and exit as it did."""
+"""`python benchmarks/usage.py COMMAND …`: run it, print its time and memory as JSON, return its exit code."""
 
 import json
 import resource
@@ -7,20 +7,20 @@ import time
 
 import psutil
 
-PERIOD = 0.1  # seconds between two looks at the memory
+PERIOD = 0.1  # seconds between two readings of the memory
 
 
 def main() -> int:
-    """Seconds, and the largest memory in MB (10⁶ bytes) of the command and the processes it starts.
+    """Measure the seconds and the peak memory in MB (10⁶ bytes) of the command and its child processes.
 
-    This is a small process: a command starts as a copy of its parent, whose peak it would inherit.
+    This runs in a small process of its own, since a command inherits the peak of the process that starts it.
     """
     start, largest = time.perf_counter(), 0
     with psutil.Popen(sys.argv[1:], stdout=sys.stderr) as process:
         while process.poll() is None:
             largest = max(largest, sum(map(_memory, [process, *_children(process)])))
             time.sleep(PERIOD)
-    # Of one process the system itself keeps the largest value, which a look now and then may miss.
+    # For a single process, the system keeps the largest value, which periodic readings may miss.
     unit = 1 if sys.platform == "darwin" else 1024  # bytes
     largest = max(largest, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit)
     print(json.dumps({"seconds": time.perf_counter() - start, "megabytes": largest / 1e6}))
@@ -35,7 +35,7 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _memory(process: psutil.Process) -> int:
-    """Resident bytes; where the system tells, pages that several processes use count once in all."""
+    """Resident bytes; if the system reports it, pages that processes share count once in total."""
     try:
         used = process.memory_full_info()
     except psutil.Error:

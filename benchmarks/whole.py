@@ -1,4 +1,4 @@
-"""Whole programs on MNIST: training against PyTorch, time to an accuracy, the pipeline stage by stage."""
+"""Whole programs on MNIST: training against PyTorch, time to an accuracy, each stage of the pipeline."""
 
 import json
 import os
@@ -48,8 +48,8 @@ def training(suite: Suite, quick: bool) -> Section:
     section = Section(
         "Training on MNIST",
         f"`baseline`, SGD with batches of {BATCH_SIZE} in the same order, each epoch with its validation, "
-        "epoch by epoch in alternation, on data/processed as it lies there. Ours is `cnn.fit`, on "
-        "memory-mapped arrays; PyTorch's images are tensors in memory. Accuracy: ours and PyTorch's, on "
+        "epoch by epoch in alternation, on data/processed as it is. Our side is `cnn.fit`, on "
+        "memory-mapped arrays; PyTorch's images are tensors in memory. Accuracy: our and PyTorch's, on "
         "validation images.",
     )
     if not suite.starts(section.title, "baseline"):
@@ -104,9 +104,9 @@ def time_to_accuracy(suite: Suite, quick: bool) -> Section:
     section = Section(
         "Time to an accuracy on MNIST",
         f"`{GOOD_NETWORK}`, {epochs} epochs of Adam, one cycle with its peak at {PEAK_RATE:g}, shifts up to "
-        f"{SHIFT:g} pixel, seed {SEED}; {WORKERS} threads. The test images are looked at after every epoch "
-        "for this table alone, off the clock. The first epoch that reaches a mark counts; the last row is "
-        "what a run would report.",
+        f"{SHIFT:g} pixel, seed {SEED}; {WORKERS} threads. The test images are evaluated after every epoch "
+        "for this table alone, while the clock is stopped. The first epoch that reaches an accuracy counts; "
+        "the last row is what a run would report.",
     )
     if not suite.starts(section.title, GOOD_NETWORK):
         return section
@@ -155,13 +155,13 @@ def time_to_accuracy(suite: Suite, quick: bool) -> Section:
 
 
 def stages(suite: Suite, quick: bool) -> Section:
-    """Time and memory of each stage, by itself, in a copy of the project."""
+    """Time and memory of each stage alone, in a copy of the project."""
     section = Section(
         "The pipeline by stage",
-        "`python -m pipeline STAGE` as params.yaml says"
+        "`python -m pipeline STAGE` with the settings of params.yaml"
         + (", but for 1 epoch" if quick else "")
         + ", in a copy of the project, with the start of Python; fetch takes its files from data/raw, not "
-        "from the network. Memory is the largest that the process and its workers had together, "
+        "from the network. Memory is the peak of the process and its workers together, "
         "memory-mapped data included; pages that they share count once.",
     )
     if not suite.wanted(section.title):
@@ -191,7 +191,7 @@ def stages(suite: Suite, quick: bool) -> Section:
 
 
 def copy_project(folder: Path) -> None:
-    """Copy what Git tracks, and what it does not ignore, as it lies there now."""
+    """Copy the files that Git tracks or does not ignore, in their present state."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=cases.ROOT,

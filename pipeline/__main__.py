@@ -1,4 +1,4 @@
-"""`python -m pipeline STAGE`: what dvc.yaml runs, and what a person may run by hand."""
+"""`python -m pipeline COMMAND`: the stages that dvc.yaml runs, and commands for use by hand."""
 
 import io
 import os
@@ -10,8 +10,8 @@ try:
     import typer
 except ModuleNotFoundError:
     sys.exit(
-        "error: This Python does not have the project's packages. Use the one that has: "
-        "source .venv/bin/activate, which `make run` sets up."
+        "error: This Python does not have the project's packages. Activate the environment that "
+        "`make run` sets up: source .venv/bin/activate"
     )
 
 from cnn import keep_freed_memory
@@ -21,8 +21,8 @@ from pipeline.config.params import load_params
 from pipeline.errors import StoppedError, UserError
 
 RESTORE = (
-    "DVC puts a stage's earlier results away before it starts it. Those of the last commit, and with them "
-    "its params and networks in place of yours, come back with: "
+    "DVC removes a stage's earlier results before it starts the stage. To restore those of the last commit "
+    "(this also replaces your params and networks by those of the commit): "
     "git checkout params.yaml architectures.yaml dvc.lock reports && dvc checkout --force"
 )
 
@@ -30,8 +30,8 @@ INTERRUPTED = 130  # the exit code after Ctrl-C
 
 app = typer.Typer(
     help="A convolutional network in NumPy: fetch -> preprocess -> train -> evaluate -> report. `dvc repro` "
-    "runs the stages that are out of date; here each can be run by itself, in the project's folder. All of "
-    "them read params.yaml.",
+    "runs the stages that are out of date; each command below runs alone, in the project's folder. The "
+    "stages read params.yaml.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
@@ -39,26 +39,27 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-# Each stage is imported only when it runs: the others' libraries would cost a second at every start.
+# Each command imports its module when it runs: importing all of them would add a second to every start.
 
 
-@app.command(short_help="get the dataset's files")
+@app.command(short_help="fetch the dataset's files")
 def fetch() -> None:
-    """Get the dataset's files into data/raw, each checked against its SHA-256.
+    """Fetch the dataset's files into data/raw, and check the SHA-256 of each.
 
-    Looked for in this order: the folder or URL in the environment variable DATASET_MIRROR, which holds
-    DATASET/FILE; the folder ../shared/datasets, if there is one; the public mirrors.
+    Sources are tried in this order: the folder or URL in the environment variable DATASET_MIRROR, which
+    holds DATASET/FILE; the folder ../shared/datasets, if it exists; the public mirrors.
     """
     from pipeline.stages import fetch as stage
 
     stage.fetch(load_params().data)
 
 
-@app.command(short_help="make arrays of them")
+@app.command(short_help="convert them to arrays")
 def preprocess() -> None:
-    """Make arrays of data/raw in data/processed: pixels in [0, 1], a channel axis, one-hot labels.
+    """Convert data/raw to arrays in data/processed: pixels in [0, 1], a channel axis, one-hot labels.
 
-    Splits off validation images, with all classes in proportion; data.train_size and data.standardize apply.
+    It splits off validation images, with all classes in proportion, and applies data.train_size and
+    data.standardize.
     """
     from pipeline.stages import preprocess as stage
 
@@ -70,15 +71,15 @@ def preprocess() -> None:
 def train() -> None:
     """Train the network on data/processed; write models/, reports/history.csv and statistics.csv.
 
-    models/model.npz holds the weights of the epoch with the best validation accuracy. A run that was cut
-    off goes on from its last checkpoint.
+    models/model.npz holds the weights of the epoch with the best validation accuracy. An interrupted
+    run continues from its last checkpoint.
     """
     from pipeline.stages import train as stage
 
     stage.train(load_params())
 
 
-@app.command(short_help="measure it on test images")
+@app.command(short_help="evaluate it on the test images")
 def evaluate() -> None:
     """Evaluate models/ on the test images; write metrics, predictions and a classification report."""
     from pipeline.stages import evaluate as stage
@@ -86,9 +87,9 @@ def evaluate() -> None:
     stage.evaluate(load_params().evaluate)
 
 
-@app.command(short_help="show it on a page")
+@app.command(short_help="show the results on a page")
 def report() -> None:
-    """Write reports/report.html, which shows all about the trained network, model_card.md and the figures."""
+    """Write reports/report.html, a page about the trained network, model_card.md and the figures."""
     from pipeline.stages import report as stage
 
     stage.report(load_params())
@@ -102,12 +103,13 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document, for programs")] = False,
     show: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="save pictures there of what the network saw"),
+        typer.Option(metavar="FOLDER", help="save pictures of what the network saw in this folder"),
     ] = None,
 ) -> None:
     """Recognise the handwritten digit in each photograph or scan, with the network in models/.
 
-    One digit an image, upright, dark on light or light on dark; of any size, anywhere, in uneven light.
+    Each image must show one digit, upright, dark on light or light on dark. The digit's size and position
+    do not matter, nor does uneven light.
     A bad file is reported and skipped; the exit code is then 1.
     """
     from pipeline.apps import predict as command
@@ -117,9 +119,9 @@ def predict(
 
 @app.command(short_help="rerun everything in a temporary clone and compare")
 def verify() -> None:
-    """Rerun the last commit's pipeline in a temporary clone; say file by file if the bytes are as recorded.
+    """Rerun the last commit's pipeline in a temporary clone, and report whether each file is the same.
 
-    If not, it says what may explain it: other code, other params, another NumPy, BLAS or processor.
+    For differences it lists possible reasons: other code, other params, another NumPy, BLAS or processor.
     """
     from pipeline.apps import verify as command
 
@@ -128,13 +130,14 @@ def verify() -> None:
 
 @app.command(short_help="one image through the network and back")
 def explain(
-    index: int = typer.Option(0, help="which test image, counted from 0"),
+    index: int = typer.Option(0, help="the index of the test image, counted from 0"),
 ) -> None:
     """Explain one test image and one training step on it in numbers: activations, gradients, the change.
 
-    Uses models/ and data/processed. Layer by layer it prints the range of the outputs on the way forward; on
-    the way back the norm of each gradient and, beside it, the same by finite differences; and then what a
-    step of gradient descent would change. docs/mathematics.md derives it all. Nothing is written.
+    It reads models/ and data/processed, and writes nothing. For each layer it prints the range of the
+    outputs in the forward pass, and in the backward pass the norm of each gradient with a check by finite
+    differences. Then it prints what one step of gradient descent would change. docs/mathematics.md derives
+    all of it.
     """
     from pipeline.apps import explain as command
 
@@ -143,20 +146,20 @@ def explain(
 
 @app.command(short_help="a page to draw on, for a browser")
 def playground() -> None:
-    """Write reports/playground.html: draw, and see the network in models/ answer, layer by layer.
+    """Write reports/playground.html: draw, and see how the network in models/ answers, layer by layer.
 
-    One file that runs in any browser, also without a network. Test images come from data/processed.
+    The page is one file, which runs in any browser, also offline. Its test images come from data/processed.
     """
     from pipeline.apps import playground as command
 
     command.playground()
 
 
-@app.command(short_help="all of it, through DVC")
+@app.command(short_help="run the whole pipeline with DVC")
 def run() -> None:
-    """Run the whole pipeline through DVC and sum up the result; this is `make run`.
+    """Run the whole pipeline with DVC, and summarise the result; `make run` does this.
 
-    If MNIST cannot be reached, it says so and runs on the small digits that come with scikit-learn.
+    If MNIST cannot be fetched, it reports that, and runs on the small digits that come with scikit-learn.
     """
     from pipeline.apps import run as stage
 
@@ -164,11 +167,11 @@ def run() -> None:
 
 
 def main() -> None:
-    """Run the app; what the user can repair is reported in one message, with exit code 1."""
+    """Run the app; report an error that the user can fix as one message, with exit code 1."""
     keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # if it cannot show Greek letters
+            stream.reconfigure(errors="replace")  # for a terminal without Greek letters
     try:
         app(prog_name="python -m pipeline")
     except StoppedError as stopped:
@@ -176,12 +179,13 @@ def main() -> None:
         sys.exit(128 + stopped.signal)  # the convention of shells
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # Typer's answer to Ctrl-C
-            again = "dvc repro" if _dvc_stage() else "the same again"
-            print(f"Stopped. To go on: {again}{_where_results_are()}", file=sys.stderr)
+            again = "dvc repro" if _dvc_stage() else "run the same command again"
+            print(f"Stopped. To continue: {again}{_where_results_are()}", file=sys.stderr)
         raise
     except WorkerLostError as error:
         sys.exit(
-            f"error: {error}\nTo go on from the last checkpoint, with one: LOKY_MAX_CPU_COUNT=1 dvc repro"
+            f"error: {error}\n"
+            "To continue from the last checkpoint with one process: LOKY_MAX_CPU_COUNT=1 dvc repro"
         )
     except (UserError, CheckpointError) as error:
         sys.exit(f"error: {error}{_where_results_are()}")
@@ -190,7 +194,7 @@ def main() -> None:
         place = f": {file}" if file else ""
         sys.exit(f"error: {error.strerror or error}{place}{_where_results_are()}")
     except MemoryError as error:
-        sys.exit(f"error: There is not enough memory. {error} Smaller layers or batches need less.")
+        sys.exit(f"error: There is not enough memory. {error} Try smaller layers or batches.")
 
 
 def _dvc_stage() -> str | None:
@@ -199,7 +203,7 @@ def _dvc_stage() -> str | None:
 
 
 def _where_results_are() -> str:
-    """DVC removes a stage's outputs before it starts the stage; so say how they come back."""
+    """How to restore the outputs that DVC removed before it started this stage; empty if it removed none."""
     return f"\n{RESTORE}" if _dvc_stage() in ("train", "evaluate", "report") else ""
 
 

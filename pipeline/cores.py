@@ -6,10 +6,10 @@ from pipeline.errors import UserError
 
 
 def count_cores() -> int:
-    """The cores that this process may use: affinity and cgroup limits, LOKY_MAX_CPU_COUNT if it is set."""
+    """The cores that this process may use: limited by affinity, cgroups and, if set, LOKY_MAX_CPU_COUNT."""
     try:
         return int(joblib.cpu_count())
     except ValueError as error:
         raise UserError(
-            f"LOKY_MAX_CPU_COUNT, an environment variable, is no number of cores: {error}."
+            f"The environment variable LOKY_MAX_CPU_COUNT must be a number of cores: {error}."
         ) from None

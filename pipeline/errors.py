@@ -8,11 +8,11 @@ from pydantic import ValidationError
 
 
 class UserError(Exception):
-    """Something the user can put right; the message says what, and how."""
+    """An error that the user can fix; the message says what is wrong, and how to fix it."""
 
 
 class StoppedError(Exception):
-    """The run was asked to stop; the message says how to go on, `signal` what asked."""
+    """The run was asked to stop by `signal`; the message says how to continue."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -20,12 +20,12 @@ class StoppedError(Exception):
 
 
 def shown(value: object) -> str:
-    """`value` as a person would write it in YAML, or nearly so."""
+    """`value` approximately as it is written in YAML."""
     return "null" if value is None else repr(value)
 
 
 def reason(error: Exception) -> str:
-    """What is wrong, on one line."""
+    """What is wrong, in one line."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
@@ -36,7 +36,7 @@ def reason(error: Exception) -> str:
 
 @contextmanager
 def damage_reported(path: Path, stage: str) -> Iterator[None]:
-    """Turn what goes wrong while a file of `stage` is read into a UserError that says how to get it again."""
+    """Turn an error in reading a file of `stage` into a UserError that says how to make the file again."""
     try:
         yield
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Where things lie, seen from the project's folder, in which all commands run.
+"""Paths relative to the project's folder, in which all commands run.
 
-Files that one stage writes and another reads have their paths in `pipeline.artefacts`.
+The paths of files that one stage writes and another reads are in `pipeline.artefacts`.
 """
 
 from pathlib import Path

@@ -10,13 +10,15 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = ROOT / "tests/shipped"  # params.yaml and architectures.yaml, which a user changes in ROOT
+SHIPPED = (
+    ROOT / "tests/shipped"
+)  # copies of params.yaml and architectures.yaml; a user may change those in ROOT
 CODE = ["cnn", "pipeline", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config"]
 STAGES = list(YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"])
 
 
 def environment(**variables):
-    """This Python first on the path, no bytecode beside the sources, and no public mirror within reach."""
+    """This Python first on the path, no bytecode beside the sources, and no access to public mirrors."""
     return os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "https_proxy": "http://127.0.0.1:9",  # nothing listens there
@@ -40,7 +42,7 @@ def run(folder, *command, **variables):
 
 
 def make_project(folder, params=None, networks=""):
-    """The code of the working tree and the shipped params, changed by `params`, committed to a new repository."""
+    """Commit the working tree's code, and the shipped params changed by `params`, to a new repository."""
     for name in CODE:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,7 @@ def make_project(folder, params=None, networks=""):
 
 
 def set_params(folder, changes, source=None):
-    """Write params.yaml of `folder` as it is in `source`, with some keys, "a.b.c", changed."""
+    """Write the params.yaml of `source` to `folder`, with some keys, such as "a.b.c", changed."""
     yaml = YAML()
     content = yaml.load((source or folder) / "params.yaml")
     for key, value in changes.items():
@@ -85,15 +87,15 @@ def stages_run(output):
 
 
 def build_once(tmp_path_factory, name, build):
-    """A folder that `build(folder)` fills, once for all of pytest-xdist's workers: to be copied, not changed."""
+    """A folder that `build(folder)` fills, once for all workers of pytest-xdist. Tests must not change it."""
     base = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        base = base.parent  # this worker's own folder lies in that of the whole session
+        base = base.parent  # this worker's own folder is in that of the whole session
     folder = base / name
     built = folder.with_suffix(".built")
     with FileLock(folder.with_suffix(".lock")):
         if not built.exists():
-            shutil.rmtree(folder, ignore_errors=True)  # another worker's, that failed
+            shutil.rmtree(folder, ignore_errors=True)  # left by a worker that failed
             folder.mkdir()
             build(folder)
             built.touch()

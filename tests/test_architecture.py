@@ -1,4 +1,4 @@
-"""The house: who may import whom, what dvc.yaml must list, and that shapes are as the signatures say."""
+"""The architecture: which imports are allowed, what dvc.yaml must list, and shapes as in the signatures."""
 
 import ast
 import shutil
@@ -21,8 +21,8 @@ NO_EFFECT = {
     "pipeline.cores": STAGES,  # any number of them gives the same bits
     "pipeline.errors": STAGES,  # messages
     "pipeline.paths": STAGES,  # dvc.yaml has the outputs' paths, too
-    "pipeline.data.catalogue": ["train", "evaluate"],  # only to know a dataset's name when params are checked
-    "pipeline.data.readers": ["fetch", "report"],  # a dataset has its reader, which they do not call
+    "pipeline.data.catalogue": ["train", "evaluate"],  # only for a dataset's name, when params are checked
+    "pipeline.data.readers": ["fetch", "report"],  # a dataset names its reader, but they do not call it
 }
 
 
@@ -34,7 +34,7 @@ MODULES = {module_name(path): path for path in SOURCES}
 
 
 def imports(path):
-    """The names that a file imports; those for type checkers alone are left out."""
+    """The names that a file imports, except those for type checkers alone."""
     waiting = [ast.parse(path.read_text())]
     while waiting:
         node = waiting.pop()
@@ -49,12 +49,12 @@ def imports(path):
 
 
 def imported_modules(path):
-    """The project's modules among them; of a name that a module holds, the module."""
+    """The project's modules that a file imports; for a name inside a module, that module."""
     for name in imports(path):
         module = name if name in MODULES else name.rpartition(".")[0]
         if module in MODULES:
             yield module
-    if module_name(path) == "pipeline.data.catalogue":  # which finds its modules by itself
+    if module_name(path) == "pipeline.data.catalogue":  # it finds its modules at run time
         yield from (name for name in MODULES if name.startswith("pipeline.data.catalogue."))
 
 
@@ -102,7 +102,7 @@ def test_a_stage_depends_on_the_code_that_can_change_its_outputs_and_on_no_other
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
-    """A copy of the project whose stages DVC takes for up to date; each output is a file of a few bytes."""
+    """A copy of the project with all stages up to date for DVC; each output is a file of a few bytes."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("cnn", "pipeline"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -128,7 +128,10 @@ def committed(tmp_path_factory):
         ("pipeline/config/params.py", {"train", "evaluate", "report"}),
         ("pipeline/data/catalogue/mnist.py", {"fetch", "preprocess", "report"}),
         ("pipeline/data/catalogue/fashion_mnist.py", {"fetch", "preprocess", "report"}),
-        ("pipeline/data/catalogue/one_more.py", {"fetch", "preprocess", "report"}),  # seconds; nothing trains
+        (
+            "pipeline/data/catalogue/one_more.py",
+            {"fetch", "preprocess", "report"},
+        ),  # takes seconds; nothing trains again
         ("pipeline/data/readers/idx.py", {"preprocess"}),
         ("pipeline/data/sources.py", {"fetch"}),
         ("pipeline/artefacts/evaluate.py", {"evaluate", "report"}),

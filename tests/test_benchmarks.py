@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic, and that both sides of them compute the same."""
+"""The arithmetic of the benchmarks; both sides compute the same."""
 
 import json
 import sys
@@ -54,7 +54,7 @@ def test_contenders_take_turns_with_as_many_steps_as_fit():
 
     times = alternate({"a": contender("a", 0.1), "b": contender("b", 3.0)}, Pace(rounds=2, seconds=0.5))
     warm_up = [("a", 2), ("a", 1), ("b", 2), ("b", 1)]
-    assert log == warm_up + 2 * [("a", 1), ("a", 5), ("b", 1)]  # long steps need no warming up
+    assert log == warm_up + 2 * [("a", 1), ("a", 5), ("b", 1)]  # long steps need no warm-up
     assert times == {"a": [0.1, 0.1], "b": [3.0, 3.0]}
 
 
@@ -136,7 +136,7 @@ def test_pytorch_gives_the_same_logits_and_gradients(name):
         parameter.value = parameter.value.astype(np.float64)
     outputs = model.forward(images)
     model.backward(softmax_cross_entropy(outputs, targets)[1])
-    # The gradients as weights of another network, whose twin lays them out as PyTorch's.
+    # Put the gradients into another network as weights; its twin lays them out as PyTorch does.
     gradients, _ = cases.make_network(name)
     for parameter, own in zip(gradients.parameters().values(), model.parameters().values(), strict=True):
         parameter.value = own.grad

@@ -1,4 +1,4 @@
-"""The layers, one per file; a line here exports each. They follow the contract of `cnn.layers.layer.Layer`."""
+"""The layers, one per file; a line here exports each. They follow the contract of `cnn.layers.Layer`."""
 
 from typing import TYPE_CHECKING
 

@@ -1,1 +1,1 @@
-"""What a person does with the project besides `dvc repro`."""
+"""Commands for use by hand, besides `dvc repro`."""

@@ -24,7 +24,7 @@ from pipeline.config.params import load_params
 from pipeline.errors import UserError
 
 SHADES = " .:-=+*#%@"  # from black to white
-COMPANIONS = 7  # images beside the explained one, where batch normalisation needs a batch
+COMPANIONS = 7  # images besides the explained one, if batch normalisation needs a batch
 STEPS = (1e-4, 1e-6, 1e-8)  # ε of difference quotients, see `compare`
 
 
@@ -41,8 +41,8 @@ def explain(index: int) -> None:
     probabilities = probabilities_of(model, model.predict(test.images[index : index + 1]))[0]
     names = description.class_names
 
-    # Batch normalisation takes its statistics over a batch, and of one vector it makes zeros. So there the
-    # step is on some images more; what is shown of activations and dL/dx is of the explained one.
+    # Batch normalisation needs a batch: it would turn a single vector into zeros. The step then takes a few
+    # more images; the activations and dL/dx that are shown are still those of the explained image.
     alone = not any(isinstance(layer, BatchNorm) for _, layer in model.walk())
     batch = (index + np.arange(1 if alone else min(1 + COMPANIONS, count))) % count
     step = TrainingStep(model, loss, Examples(test.images[batch], test.targets[batch]))
@@ -55,10 +55,10 @@ def explain(index: int) -> None:
     others = "" if alone else f" and the {len(batch) - 1} after it (for batch normalisation)"
     console.print(f"One training step, in float64, on this image{others}: loss {step.before:.6g}")
     console.print(step.forward_table())
-    with threadpool_limits(1, user_api="blas"):  # for so small products more threads only wait
+    with threadpool_limits(1, user_api="blas"):  # more threads would only wait, as the products are small
         console.print(step.backward_table())
     console.print(
-        "Each gradient is tried along a random direction v: analytic is Σ gradient · v, numeric "
+        "Each gradient is checked along a random direction v: analytic is Σ gradient · v; numeric is "
         "(L(+εv) − L(−εv)) / 2ε, from forward passes alone. An error above 1e-4 comes from a kink of ReLU or "
         "max pooling, or from a gradient so small that L's rounding hides it. docs/mathematics.md derives "
         "every row."
@@ -72,15 +72,15 @@ class Nudged(Traced):
     nudge: NDArray[np.float64] | float = 0.0  # added to x
 
     def forward(self, x: NDArray[Any], *, training: bool = False, rng: Rng = None) -> NDArray[Any]:
-        """The layer's, of x + nudge."""
+        """The layer's output for x + nudge."""
         return super().forward(x + self.nudge, training=training, rng=rng)
 
 
 class TrainingStep:
-    """One step of gradient descent on a few images, whose first one is explained; all of it in float64.
+    """One step of gradient descent on a few images, in float64; the first image is explained.
 
     Random layers draw the same numbers in every pass, so that the loss is a function of inputs and
-    parameters, and has a gradient. The parameters of `model` become float64, and are changed by `sgd_table`.
+    parameters, and has a gradient. The parameters of `model` become float64, and `sgd_table` changes them.
     """
 
     def __init__(self, model: Sequential, loss: Loss, examples: Examples) -> None:
@@ -91,13 +91,13 @@ class TrainingStep:
         self._network.output_shape(examples.images.shape[1:])
         self._loss, self._targets = loss, examples.targets
         self._images = examples.images.astype(np.float64)
-        self._rng = np.random.default_rng(0)  # of directions; any will do
+        self._rng = np.random.default_rng(0)  # for directions; any seed will do
         self.parameters = self._network.parameters()
 
         self.outputs = self._forward()
         self.before, self.grad_outputs = loss(self.outputs, self._targets)
         self._network.backward(self.grad_outputs)
-        # Later passes leave other numbers in the layers: keep those of this one.
+        # Later passes overwrite what the layers hold: keep the values of this pass.
         self._layers = [(layer, layer.x, layer.y, layer.grad_x) for layer in trace.layers]
         self.gradients = {name: assigned(parameter.grad) for name, parameter in self.parameters.items()}
 
@@ -105,11 +105,11 @@ class TrainingStep:
         return self._network.forward(self._images, training=True, rng=derive_rng(0, Stream.DROPOUT, 0, 0, 0))
 
     def loss(self) -> float:
-        """That of the network as it is now."""
+        """The loss with the present values of the parameters."""
         return self._loss(self._forward(), self._targets)[0]
 
     def forward_table(self) -> Table:
-        """Layer by layer, first to last: what it is, and the range of its output for the explained image."""
+        """Each layer, first to last, with the range of its output for the explained image."""
         table = _table("Forward", "layer", "output shape", "parameters", "min", "mean", "max")
         image = self._images[0]
         table.add_row("image", _by(image.shape), "", *_range(image))
@@ -121,7 +121,7 @@ class TrainingStep:
         return table
 
     def backward_table(self) -> Table:
-        """Layer by layer, last to first: the norm of each gradient, and whether finite differences agree."""
+        """Each layer, last to first, with the norm of each gradient and a check by finite differences."""
         table = _table("Backward", "layer", "gradient", "norm", "analytic", "numeric", "error")
         rows = [("loss", "dL/dy", self.grad_outputs[0], self._check_outputs())]
         for layer, x, _, grad_x in reversed(self._layers):
@@ -137,7 +137,7 @@ class TrainingStep:
         return table
 
     def sgd_table(self, learning_rate: float) -> tuple[Table, str]:
-        """What a step of plain gradient descent changes, and a sentence on the loss; the step is made."""
+        """Make a step of plain gradient descent; return a table of the changes and a sentence on the loss."""
         table = _table("One step of SGD", "parameter", "shape", "norm", "change", "largest")
         for name, gradient in self.gradients.items():
             self.parameters[name].grad = gradient
@@ -148,7 +148,7 @@ class TrainingStep:
         squares = sum(float(np.square(gradient).sum()) for gradient in self.gradients.values())
         return table, (
             f"θ = θ − {learning_rate:g} · dL/dθ. The loss goes from {self.before:.6g} to {self.loss():.6g}; "
-            f"the slope alone promises −{learning_rate:g} · Σ (dL/dθ)² = {-learning_rate * squares:.3g}."
+            f"the slope alone predicts −{learning_rate:g} · Σ (dL/dθ)² = {-learning_rate * squares:.3g}."
         )
 
     def _check_outputs(self) -> tuple[float, float, float]:
@@ -173,10 +173,11 @@ class TrainingStep:
     def _check_input(
         self, layer: Nudged, x: NDArray[Any], grad_x: NDArray[Any]
     ) -> tuple[float, float, float]:
-        """Of the explained image alone.
+        """Check dL/dx of the explained image alone.
 
-        Its blank parts make equal numbers, of which the maximum has no derivative. So equal numbers of a
-        channel are nudged alike, and near ones nearly so: v = sin(a·x + b), a and b drawn for each channel.
+        Blank parts give equal numbers, and the maximum of equal numbers has no derivative. So equal numbers
+        in a channel are nudged by equal amounts, and similar numbers by similar amounts: v = sin(a·x + b),
+        with a and b drawn for each channel.
         """
         a, b = self._rng.uniform(1, 2, x.shape[-1]), self._rng.uniform(0, 2 * np.pi, x.shape[-1])
         v = np.zeros_like(x)
@@ -194,18 +195,18 @@ class TrainingStep:
 def compare(loss_at: Callable[[float], float], analytic: float) -> tuple[float, float, float]:
     """(analytic, numeric, relative error) for dL/dt at t = 0, where L = loss_at(t).
 
-    Of several widths of the difference quotient, that which agrees best: wide ones may reach over a kink,
-    narrow ones drown in rounding errors, and none makes a wrong derivative right.
+    The difference quotient is computed with several widths, and the one that agrees best counts: a wide one
+    may cross a kink, a narrow one is lost in rounding errors, and none makes a wrong derivative agree.
     """
     t = np.zeros(())
     quotients = [numeric_gradient(lambda: loss_at(float(t)), t, step) for step in STEPS]
-    # Relative to the analytic one, since a quotient may be 0 where rounding has swallowed the difference.
+    # Relative to the analytic one, since a quotient is 0 if rounding has swallowed the difference.
     error, numeric = min((relative_error(q, np.array(analytic)), float(q)) for q in quotients)
     return analytic, numeric, error
 
 
 def draw(pixels: NDArray[Any]) -> str:
-    """An image (h, w, c), black 0 and white 1, as text: two characters for each pixel."""
+    """An image (h, w, c), black 0 and white 1, as text: two characters per pixel."""
     levels = np.rint(pixels.mean(axis=2).clip(0, 1) * (len(SHADES) - 1)).astype(int)
     return "\n".join("".join(2 * SHADES[level] for level in row) for row in levels)
 
@@ -218,7 +219,7 @@ def _prediction_table(probabilities: NDArray[Any], names: Sequence[str]) -> Tabl
 
 
 def _table(title: str, *columns: str) -> Table:
-    """An empty table, the first column of which is text and the others numbers."""
+    """An empty table; its first column holds text, the others numbers."""
     table = Table(
         title=f"\n{title}",
         title_justify="left",

@@ -22,13 +22,13 @@ Box = tuple[slice, slice]  # rows, columns
 LONGER_SIDE = 640  # pixels, to which every photograph is brought
 SMALLEST_DIGIT = 0.04  # of the longer side
 LARGEST_SPECK = 0.012  # of the longer side
-WIDEST_STROKE = 0.25  # of the longer side: what is wider in every direction is taken for light and shadow
-BORDER = 0.04  # of each side: where the paper's edge or the table is seen
+WIDEST_STROKE = 0.25  # of the longer side: anything wider in every direction is light or shadow
+BORDER = 0.04  # of each side: where the paper's edge or the table may be visible
 LEAST_CONTRAST = 0.06  # of the range from black to white
-LEAST_SIGNAL = 4  # contrast by deviation of the paper; pure noise, cut in two by its threshold, has 2.8
-JOINED = 0.12  # of the digit's size: parts with smaller gaps are one thing, such as a 5 and its bar
+LEAST_SIGNAL = 4  # contrast over the paper's deviation; pure noise, split by its threshold, has 2.8
+JOINED = 0.12  # of the digit's size: parts with smaller gaps belong together, such as a 5 and its bar
 
-FIELD, BOX, CENTRE = 28, 20, 14  # pixels: MNIST's images, the box that a digit fits, where its mass centres
+FIELD, BOX, CENTRE = 28, 20, 14  # pixels: MNIST's images, a digit's box, its centre of mass
 THINNEST_STROKE = 0.12  # of the digit's size; MNIST's strokes have 0.14 on average
 
 
@@ -53,15 +53,15 @@ def find_digit(path: Path) -> Digit:
 
 
 def read_photograph(path: Path) -> Grey:
-    """The image in greys, upright as its EXIF data say, with a longer side of LONGER_SIDE pixels."""
+    """The image in grey, upright according to its EXIF data, with a longer side of LONGER_SIDE pixels."""
     try:
         if not path.exists():
             raise UserError(f"{path} does not exist.")
         if not path.is_file():  # a device might never end
-            kind = "a folder: name the image files in it" if path.is_dir() else "no ordinary file"
+            kind = "a folder: name the image files in it" if path.is_dir() else "not an ordinary file"
             raise UserError(f"{path} is {kind}.")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as of odd EXIF data, which do no harm
+            warnings.simplefilter("ignore")  # for example about odd EXIF data, which do no harm
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 grey = to_grey(ImageOps.exif_transpose(image))
@@ -69,8 +69,7 @@ def read_photograph(path: Path) -> Grey:
         raise
     except UnidentifiedImageError:
         raise UserError(
-            f"{path} is no image of a known format. Known are PNG, JPEG and others: "
-            "convert it to one of them."
+            f"{path} is not an image in a known format. Convert it to one, such as PNG or JPEG."
         ) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = f"{(Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million"
@@ -85,8 +84,8 @@ def read_photograph(path: Path) -> Grey:
 
 
 def to_grey(image: Image.Image) -> Grey:
-    """Greys in [0, 1] of an image of any mode, with paper behind what is transparent."""
-    if image.mode.startswith(("I", "F")):  # 16 bits and more, which Pillow would cut off at 255
+    """Grey values in [0, 1] of an image of any mode, with paper behind transparent parts."""
+    if image.mode.startswith(("I", "F")):  # 16 bits and more, which Pillow would clip at 255
         values = np.nan_to_num(np.asarray(image, np.float64), posinf=0.0, neginf=0.0)
         return (values - values.min()) / (float(np.ptp(values)) or 1.0)
     if not image.has_transparency_data:
@@ -97,7 +96,7 @@ def to_grey(image: Image.Image) -> Grey:
         return np.ones_like(grey)
     visible = grey[opacity > 0]
     middle = float(np.median(visible))
-    # Most of it visible: that is a picture of paper. Else it is ink alone, and what is behind must differ.
+    # If most of it is visible, it shows paper. Otherwise it is ink alone, and the paper must differ from it.
     behind = middle if visible.size > grey.size / 2 else float(middle < 0.5)
     return opacity * grey + (1 - opacity) * behind
 
@@ -105,10 +104,10 @@ def to_grey(image: Image.Image) -> Grey:
 def find_ink(photograph: Grey) -> tuple[Grey, Mask]:
     """How much each pixel differs from the paper around it, in the direction of ink; and where ink is.
 
-    A morphological closing fills what is dark and narrow with the brightness around it, and so shows the
-    paper without dark ink, its light and shadows included. The negative shows it without light ink.
-    Either way something may remain: besides dark strokes, the light paper that they enclose. Ink is that
-    which differs more from the paper at large.
+    A morphological closing fills dark, narrow parts with the brightness around them. So it shows the paper,
+    with its light and shadows, without dark ink; a closing of the negative shows it without light ink.
+    Both may find something: dark strokes, and also the light paper that they enclose. The one that differs
+    more from the rest of the paper is ink.
     """
     if np.ptp(photograph) < LEAST_CONTRAST:
         raise _blank()
@@ -130,19 +129,19 @@ def find_ink(photograph: Grey) -> tuple[Grey, Mask]:
 
 
 def stands_out(strength: Grey, mask: Mask) -> bool:
-    """Whether what a threshold has set apart is more than noise of the paper, or rounding errors."""
+    """Whether the pixels of `mask` are more than the paper's noise, or rounding errors."""
     if np.ptp(strength) < LEAST_CONTRAST:
         return False
     around = strength[~mask]
-    deviation = 1.4826 * np.median(abs(around - np.median(around)))  # that of a normal distribution
+    deviation = 1.4826 * np.median(abs(around - np.median(around)))  # estimated as for normal noise
     return bool(strength[mask].mean() - around.mean() >= max(LEAST_CONTRAST, LEAST_SIGNAL * deviation))
 
 
 def crop_to_paper(grey: Grey) -> Grey:
-    """If a sheet lies on a table: the sheet, with the nearest paper in place of what is around it.
+    """Replace everything around a sheet of paper, for example a table, by the nearest paper.
 
-    A sheet is a large, nearly rectangular patch of one side of the threshold, with ink in it and all
-    four corners of the photograph outside. If there is none, `grey` as it is.
+    A sheet is a large, nearly rectangular patch on one side of the threshold, with ink in it; all four
+    corners of the photograph lie outside it. If there is no sheet, `grey` is returned unchanged.
     """
     light = grey > otsu_threshold(grey)
     for side in (light, ~light):
@@ -176,10 +175,10 @@ def otsu_threshold(values: Grey) -> float:
 
 
 def drop_border_and_specks(mask: Mask) -> Mask:
-    """What may be a digit: all that is larger than a speck and clear of the photograph's border.
+    """What may be a digit: everything that is larger than a speck and does not touch the border.
 
-    If nothing large is clear of it, the photograph may be cropped to the digit; then only what lies along
-    the border is dropped.
+    If everything large touches the border, the photograph may be cropped to the digit; then only what lies
+    along the border is dropped.
     """
     labels, boxes = _label(mask)
     sizes = np.array([0, *map(_size, boxes)])
@@ -212,22 +211,22 @@ def select_digit(mask: Mask) -> Mask:
     size = sizes.max()
     if size < SMALLEST_DIGIT * LONGER_SIDE:
         raise UserError(
-            f"the largest thing in it measures {size / LONGER_SIDE:.1%} of the image's longer side: too "
+            f"the largest mark in it measures {size / LONGER_SIDE:.1%} of the image's longer side: too "
             "small for a digit. Crop the image to the digit, with some paper around it."
         )
     if (things := int((sizes > size / 2).sum())) > 1:
         raise UserError(
-            f"{things} things that may be digits were found. Crop the image to one of them, with some paper "
+            f"{things} marks that may be digits were found. Crop the image to one of them, with some paper "
             "around it."
         )
     largest = int(sizes.argmax()) + 1
     rows, columns = boxes[largest - 1]
-    if columns.stop - columns.start > 2 * (rows.stop - rows.start):  # in MNIST no digit is
+    if columns.stop - columns.start > 2 * (rows.stop - rows.start):  # no digit in MNIST is that wide
         raise UserError(
-            "what was found is more than twice as wide as it is high: a line, or digits that touch, or a "
-            "photograph that lies on its side. Crop the image to one digit, and turn it upright."
+            "the mark in it is more than twice as wide as it is high: a line, digits that touch, or a "
+            "photograph on its side. Crop the image to one digit, and turn it upright."
         )
-    # A part may lie farther off, if it is too large for a speck and too small for a digit.
+    # A part may be farther away if it is too large for a speck and too small for a digit.
     gaps = ndimage.distance_transform_edt(labels != largest)
     nearest = ndimage.minimum(gaps, labels, np.arange(1, len(sizes) + 1))
     parts = np.flatnonzero((nearest < 2 * JOINED * size) & (sizes > 0.1 * size)) + 1
@@ -237,18 +236,18 @@ def select_digit(mask: Mask) -> Mask:
 def frame(strength: Grey, digit: Mask) -> NDArray[np.float32]:
     """The digit as in MNIST: bright on black, 28x28 in [0, 1].
 
-    It fits a box of 20x20 with its proportions kept, greys come from averaging at its edges alone, and its
-    centre of mass is at pixel (14, 14), rounded to whole pixels: so it is in MNIST's test images, measured.
-    Strokes of thin pens are widened; averaging would turn them grey, which MNIST's never are.
+    The digit keeps its proportions and fits a box of 20x20; averaging makes only its edges grey. Its centre
+    of mass is at pixel (14, 14), rounded to whole pixels, as measured on MNIST's test images. The strokes of
+    thin pens are widened: averaging would turn them grey, which MNIST's strokes never are.
     Source: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
     """
     near = ndimage.binary_dilation(digit, iterations=3)
-    # Half the strength of ink is its edge, whatever blurred it.
+    # The edge of ink is where it has half its strength, whatever blurred it.
     ink = np.where(near, np.clip(2 * strength / np.median(strength[digit]) - 0.5, 0, 1), 0.0)
     size = _size(_box(digit))
     stroke = 4 * (
         ndimage.distance_transform_edt(digit)[digit].mean() - 0.5
-    )  # w / 4 from its edges on average
+    )  # pixels are w / 4 from the edges on average
     if stroke < THINNEST_STROKE * size:
         radius = (THINNEST_STROKE * size - stroke) / 2
         outside = ndimage.distance_transform_edt(~np.pad(digit, int(radius) + 2))
@@ -267,12 +266,12 @@ def frame(strength: Grey, digit: Mask) -> NDArray[np.float32]:
 def _blank() -> UserError:
     return UserError(
         "no ink stands out from the paper. A digit needs strokes that are clearly darker, or clearly "
-        "lighter, than what they are written on."
+        "lighter, than the paper."
     )
 
 
 def _label(mask: Mask) -> tuple[NDArray[np.int32], list[Box]]:
-    """Connected things, diagonals included: their numbers from 1 on, and their boxes."""
+    """Connected parts, diagonals included: their labels, counted from 1, and their boxes."""
     labels, _ = ndimage.label(mask, np.ones((3, 3)))
     return labels, ndimage.find_objects(labels)
 

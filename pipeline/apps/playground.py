@@ -1,4 +1,4 @@
-"""`python -m pipeline playground`: a page that runs the trained network in the browser, as one draws."""
+"""`python -m pipeline playground`: a page that runs the trained network in the browser while you draw."""
 
 import base64
 import re
@@ -29,12 +29,12 @@ Labelled = list[tuple[int, NDArray[np.float32]]]  # (class, image)
 
 
 def playground() -> None:
-    """Write the page: one file, which needs nothing else and asks no network for anything."""
+    """Write the page: one file, which needs no other file and sends no request."""
     model, network = load_model()
     examples = example_images(network.data)
     write_text(PLAYGROUND, render(model, network, examples))
     if not examples:
-        print("note: There are no test images in it: data/processed does not hold what it was trained on.")
+        print("note: The page has no test images: data/processed does not hold the data of this network.")
     print(f"The network is in {PLAYGROUND}: open it in a browser, and draw.")
 
 
@@ -48,7 +48,7 @@ def example_images(data: Description) -> Labelled:
 
 
 def render(model: Sequential, about: Network, examples: Labelled) -> str:
-    """The page for a network and what train wrote about it; the same ones give the same text."""
+    """The page for a network and the record that train wrote of it; the same ones give the same text."""
     trace: Trace[Traced] = Trace(model)
     trace.network.output_shape(about.data.image_shape)
     weights: list[NDArray[Any]] = []
@@ -64,9 +64,9 @@ def render(model: Sequential, about: Network, examples: Labelled) -> str:
 
 
 def describe(layer: Traced, weights: list[NDArray[Any]]) -> dict[str, Any]:
-    """What `page/network.js` must know of a layer; its arrays are appended to `weights`.
+    """What `page/network.js` needs to know about a layer; its arrays are appended to `weights`.
 
-    All geometry is settled here, where `cnn.ops.windows` knows it: "same" padding, say, comes out in pixels.
+    All geometry is computed here, by `cnn.ops.windows`: "same" padding, for example, is given in pixels.
     """
     original, children = layer.original, layer.children()
     kind = name_of(type(original))
@@ -113,5 +113,5 @@ def layers_of_the_page() -> frozenset[str]:
 
 
 def encode(arrays: list[NDArray[Any]]) -> str:
-    """Their numbers one after another, as base64 of little-endian float32, the order of all browsers."""
+    """The arrays' numbers in sequence, as base64 of little-endian float32, the byte order of all browsers."""
     return base64.b64encode(b"".join(array.astype("<f4").tobytes() for array in arrays)).decode("ascii")

@@ -1,4 +1,4 @@
-"""`python -m pipeline predict FILE…`: which digit a photograph or scan shows, by the trained network."""
+"""`python -m pipeline predict FILE…`: the digit that the trained network sees in an image."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ BAR = 40  # characters for a probability of 1
 def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> None:
     """Print the prediction for each file; a bad file is reported and skipped.
 
-    Exit code 1 if anything was wrong. With `pictures`, a folder, what the network saw is drawn there.
+    Exit with code 1 if a file was bad. If `pictures` is given, pictures of what the network saw go there.
     """
     if pictures is not None and pictures.exists() and not pictures.is_dir():
         raise UserError(f"--show needs a folder for its pictures; {pictures} is a file.")
@@ -34,15 +34,15 @@ def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> N
     if tuple(names) != DIGITS:
         print(
             f"note: The network was trained on {network.data.dataset}, not on handwritten digits. "
-            "It is shown the ink as if it were a digit, and says which of its own classes that resembles "
-            "most.",
+            "The ink is framed as a digit, and the network answers with the most probable of its own "
+            "classes.",
             file=sys.stderr,
         )
     document: list[dict[str, Any]] = []
     for number, path in enumerate(files, start=1):
         try:
             digit = find_digit(path)
-        except Exception as error:  # of any type: one file must not lose the others' answers
+        except Exception as error:  # of any type: one bad file must not lose the answers for the others
             text = str(error)
             if not isinstance(error, UserError):
                 text = f"{path}: {type(error).__name__}: {error}. This is a bug: please report it."
@@ -72,13 +72,13 @@ def classify(model: Sequential, image: NDArray[np.float32], data: Description) -
 
 
 def print_chart(path: Path, prediction: str, probabilities: dict[str, float]) -> None:
-    """The prediction and a bar for each class."""
+    """Print the prediction and a bar for each class."""
     console = Console(markup=False)
     full = "#" if console.options.ascii_only else "█"
     table = Table.grid(padding=(0, 2))
     for name, probability in probabilities.items():
         mark = ">" if name == prediction else ""
         table.add_row(mark, name, f"{probability:.1%}".rjust(6), full * round(BAR * probability))
-    shown = str(path).encode(errors="replace").decode()  # a name may hold bytes that are no text
+    shown = str(path).encode(errors="replace").decode()  # a name may hold bytes that are not text
     console.print(f"{shown}: {prediction}", highlight=False, soft_wrap=True)
     console.print(table, highlight=False)

@@ -1,4 +1,4 @@
-"""What `make run` does: the whole pipeline, and a summary of what came out."""
+"""`make run`: the whole pipeline, and a summary of its results."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from pipeline.report.reference import REFERENCE_ACCURACY, REFERENCE_SOURCE
 
 
 def run() -> None:
-    """Check params.yaml and the network, run the pipeline, sum it up."""
+    """Check params.yaml and the network, run the pipeline, summarise the results."""
     params = load_params()
     dataset = DATASETS[params.data.dataset]
     build_chosen(params, dataset.image_shape, len(dataset.class_names))
@@ -32,16 +32,16 @@ def run() -> None:
     try:
         code, fell_back = _run_stages(params.data.dataset)
     except KeyboardInterrupt:
-        raise StoppedError("Stopped. To go on: make run", signal.SIGINT) from None
+        raise StoppedError("Stopped. To continue: make run", signal.SIGINT) from None
     if code != 0:
-        raise UserError("The pipeline stopped; the reason stands above.")
+        raise UserError("The pipeline stopped; the reason is above.")
     _print_summary(fell_back)
 
 
 def _run_stages(dataset: str) -> tuple[int, bool]:
-    """Run DVC, and again on the digits if no source has MNIST: (its exit code, whether it fell back).
+    """Run DVC, and again on the digits if no source has MNIST; (DVC's exit code, whether it fell back).
 
-    DVC ends with the same code whatever a stage ends with; so the fetch stage leaves a note.
+    DVC's exit code does not depend on the stage's exit code, so the fetch stage leaves a note.
     """
     with TemporaryDirectory() as folder:
         note = Path(folder) / "no_source"
@@ -50,17 +50,17 @@ def _run_stages(dataset: str) -> tuple[int, bool]:
     if not no_source or dataset != "mnist":
         return code, False
     print(
-        "\nMNIST could not be fetched, for the reasons above. So that there is something to see, this\n"
-        "run is on the small digits that come with scikit-learn: dvc exp run -S data.dataset=digits\n",
+        "\nMNIST could not be fetched, for the reasons above. This run therefore uses the small\n"
+        "digits that come with scikit-learn: dvc exp run -S data.dataset=digits\n",
         flush=True,
     )
     return dvc("exp", "run", "-S", "data.dataset=digits"), True
 
 
 def dvc(*arguments: str, folder: Path = Path(), **variables: str) -> int:
-    """Run DVC with this Python first on the path, so that its stages run on the same; its exit code.
+    """Run DVC with this Python first on the path, so that its stages use it, too; return DVC's exit code.
 
-    Ctrl-C reaches DVC and its stage, too; KeyboardInterrupt is raised when they have ended in their own way.
+    Ctrl-C also reaches DVC and its stage; KeyboardInterrupt is raised after they have ended.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     interrupted = False
@@ -82,20 +82,20 @@ def dvc(*arguments: str, folder: Path = Path(), **variables: str) -> int:
 def environment_outside_hooks() -> dict[str, str]:
     """The environment without GIT_DIR, GIT_INDEX_FILE and others that Git sets for its hooks.
 
-    With them, a Git command meant for the repository of its folder would change that of the hook instead.
+    With them, a Git command would change the hook's repository instead of the one in its own folder.
     """
     listed = subprocess.run(["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True)
     bound = {
         name for name in listed.stdout.split() if not name.startswith("GIT_CONFIG")
-    }  # those only configure
+    }  # those only configure Git
     return {name: value for name, value in os.environ.items() if name not in bound}
 
 
 def repair_dvc() -> None:
     """Remove DVC's list of locks if it is not JSON, and an empty dvc.lock.
 
-    DVC was killed while it wrote them in place, and would not run with them. Without dvc.lock it finds the
-    results of earlier runs in its cache.
+    A DVC that is killed while it writes them leaves them like this, and then refuses to run. Without
+    dvc.lock it finds the results of earlier runs in its cache.
     """
     locks, recorded = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
     try:
@@ -109,7 +109,7 @@ def repair_dvc() -> None:
 
 
 def check_git() -> None:
-    """UserError unless this folder is in a Git repository with a commit."""
+    """Raise UserError unless this folder is in a Git repository with a commit."""
     try:
         result = subprocess.run(
             ["git", "rev-parse", "--verify", "HEAD"], capture_output=True, env=environment_outside_hooks()
@@ -118,7 +118,7 @@ def check_git() -> None:
         raise UserError("Git is not installed; DVC needs it.") from None
     if result.returncode != 0:
         raise UserError(
-            "DVC's experiments need a Git repository with a commit, and this folder is none. Clone the "
+            "DVC's experiments need a Git repository with a commit; this folder is not in one. Clone the "
             "project instead of downloading it, or: git init && git add . && git commit -m start"
         )
 

@@ -1,4 +1,4 @@
-"""`python -m pipeline verify`: whether the recorded results come out again, byte for byte."""
+"""`python -m pipeline verify`: whether a rerun gives the recorded results, byte for byte."""
 
 import json
 import os
@@ -29,25 +29,23 @@ def verify() -> None:
     """Rerun the last commit's pipeline in a temporary clone, and compare each output with its dvc.lock."""
     check_git()
     if _git("status", "--porcelain"):
-        print("note: What is not committed is left out: the last commit is verified.")
+        print("note: Uncommitted changes are left out: the last commit is verified.")
     with TemporaryDirectory() as folder:
         _git("clone", "--quiet", _git("rev-parse", "--show-toplevel"), f"{folder}/clone")
         clone = Path(folder, "clone", _git("rev-parse", "--show-prefix"))
         recorded = read_lock(clone)
         problems = compare_committed(recorded, Path.cwd(), clone)
         mirror = find_mirror(load_params(clone / PARAMS).data.dataset)
-        (clone / LOCK).unlink()  # what the new one holds has run in the clone
-        (clone / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n")  # shared with nobody
-        print("What follows is of a temporary clone, in which the last commit is run.", flush=True)
+        (clone / LOCK).unlink()  # so that a new one lists only what has run in the clone
+        (clone / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n")  # of the clone alone
+        print("The output below comes from a temporary clone, in which the last commit runs.", flush=True)
         variables = {MIRROR_VARIABLE: mirror} if mirror else {}
         try:
             code = dvc("repro", "--force", folder=clone, **variables)
         except KeyboardInterrupt:
-            raise StoppedError("Stopped. Nothing has changed outside of that clone.", signal.SIGINT) from None
+            raise StoppedError("Stopped. Nothing outside the clone has changed.", signal.SIGINT) from None
         if code != 0:
-            raise UserError(
-                "\n".join(["The pipeline stopped in the clone; the reason stands above.", *problems])
-            )
+            raise UserError("\n".join(["The pipeline stopped in the clone; the reason is above.", *problems]))
         problems += compare(recorded, read_lock(clone), Path.cwd(), clone)
     if problems:
         raise UserError("\n".join(["Not every byte is as dvc.lock records it.", *problems]))
@@ -62,18 +60,18 @@ def read_lock(folder: Path) -> Lock:
     stages = content.get("stages")
     if not isinstance(stages, dict):
         raise UserError(
-            "dvc.lock must hold the key stages, and there what each read and wrote; the last commit's holds: "
-            f"{', '.join(map(str, content)) or 'nothing'}. Make a new one, and commit it: "
+            "dvc.lock must hold the key stages, with what each stage read and wrote; that of the last commit "
+            f"holds: {', '.join(map(str, content)) or 'nothing'}. Make a new one, and commit it: "
             "rm dvc.lock && dvc repro"
         )
     return stages
 
 
 def compare_committed(recorded: Lock, project: Path, clone: Path) -> list[str]:
-    """Outputs kept in Git that are not as dvc.lock records them, in a clone in which nothing has run."""
+    """Outputs kept in Git that differ from dvc.lock's record, in a clone in which nothing has run."""
     return [
         f"- {path} as committed is not the file that dvc.lock records: its MD5 is {committed[:8]}, not "
-        f"{digest[:8]}. One of them is of another run. Run dvc repro, and commit what it changes."
+        f"{digest[:8]}. One of them comes from another run. Run dvc repro, and commit what it changes."
         for stage in recorded.values()
         for path, digest in _files(stage, project).items()
         if (clone / path).is_file()
@@ -82,7 +80,7 @@ def compare_committed(recorded: Lock, project: Path, clone: Path) -> list[str]:
 
 
 def find_mirror(name: str) -> str | None:
-    """The first folder here that has all of the dataset's files; absolute, for a fetch in another folder."""
+    """The first folder here that has all of the dataset's files; absolute, for fetch in another folder."""
     for folder in (RAW, Path(os.environ.get(MIRROR_VARIABLE, "")), SHARED_FOLDER):
         if all((folder / name / file.name).is_file() for file in DATASETS[name].files):
             return str(folder.resolve())
@@ -90,14 +88,14 @@ def find_mirror(name: str) -> str | None:
 
 
 def compare(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str]:
-    """Print a table of all outputs; what differs, and what may explain it."""
+    """Print a table of all outputs; return possible reasons for the differences, if there are any."""
     file = Column("file", overflow="fold")
     table = Table("stage", file, "recorded", "now", "", title="Verification", title_justify="left")
     differ = False
     for stage in rerun:
         before = _files(recorded.get(stage, {}), project)
         now = _files(rerun[stage], clone)
-        if before.keys() != now.keys():  # what a folder held is known if its list is in DVC's cache
+        if before.keys() != now.keys():  # a folder's files are known if their list is in DVC's cache
             before, now = (_outputs(lock.get(stage, {})) for lock in (recorded, rerun))
         for name in sorted(before.keys() | now.keys()):
             same = before.get(name) == now.get(name)
@@ -111,28 +109,28 @@ def compare(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str
 def _explanations(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str]:
     outputs = {name for stage in rerun.values() for name in _outputs(stage)}
     found = [
-        f"- {dep['path']} is not as it was when {stage} ran: dvc.lock belongs to other code. "
+        f"- {dep['path']} has changed since {stage} ran: dvc.lock belongs to other code. "
         "Run dvc repro, and commit what it changes."
         for stage in rerun
         for dep in rerun[stage].get("deps", [])
         if dep["path"] not in outputs and dep not in recorded.get(stage, {}).get("deps", [])
     ]
     found += [
-        f"- The params of {stage} are not those of dvc.lock. Run dvc repro, and commit what it changes."
+        f"- The params of {stage} are not those in dvc.lock. Run dvc repro, and commit what it changes."
         for stage in rerun
         if rerun[stage].get("params") != recorded.get(stage, {}).get("params")
     ]
     old, new = _environment(recorded, project), _environment(rerun, clone)
     if old is None:
-        found.append(f"- {Environment.path} of the recorded run is not in .dvc/cache here: it is not known.")
+        found.append(f"- {Environment.path} of the recorded run is not in .dvc/cache here, so it is unknown.")
     elif new is not None:
         found += [
-            f"- {key}: recorded {old.get(key)}, here {new.get(key)}. Other versions and other processors may "
-            "round otherwise; the same ones give the same bytes."
+            f"- {key}: recorded {old.get(key)}, here {new.get(key)}. Other versions or processors may round "
+            "differently; the same ones give the same bytes."
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key)
         ]
-    return found or ["- Code, params and environment are as recorded: this should not be. Please report it."]
+    return found or ["- Code, params and environment are as recorded. This is a bug: please report it."]
 
 
 def _environment(lock: Lock, folder: Path) -> dict[str, Any] | None:
@@ -142,12 +140,12 @@ def _environment(lock: Lock, folder: Path) -> dict[str, Any] | None:
 
 
 def _outputs(stage: dict[str, Any]) -> dict[str, str]:
-    """The outputs' paths, and their MD5 as DVC has it."""
+    """The MD5 that DVC records for each output, by path."""
     return {out["path"]: out["md5"] for out in stage.get("outs", [])}
 
 
 def _files(stage: dict[str, Any], folder: Path) -> dict[str, str]:
-    """The same file by file, if the lists of folders are in the DVC cache of `folder`."""
+    """The same for each file of an output folder, if its list is in the DVC cache of `folder`."""
     files = {}
     for path, digest in _outputs(stage).items():
         listed = _cached(digest, folder) if digest.endswith(".dir") else None
@@ -164,7 +162,7 @@ def _cached(digest: str, folder: Path) -> bytes | None:
 
 
 def _git(*arguments: str) -> str:
-    """What Git prints; UserError with its own words if it fails."""
+    """What Git prints; UserError with Git's message if it fails."""
     command = ["git", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, env=environment_outside_hooks())
     if result.returncode != 0:

@@ -1,4 +1,4 @@
-"""What the evaluate stage writes: metrics, and the network's answer to each test image."""
+"""What the evaluate stage writes: metrics, and the network's answer for each test image."""
 
 from typing import Annotated, NamedTuple
 
@@ -20,7 +20,7 @@ class Model(Record):
 
 
 class Measures(Record):
-    """Of all classes together; the macro figures are plain means over classes."""
+    """Measures over all classes; the macro figures are plain means over the classes."""
 
     accuracy: float
     accuracy_low: float
@@ -33,7 +33,7 @@ class Measures(Record):
 
 
 class ClassMeasures(Record):
-    """Of one class."""
+    """Measures for one class."""
 
     precision: float
     recall: float
@@ -42,7 +42,7 @@ class ClassMeasures(Record):
 
 
 class Metrics(JsonFile):
-    """metrics.json."""
+    """The content of metrics.json."""
 
     path = REPORTS / "metrics.json"
     stage = "evaluate"
@@ -55,7 +55,7 @@ class Metrics(JsonFile):
 
 
 class Prediction(CsvRow):
-    """A line of predictions.csv: a test image's place, its class, and the answer with its probability."""
+    """A line of predictions.csv: a test image's index and class, the network's answer and its probability."""
 
     path = REPORTS / "predictions.csv"
     stage = "evaluate"
@@ -75,7 +75,7 @@ class Predictions(NamedTuple):
 
 
 def load_predictions(class_names: list[str]) -> Predictions:
-    """predictions.csv, whose classes must be `class_names`."""
+    """Read predictions.csv; its classes must be among `class_names`."""
     rows = Prediction.load()
     with damage_reported(Prediction.path, Prediction.stage):
         return Predictions(

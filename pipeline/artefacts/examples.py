@@ -13,7 +13,7 @@ from pipeline.paths import PROCESSED
 
 
 def load_examples(part: Part, description: Description) -> Examples:
-    """The images and targets of this part, memory-mapped."""
+    """The images and targets of `part`, memory-mapped."""
     count, classes = description.examples[part], len(description.class_names)
     return Examples(
         _map(PROCESSED / f"{part}_images.npy", (count, *description.image_shape)),
@@ -26,6 +26,6 @@ def _map(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.shape != shape or array.dtype != np.float32:
             raise ValueError(
-                f"{Description.path} says float32 {shape}, and it holds {array.dtype} {array.shape}"
+                f"{Description.path} says float32 {shape}, but it holds {array.dtype} {array.shape}"
             )
         return array

@@ -1,4 +1,4 @@
-"""What the preprocess stage writes, beside arrays: what they are."""
+"""What the preprocess stage writes besides arrays: a description of them."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ Part = Literal["train", "validation", "test"]
 
 
 class Description(JsonFile):
-    """dataset.json: what the arrays beside it are. Their pixels are (byte / 255 − mean) / deviation."""
+    """dataset.json: describes the arrays beside it. Their pixels are (byte / 255 − mean) / deviation."""
 
     path = PROCESSED / "dataset.json"
     stage = "preprocess"

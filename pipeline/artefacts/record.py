@@ -1,4 +1,4 @@
-"""Files that one stage writes and another reads: each has a type, a path and its stage."""
+"""Files that one stage writes and another reads: each has a type, a path and a stage."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from pipeline.errors import damage_reported
 
 
 class Record(BaseModel):
-    """What stands in such a file or in a part of it: exactly these keys, of these types."""
+    """The content of a file, or of a part of it: exactly these keys, with these types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -43,11 +43,11 @@ class JsonFile(File):
 class CsvRow(File):
     """A line of a CSV file, whose columns are the fields."""
 
-    model_config = ConfigDict(strict=False)  # in the file, numbers are texts
+    model_config = ConfigDict(strict=False)  # a CSV file holds numbers as text
 
     @classmethod
     def load(cls) -> list[Self]:
-        """The lines of the file, one at least; UserError if there are none."""
+        """The lines of the file, at least one; UserError if there are none."""
         with damage_reported(cls.path, cls.stage):
             lines = csv.DictReader(cls.path.read_text(encoding="utf-8").splitlines())
             if rows := [cls.model_validate(line) for line in lines]:

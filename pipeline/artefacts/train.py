@@ -12,7 +12,7 @@ SixDigits = Annotated[float, PlainSerializer(lambda value: float(f"{value:.6g}")
 
 
 class Blas(Record):
-    """A library of matrix products, and the kind of processor that it computes for."""
+    """A library for matrix products, and the kind of processor whose code it runs."""
 
     internal_api: str
     version: str | None
@@ -20,7 +20,7 @@ class Blas(Record):
 
 
 class Environment(JsonFile):
-    """environment.json: what decides the last bits of a result, besides params, data and code."""
+    """environment.json: what affects the last bits of a result, besides params, data and code."""
 
     path = MODELS / "environment.json"
     stage = "train"
@@ -32,7 +32,7 @@ class Environment(JsonFile):
 
 
 class Network(File):
-    """What stands beside the weights in model.npz."""
+    """The metadata stored with the weights in model.npz."""
 
     path = MODELS / "model.npz"
     stage = "train"

@@ -14,14 +14,14 @@ from pipeline.errors import UserError, reason
 
 
 def load_model() -> tuple[Sequential, Network]:
-    """The trained network and what train wrote about it; only models/ is asked, never architectures.yaml."""
+    """The trained network and train's record of it, from models/ alone: never from architectures.yaml."""
     path = Network.path
     if not path.exists():
         raise UserError(f"{path} is missing. Make it with: dvc repro {Network.stage}")
     try:
         state, metadata = checkpoint.load(path)
     except checkpoint.CheckpointError as error:
-        raise UserError(f"{error} Bring it back with: dvc checkout --force models") from None
+        raise UserError(f"{error} Restore it with: dvc checkout --force models") from None
     try:
         network = Network.model_validate_json(json.dumps(metadata))
         model = build_model(
@@ -41,13 +41,13 @@ def load_model() -> tuple[Sequential, Network]:
 
 
 def load_trained() -> tuple[Sequential, Network]:
-    """`load_model`, which must have been trained on what data/processed holds."""
+    """`load_model`; UserError if the network was trained on other data than data/processed holds."""
     model, network = load_model()
     description = Description.load()
     if network.data != description:
         raise UserError(
-            f"{Network.path} was not trained on what data/processed holds now ({description.dataset}): "
-            "another dataset, or the same prepared otherwise. Bring them together with: dvc repro"
+            f"{Network.path} was not trained on what data/processed holds now ({description.dataset}) but on "
+            "another dataset, or on the same one prepared differently. Update both with: dvc repro"
         )
     return model, network
 

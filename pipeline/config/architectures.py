@@ -19,13 +19,13 @@ from pipeline.paths import ARCHITECTURES
 
 
 def load_layers(architecture: str, path: Path = ARCHITECTURES) -> list[Any]:
-    """The list of layers, not yet checked, that has the name `architecture` in the file at `path`."""
+    """The list of layers named `architecture` in the file at `path`, not yet checked."""
     architectures = {str(name): layers for name, layers in read_mapping(path).items()}
     if architecture not in architectures:
-        raise UserError(f"{unknown('architecture', architecture, architectures)} They stand in {path}.")
-    if not re.fullmatch(r"[\w-]+", architecture):  # DVC takes a dot for a key within a key
+        raise UserError(f"{unknown('architecture', architecture, architectures)} They are in {path}.")
+    if not re.fullmatch(r"[\w-]+", architecture):  # DVC reads a dot as a key within a key
         raise UserError(
-            f"In {path}: the name of an architecture consists of letters, digits, _ and -; "
+            f"In {path}: the name of an architecture must consist of letters, digits, _ and -; "
             f"received {architecture!r}."
         )
     layers = architectures[architecture]
@@ -37,16 +37,16 @@ def load_layers(architecture: str, path: Path = ARCHITECTURES) -> list[Any]:
 
 
 def build_chosen(params: Params, input_shape: Shape, classes: int) -> tuple[Sequential, list[Any]]:
-    """The network that params.yaml chooses, with its initial values, and its description as it stands.
+    """The network that params.yaml chooses, with its initial values, and its list of layers as written.
 
-    UserError if it does not fit inputs of `input_shape`, so many `classes`, or the chosen loss.
+    UserError if it does not fit inputs of `input_shape`, the number of `classes`, or the chosen loss.
     """
     name = params.model.architecture
     layers, source = load_layers(name), f"{ARCHITECTURES}: {name}"
     rng = derive_rng(params.seed, Stream.INITIALIZATION)
     model = build_model(layers, source, input_shape, classes, rng)
     if not model.parameters():
-        raise UserError(f"A network without any parameter cannot learn.\nIn {source}.")
+        raise UserError(f"A network without parameters cannot learn.\nIn {source}.")
     _check_ending(model, params.train.loss.name, source)
     return model, layers
 
@@ -54,9 +54,9 @@ def build_chosen(params: Params, input_shape: Shape, classes: int) -> tuple[Sequ
 def build_model(
     layers: Sequence[Any], source: str, input_shape: Shape, classes: int, rng: np.random.Generator
 ) -> Sequential:
-    """The network that `layers` describes, for inputs of `input_shape` and so many `classes`.
+    """The network that `layers` describes, for inputs of `input_shape` and this number of `classes`.
 
-    Initial values are drawn from `rng`. `source` is where the description stands, for errors:
+    Initial values are drawn from `rng`. `source` is where the description is, for error messages:
     "architectures.yaml: baseline".
     """
     try:
@@ -84,7 +84,7 @@ def _check_ending(model: Sequential, loss: str, source: str) -> None:
     """UserError if the loss needs logits and softmax comes after the last parameters, or the reverse."""
     if loss == "cross_entropy" and not gives_probabilities(model):
         raise UserError(
-            "The loss cross_entropy needs probabilities: let the network end with {type: softmax}, or take "
+            "The loss cross_entropy needs probabilities: let the network end with {type: softmax}, or use "
             f"the loss softmax_cross_entropy.\nIn {source}, and in params.yaml: train.loss.name."
         )
     after_parameters: list[Layer] = []
@@ -92,14 +92,14 @@ def _check_ending(model: Sequential, loss: str, source: str) -> None:
         after_parameters = [] if layer.parameters() else [*after_parameters, layer]
     if loss == "softmax_cross_entropy" and any(isinstance(layer, Softmax) for layer in after_parameters):
         raise UserError(
-            "The loss softmax_cross_entropy needs logits, since it applies softmax itself, and twice would "
-            "be wrong. Remove the softmax after the last layer with parameters, or set train.loss.name to "
-            f"cross_entropy.\nIn {source}."
+            "The loss softmax_cross_entropy needs logits, since it applies softmax itself, and applying it "
+            "twice would be wrong. Remove the softmax after the last layer with parameters, or set "
+            f"train.loss.name to cross_entropy.\nIn {source}."
         )
 
 
 def _flat(model: Sequential) -> list[Layer]:
-    """The layers of `model`, with those of a Sequential in its place."""
+    """The layers of `model`, with each Sequential replaced by its layers."""
     return [
         inner
         for layer in model.layers

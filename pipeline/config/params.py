@@ -1,4 +1,4 @@
-"""params.yaml: which keys there are, what each means, and which values it takes.
+"""params.yaml: its keys, their meanings, and the values that they take.
 
 The sections of losses, optimisers, schedules and augmentations follow from their signatures in `cnn`.
 """
@@ -50,7 +50,7 @@ class Data(Section):
 
 
 class Model(Section):
-    """Which network."""
+    """Which network to train."""
 
     architecture: str = Field(description="the name of a network in architectures.yaml")
 
@@ -62,7 +62,7 @@ class Loss(Choice):
     name: Annotated[str, one_of("loss", LOSSES)] = Field(description="the name of a loss")
 
     def make(self, classes: int) -> LossFunction:
-        """The chosen loss; UserError if its keys do not suit so many classes."""
+        """The chosen loss; UserError if its keys do not fit this number of classes."""
         loss: LossFunction = partial(LOSSES[self.name], **self.options())
         try:
             loss(np.full((1, classes), 1 / classes, np.float32), np.eye(1, classes, dtype=np.float32))
@@ -94,7 +94,7 @@ class Optimizer(Choice):
 def _make_schedule(
     make: Bearer, keys: dict[str, Any], learning_rate: float = 1.0, epochs: float = 1.0
 ) -> schedules.Schedule:
-    """A schedule; it takes the number of epochs if it asks for it."""
+    """A schedule; it gets the number of epochs if its signature has this key."""
     last = {"epochs": epochs} if "epochs" in options(make) else {}
     schedule: schedules.Schedule = make(learning_rate, **last, **keys)
     return schedule
@@ -106,7 +106,7 @@ class Schedule(Choice):
 
     name: Annotated[str, one_of("schedule", SCHEDULES)] = Field(description="the name of a schedule")
     warm_up: Annotated[float, Field(ge=0)] = Field(
-        description="how many epochs the rate is held back at first: a number >= 0"
+        description="how many epochs the learning rate takes to rise at first: a number >= 0"
     )
 
     def make(self, learning_rate: float, epochs: int) -> schedules.Schedule:
@@ -120,7 +120,7 @@ class Augmentation(Section):
     """How training images are changed at random; see `cnn.augmentation`."""
 
     def make(self, background: float) -> Augment | None:
-        """All that are on, in the library's order; None if none is. `background` is the value of black."""
+        """The augmentations that are on, in the library's order; None if all are off. `background`: black."""
         chosen: list[Callable[..., NDArray[Any]]] = []
         for name, value in self:
             keys = value.model_dump() if isinstance(value, Section) else {_first_key(name): value}
@@ -146,7 +146,7 @@ class Train(Section):
     """How to train."""
 
     epochs: Count = Field(description="how many passes over the training set: a whole number from 1 to 10^9")
-    batch_size: Count = Field(description="how many images to a step: a whole number from 1 to 10^9")
+    batch_size: Count = Field(description="how many images per step: a whole number from 1 to 10^9")
     shard_size: Count = Field(
         description="how many images of a batch are computed together: a whole number from 1 to 10^9"
     )
@@ -155,16 +155,16 @@ class Train(Section):
         "from 1 to 10^9, or null"
     )
     clip_norm: Positive | None = Field(
-        description="the greatest length of all gradients together: a number > 0, or null"
+        description="the maximum norm of all gradients together: a number > 0, or null"
     )
     clip_value: Positive | None = Field(
-        description="the greatest size of an entry of a gradient: a number > 0, or null"
+        description="the maximum absolute value of an entry of a gradient: a number > 0, or null"
     )
     moving_average: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         description="the decay of the weights' moving average: in [0, 1), or null"
     )
     checkpoint_seconds: Positive = Field(
-        description="how many seconds lie between checkpoints of a run: a number > 0"
+        description="how many seconds pass between checkpoints of a run: a number > 0"
     )
     loss: Loss = Field(description="the keys of the loss")
     optimizer: Optimizer = Field(description="the keys of the optimiser")
@@ -175,7 +175,7 @@ class Train(Section):
 class Evaluate(Section):
     """How to evaluate."""
 
-    batch_size: Count = Field(description="how many images to a forward pass: a whole number from 1 to 10^9")
+    batch_size: Count = Field(description="how many images per forward pass: a whole number from 1 to 10^9")
     confidence_level: float = Field(
         gt=0, lt=1, description="the level of the intervals around accuracies: a fraction between 0 and 1"
     )
@@ -192,7 +192,7 @@ class Params(Section):
 
 
 def load_params(path: Path = PARAMS) -> Params:
-    """The checked params in the file at `path`; UserError with one line for each thing that is wrong."""
+    """The checked params in the file at `path`; UserError with one line for each problem."""
     content = read_mapping(path)
     try:
         return Params.model_validate(content)
@@ -202,8 +202,8 @@ def load_params(path: Path = PARAMS) -> Params:
 
 
 def _describe(details: ErrorDetails) -> str:
-    """One sentence for one of pydantic's findings."""
-    # A union adds the name of the alternative it tried to the end of `loc`; only field names are a key.
+    """One sentence for one problem that pydantic found."""
+    # For a union, `loc` ends with the alternative that pydantic tried; only field names are part of the key.
     section: type[BaseModel] = Params
     keys: list[str] = []
     description = "keys with values"
@@ -221,13 +221,13 @@ def _describe(details: ErrorDetails) -> str:
     key = ".".join(keys)
     match details["type"]:
         case "invalid_key":
-            return f"- {details['loc'][-1]} is no known key: keys are words."
+            return f"- {details['loc'][-1]} is not a known key: keys are words."
         case "missing":
             return f"- {key} is missing: {description}."
         case "extra_forbidden":
             prefix = "".join(f"{parent}." for parent in keys[:-1])
             hint = did_you_mean(keys[-1], section.model_fields, prefix) or " Remove it."
-            return f"- {key} is no known key.{hint}"
+            return f"- {key} is not a known key.{hint}"
         case "value_error" if (text := str(details["ctx"]["error"])) != OUT_OF_RANGE:
             return f"- {key}: {text}"
         case _:

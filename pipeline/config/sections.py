@@ -16,24 +16,24 @@ Try = Callable[[Bearer, dict[str, Any]], object]
 
 
 class Section(BaseModel):
-    """A part of params.yaml: complete, without extra keys, and with the types as they stand."""
+    """A part of params.yaml: no key missing, no extra key, no value converted to another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Choice(Section):
-    """One of several methods: `name` says which one; the keys of each stand in a section of its name."""
+    """One of several methods: `name` chooses it; the keys of each method are in the section of that name."""
 
     name: str
 
     def options(self) -> dict[str, Any]:
-        """The keys of the chosen method; empty for one without any."""
+        """The keys of the chosen method; empty if it has none."""
         section: Section | None = getattr(self, self.name, None)
         return {} if section is None else section.model_dump()
 
 
 def one_of(kind: str, names: Collection[str]) -> AfterValidator:
-    """The value is one of `names`."""
+    """Require that the value is one of `names`."""
 
     def check(name: str) -> str:
         if name not in names:
@@ -48,9 +48,9 @@ def with_methods(
 ) -> Callable[[type[S]], type[S]]:
     """Add a section for each method in `registry`, with the keys of its signature; a decorator.
 
-    A section may be left out: then it has the defaults of the signature. `attempt` makes something of a
-    method with given options, so that values that do not go together are refused, too. With `short`, a method
-    with one key is written without a section, and one that is left out is off: its first key is 0.
+    A section that is left out gets the defaults of the signature. `attempt` calls a method with the given
+    options, so that values that do not fit together are refused, too. With `short`, a method with one key is
+    written without a section, and a method that is left out is off: its first key is 0.
     """
 
     def extend(section: type[S]) -> type[S]:
@@ -120,7 +120,7 @@ def _holds(rule: Rule) -> Callable[[Any], Any]:
 
 
 def _in_words(annotation: Any) -> str:
-    """A type as a person says it: "a number > 0", "true or false", "a list of numbers >= 0, or null"."""
+    """A type in words: "a number > 0", "true or false", "a list of numbers >= 0, or null"."""
     for mark in getattr(annotation, "__metadata__", ()):
         if isinstance(mark, Rule):
             return mark.describe().replace("a finite number", "a number")

@@ -1,4 +1,4 @@
-"""YAML files as mappings, read by ruamel.yaml: PyYAML would take DVC's `1e-05` for a string."""
+"""YAML files as mappings, read by ruamel.yaml: PyYAML would read DVC's `1e-05` as a string."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ LARGEST = 100_000  # values
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping in the file at `path`; UserError where there is none."""
+    """The mapping in the file at `path`; UserError if there is none."""
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -30,10 +30,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid YAML: {error.problem}{place}.") from None
     except YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
-    except (ValueError, LookupError) as error:  # a date or a number that looks like one and is none
+    except (ValueError, LookupError) as error:  # a value that looks like a date or a number, but is not
         raise UserError(f"{path} holds a value that cannot be read: {error}.") from None
     if _is_larger(content, LARGEST):
-        raise UserError(f"{path} holds more than {LARGEST:,} values, aliases followed.")
+        raise UserError(f"{path} holds more than {LARGEST:,} values, with aliases expanded.")
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise UserError(f"{path} must hold keys with values, `key: value`; it holds {found}.")
@@ -52,7 +52,7 @@ def _is_larger(content: Any, limit: int) -> bool:
 
 
 def to_yaml(content: dict[str, Any]) -> str:
-    """`content` as YAML text, innermost lists and mappings on one line."""
+    """`content` as YAML text, with each innermost list or mapping on one line."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]

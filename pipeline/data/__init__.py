@@ -1,1 +1,1 @@
-"""The datasets: which there are, where their files come from, and how those are read."""
+"""The datasets: which ones exist, where their files come from, and how the files are read."""

@@ -15,9 +15,9 @@ LARGEST_FILE = 2**26  # bytes; the largest known is 26 MB
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file, the SHA-256 of it as it is published, and the SHA-256 of the array bytes that it unpacks to.
+    """A file, its published SHA-256, and the SHA-256 of the array bytes that it unpacks to.
 
-    A file that is made here, by `Dataset.write_files`, is not published.
+    A file that `Dataset.write_files` makes has no published SHA-256.
     """
 
     name: str
@@ -37,7 +37,7 @@ class RawData:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images of some classes. `files` come from `mirrors`, or else `write_files` makes them in a folder."""
+    """Labelled images. `files` come from `mirrors`, or `write_files` makes them in a folder."""
 
     title: str
     class_names: tuple[str, ...]
@@ -46,7 +46,7 @@ class Dataset:
     mirrors: tuple[str, ...] = ()
     write_files: Callable[[Path], None] | None = None
 
-    image_shape = (28, 28, 1)  # what preprocess makes of each image, whatever the dataset
+    image_shape = (28, 28, 1)  # of an image after preprocess, for every dataset
 
     def read(self, folder: Path) -> RawData:
         """The arrays in the `folder` that fetch filled; UserError if a file is damaged."""

@@ -18,16 +18,16 @@ from pipeline.data.dataset import LARGEST_FILE, DataFile
 from pipeline.errors import UserError
 
 MIRROR_VARIABLE = "DATASET_MIRROR"
-NOTE_VARIABLE = "NO_SOURCE_NOTE"  # a path: an empty file is put there if no source has a file
+NOTE_VARIABLE = "NO_SOURCE_NOTE"  # a path: fetch writes an empty file there if no source has a file
 SHARED_FOLDER = Path("../shared/datasets")
 TIMEOUT = (5, 30)  # seconds: to connect, and between bytes
-LONGEST = 600  # seconds for a file
+LONGEST = 600  # seconds for one file
 PAUSES = (1, 3)  # seconds before the second and the third try
 OTHER_HASH = "its SHA-256 is not the published one"
 
 
 def sources(name: str, mirrors: Sequence[str]) -> list[str]:
-    """Folders and URLs to look for the files of the dataset `name` in, in this order."""
+    """Folders and URLs to search for the files of the dataset `name`, in this order."""
     folders = []
     if mirror := os.environ.get(MIRROR_VARIABLE):
         folders.append(f"{mirror.removesuffix('/')}/{name}")
@@ -37,7 +37,7 @@ def sources(name: str, mirrors: Sequence[str]) -> list[str]:
 
 
 def fetch_file(file: DataFile, destination: Path, mirrors: Sequence[str]) -> None:
-    """Get one file from the first source that has it whole, into the folder that bears the dataset's name."""
+    """Fetch a file from the first source that has it intact, into the folder with the dataset's name."""
     if _is_whole(destination, file):
         return
     name = destination.parent.name
@@ -67,7 +67,7 @@ def fetch_file(file: DataFile, destination: Path, mirrors: Sequence[str]) -> Non
 
 
 def _copy(location: str, file: DataFile, destination: Path) -> str | None:
-    """Copy from a folder; what was wrong, or None."""
+    """Copy from a folder; return what was wrong, or None."""
     try:
         content = Path(location).read_bytes()
     except FileNotFoundError:
@@ -81,9 +81,9 @@ def _copy(location: str, file: DataFile, destination: Path) -> str | None:
 
 
 def _download(location: str, file: DataFile, destination: Path) -> str | None:
-    """Download from a server; what was wrong, or None.
+    """Download from a server; return what was wrong, or None.
 
-    What may pass by itself (a broken connection, a server in trouble) is tried again after a while.
+    After a problem that may be temporary (a broken connection, a server error), it pauses and tries again.
     """
     for pause in (*PAUSES, None):
         problem, may_pass = _try_download(location, file, destination)
@@ -94,7 +94,7 @@ def _download(location: str, file: DataFile, destination: Path) -> str | None:
 
 
 def _try_download(location: str, file: DataFile, destination: Path) -> tuple[str | None, bool]:
-    """Download, check, and only then put in place: (what was wrong or None, whether it may pass)."""
+    """Download, check, and only then put in place: (what was wrong or None, whether it may be temporary)."""
     try:
         with atomic_path(destination) as temporary:
             _stream(location, temporary, destination.name)
@@ -108,13 +108,13 @@ def _try_download(location: str, file: DataFile, destination: Path) -> tuple[str
     except requests.Timeout:
         return "it did not answer in time", True
     except requests.exceptions.InvalidSchema:
-        return "only folders, http and https addresses can be asked", False
-    except ValueError:  # of requests, urllib3 or the encoding of the host's name
+        return "only folders, http and https addresses are supported", False
+    except ValueError:  # from requests, urllib3 or the encoding of the host's name
         return "the address is not valid", False
     except requests.exceptions.ChunkedEncodingError:
         return "the connection broke off", True
     except requests.TooManyRedirects:
-        return "it sends from one address to another without end", False
+        return "it redirects too often", False
     except requests.RequestException:
         return "it cannot be reached", True
     except _NotTheFileError as error:
@@ -123,7 +123,7 @@ def _try_download(location: str, file: DataFile, destination: Path) -> tuple[str
 
 
 class _NotTheFileError(Exception):
-    """What comes cannot be the file."""
+    """What the server sends cannot be the file."""
 
 
 def _stream(url: str, path: Path, title: str) -> None:
@@ -137,7 +137,7 @@ def _stream(url: str, path: Path, title: str) -> None:
         with path.open("wb") as file, _progress_bar() as bar:
             task = bar.add_task(title, total=int(length) if length.isdecimal() else None)
             try:
-                while chunk := response.raw.read1(2**16):  # what has come, without waiting for more
+                while chunk := response.raw.read1(2**16):  # what has arrived, without waiting for more
                     file.write(chunk)
                     bar.advance(task, len(chunk))
                     if file.tell() > LARGEST_FILE:
@@ -164,7 +164,7 @@ def _is_url(location: str) -> bool:
 
 
 def _without_password(location: str) -> str:
-    """`location` to be shown: of SCHEME://USER:PASSWORD@HOST/… without what stands before the last @."""
+    """`location` for display: SCHEME://USER:PASSWORD@HOST/… without what is before the last @."""
     return re.sub(r"^(\w+://|[^/]*:).*@", r"\1…@", location)
 
 

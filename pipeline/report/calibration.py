@@ -1,4 +1,4 @@
-"""Whether probabilities can be taken at their word: answers given with 80 % should be right 8 times in 10.
+"""Whether probabilities can be trusted: answers with 80 % confidence should be right 8 times in 10.
 
 Source: Guo, Pleiss, Sun & Weinberger, "On calibration of modern neural networks" (2017), equations 2 to 5.
 """
@@ -12,7 +12,7 @@ BINS = 15
 
 
 class Bin(TypedDict):
-    """The answers with a confidence above `low` and up to `high`: how many, how sure, and how often right."""
+    """The answers with a confidence in (`low`, `high`]: their number, mean confidence and accuracy."""
 
     low: float
     high: float

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 Rows = Sequence[Mapping[str, Any]]
 
 DOTS_PER_INCH = 150
-INK = "#1d2430"  # of texts and axes; in pages, the colour of the text around
+INK = "#1d2430"  # of text and axes; on pages, the colour of the surrounding text
 TRAIN_COLOUR, VALIDATION_COLOUR = "#8a8f98", "#2f7fd1"  # both are legible on white and on nearly black
 SERIES = ("#2f7fd1", "#d9772b", "#3d9a5b", "#b0509a", "#7d68c8", "#8a8f98", "#c44b4b", "#2a9d9d")
 GREY = matplotlib.colormaps["gray"]
@@ -40,8 +40,8 @@ STYLE = {
     "grid.alpha": 0.25,
     "image.interpolation": "none",
     "legend.frameon": False,
-    "svg.fonttype": "none",  # texts stay texts
-    "svg.hashsalt": "cnn",  # equal figures, equal bytes
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "cnn",  # equal figures give equal bytes
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -50,7 +50,7 @@ STYLE = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in this style, and leave that of the rest of the program alone."""
+    """Draw in this style, without changing the style of the rest of the program."""
     with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
         yield
 
@@ -59,8 +59,8 @@ def styled() -> Iterator[None]:
 def confusion_matrix_figure(matrix: NDArray[np.int_], class_names: Sequence[str], title: str) -> Figure:
     """Counts of actual (rows) against predicted (columns) classes.
 
-    Right answers, on the diagonal, are grey; wrong ones are the redder the more there are of them, on a
-    scale of their own, since they are few.
+    Right answers, on the diagonal, are grey; wrong ones are red, darker the more there are of them,
+    on a scale of their own, since they are few.
     """
     size = len(class_names)
     figure = Figure(figsize=(7.2, 7.2), layout="constrained")
@@ -113,7 +113,7 @@ def training_curves_figure(history: Rows) -> Figure:
 
 @styled()
 def calibration_figure(bins: Rows) -> Figure:
-    """How often answers of each confidence are right; bins as `calibration_bins` makes them."""
+    """Accuracy by confidence; `bins` come from `calibration_bins`."""
     figure = Figure(figsize=(5.2, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     upper.plot([0, 1], [0, 1], "--", color=TRAIN_COLOUR, label="perfectly calibrated")
@@ -136,7 +136,7 @@ def calibration_figure(bins: Rows) -> Figure:
 
 @styled()
 def statistics_figure(rows: Rows) -> Figure:
-    """Of each parameter with two axes or more, by epoch: length of gradients, spread of values."""
+    """For each parameter with two axes or more, by epoch: length of the gradient, spread of the values."""
     names = list(dict.fromkeys(row["parameter"] for row in rows if row["parameter"].endswith(WEIGHTS)))
     names = names or list(dict.fromkeys(row["parameter"] for row in rows))
     figure = Figure(figsize=(11, 3.2 + 2.2 * -(-len(names) // 4)), layout="constrained")
@@ -183,7 +183,7 @@ def tiles_figure(
     """Rows of small images, each with a caption: [(title of the row, [(caption, image (h, w))])].
 
     `colours` has a map for each row: GREY, each image on its own scale, or DIVERGING, for values
-    from −m to m, where m is the largest size in the row, so that 0 is in the middle.
+    from −m to m, where m is the largest absolute value in the row, so that 0 is in the middle.
     """
     columns = max(1, *(len(tiles) for _, tiles in rows))
     captions = any(caption for _, tiles in rows for caption, _ in tiles)
@@ -209,14 +209,14 @@ def tiles_figure(
 def digit_figure(
     photograph: NDArray[np.float64], box: tuple[slice, slice], image: NDArray[np.float32], title: str
 ) -> Figure:
-    """The photograph, its rows and columns `box` framed, and beside it `image`, what the network saw."""
+    """The photograph with a frame around `box` (rows, columns); beside it `image`, what the network saw."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     figure.suptitle(title)
     whole, seen = figure.subplots(1, 2)
     whole.imshow(photograph, cmap=GREY, vmin=0, vmax=1)
     rows, columns = box
     corner, width, height = (columns.start, rows.start), columns.stop - columns.start, rows.stop - rows.start
-    for colour, line in (("white", 4), (VALIDATION_COLOUR, 2)):  # to be seen on any photograph
+    for colour, line in (("white", 4), (VALIDATION_COLOUR, 2)):  # visible on any photograph
         whole.add_patch(Rectangle(corner, width, height, fill=False, color=colour, linewidth=line))
     whole.set_title("photograph, and where the digit is", fontsize=10)
     seen.imshow(image, cmap=GREY, vmin=0, vmax=1)
@@ -236,18 +236,18 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 @styled()
 def to_svg(figure: Figure, description: str) -> Markup:
-    """The figure as an SVG element for a page, in its text's colour, with `description` to be read out."""
+    """The figure as an SVG element in the colour of a page's text, with `description` for screen readers."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"font: ([^;\"]*?)'[^;\"]*\"", r'font: \1system-ui, sans-serif"', svg)
-    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)  # so that it takes the width there is
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)  # so that it fills the available width
     return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1))
 
 
 def to_png_address(image: Array, colours: Colormap = GREY, limit: float | None = None) -> str:
-    """A small image (h, w) as a `data:` address; `limit`: for colours from −limit to limit."""
+    """A small image (h, w) as a `data:` address; with `limit`, colours run from −limit to limit."""
     stream = io.BytesIO()
     low, high = (None, None) if limit is None else (-limit, limit)
     imsave(stream, image, cmap=colours, vmin=low, vmax=high, format="png", metadata={"Software": ""})

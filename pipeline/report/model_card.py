@@ -1,4 +1,4 @@
-"""The model card: what a network is, what it is for, how good it is, and where it must not be trusted.
+"""The model card: what a network is, what it is for, how good it is, and when it must not be trusted.
 
 Source: Mitchell et al., "Model cards for model reporting" (2019).
 """

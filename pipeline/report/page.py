@@ -1,4 +1,4 @@
-"""The report as one HTML file that asks no network for anything: texts, tables, SVG, and images inside."""
+"""The report as one HTML file that sends no request: it contains its texts, tables, SVG and images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ TEMPLATE = Path(__file__).parent / "templates/report.html"
 
 
 class Example(NamedTuple):
-    """A test image (h, w, c), and what the network says of it."""
+    """A test image (h, w, c), and the network's probabilities for it."""
 
     number: int
     image: NDArray[np.float32]
@@ -43,7 +43,7 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Findings:
-    """All that the page shows."""
+    """Everything that the page shows."""
 
     network: Network
     metrics: Metrics
@@ -90,7 +90,7 @@ def build(found: Findings) -> str:
 
 
 def _layers(model: Sequential, input_shape: Shape) -> list[tuple[str, str, Shape, str]]:
-    """Of each layer its name, what it is, the shape of its output, and how many parameters it has."""
+    """For each layer: its name, what it is, the shape of its output, and its number of parameters."""
     rows = [("", "input", input_shape, "")]
     for name, layer, _, shape in trace_shapes(model, input_shape):
         inside = bool(layer.children())

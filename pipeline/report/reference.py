@@ -1,4 +1,4 @@
-"""What to compare with: another CNN in NumPy, with the layers of `baseline`, on MNIST after 10 epochs.
+"""A reference to compare with: another CNN in NumPy, with the layers of `baseline`, on MNIST after 10 epochs.
 
 Source: Abdullah Al Arif, "CNN From Scratch Using NumPy", the project's README, section 8.
 """

@@ -6,9 +6,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 
 def fill(template: Path, **values: object) -> str:
-    """The template filled with `values`; in HTML, all text is escaped that is not Markup.
+    """The template filled with `values`; in HTML, all text that is not Markup is escaped.
 
-    Beside Jinja's own filters there is `number`: {{ 0.5 | number(".1%") }} is 50.0%.
+    Besides Jinja's own filters there is `number`: {{ 0.5 | number(".1%") }} gives 50.0%.
     """
     environment = Environment(
         loader=FileSystemLoader(template.parent),

@@ -59,11 +59,11 @@ def evaluate(options: "Evaluate") -> None:
 def measure(
     outputs: NDArray[np.float32], examples: Examples, loss: Loss, names: Sequence[str], level: float
 ) -> tuple[Measures, dict[str, ClassMeasures], str]:
-    """(measures, those of each class, scikit-learn's classification report as text), to six digits.
+    """(measures, measures of each class, scikit-learn's classification report as text), to six digits.
 
     The accuracy has Wilson's score interval at the confidence level `level`.
 
-    The loss is the mean cross-entropy, whatever was minimised. Macro figures are plain means over classes.
+    The loss is the mean cross-entropy, whichever loss was minimised. Macro figures are means over classes.
     """
     actual, predicted = examples.targets.argmax(axis=1), outputs.argmax(axis=1)
     arguments: dict[str, Any] = {"labels": range(len(names)), "target_names": names, "zero_division": 0.0}
@@ -96,7 +96,7 @@ def measure(
 def to_predictions(
     probabilities: NDArray[np.float32], actual: NDArray[np.intp], names: Sequence[str]
 ) -> list[Prediction]:
-    """For each test image the class with the highest of its `probabilities`, beside the actual one."""
+    """For each test image, the class with the highest probability, beside the actual class."""
     best = probabilities.argmax(axis=1)
     return [
         Prediction(index=index, actual=names[label], predicted=names[answer], probability=row[answer])

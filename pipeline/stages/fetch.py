@@ -1,4 +1,4 @@
-"""The fetch stage: the dataset's files into data/raw, each with the hash it must have."""
+"""The fetch stage: bring the dataset's files to data/raw, and check their hashes."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def fetch(data: "Data") -> None:
-    """Bring the files of `data.dataset` to data/raw/DATASET; what is there and whole is kept."""
+    """Bring the files of `data.dataset` to data/raw/DATASET; intact files that are there are kept."""
     dataset, folder = DATASETS[data.dataset], RAW / data.dataset
     if dataset.write_files is not None:
         dataset.write_files(folder)

@@ -1,4 +1,4 @@
-"""The preprocess stage: from the dataset's own files to arrays that training can map into memory."""
+"""The preprocess stage: convert the dataset's own files to arrays that training can map into memory."""
 
 from typing import TYPE_CHECKING
 
@@ -53,9 +53,9 @@ def preprocess(data: "Data", seed: int) -> None:
 
 
 def split(labels: NDArray[np.uint8], data: "Data", seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(train, validation): indices into `labels`, apart from each other, with all classes in proportion.
+    """(train, validation): disjoint indices into `labels`, with all classes in proportion.
 
-    A fractional `validation_size` is a fraction of all labels, rounded, whatever `train_size` is.
+    A fractional `validation_size` is a fraction of all labels, rounded; `train_size` does not change it.
     """
     validation_size = data.validation_size
     count = validation_size if isinstance(validation_size, int) else round(validation_size * len(labels))
@@ -65,7 +65,7 @@ def split(labels: NDArray[np.uint8], data: "Data", seed: int) -> tuple[NDArray[n
         raise UserError(
             f"The {len(labels):,} training images of {data.dataset} cannot be split into {train_size:,} for "
             f"training and {count:,} for validation: each part needs at least one image of each of the "
-            f"{classes} classes, and both together no more than there are.\n"
+            f"{classes} classes, and both together at most as many as there are.\n"
             "In params.yaml: data.train_size and data.validation_size."
         )
     train, validation = train_test_split(

@@ -1,4 +1,4 @@
-"""The report stage: everything about a trained network on one page, the same as PNGs, and a model card."""
+"""The report stage: a page about the trained network, its figures as PNG files, and a model card."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.config.params import Params
 
 WRONG, HARD = 20, 10  # images shown
-MAPS = 12  # of a layer; the first ones
+MAPS = 12  # shown of a layer: the first ones
 KERNELS = (4, 16)  # shown of a convolution: input channels, output channels
 SHOWN = 0  # the test image that is followed through the layers
 
@@ -44,9 +44,7 @@ def report(params: "Params") -> None:
     history, statistics = ([dict(row) for row in rows] for rows in (Epoch.load(), ParameterStatistics.load()))
     test = load_examples("test", network.data)
     if not np.array_equal(predictions.actual, test.targets.argmax(axis=1)):
-        raise UserError(
-            f"{Prediction.path} does not belong to data/processed. Bring them together with: dvc repro"
-        )
+        raise UserError(f"{Prediction.path} does not belong to data/processed. Update both with: dvc repro")
     matrix = confusion_matrix(predictions.actual, predictions.predicted, labels=range(len(names)))
     bins = calibration_bins(predictions.probability, predictions.actual == predictions.predicted)
 
@@ -119,14 +117,14 @@ def report(params: "Params") -> None:
         )
     )
     write_text(REPORT, page)
-    print(f"{REPORT} shows what the network learnt; the same as pictures is in {FIGURES}.")
+    print(f"{REPORT} shows what the network learnt; its figures are in {FIGURES}.")
 
 
 Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def select(predictions: Predictions, test: Examples, predict: Predict) -> tuple[list[Example], list[Example]]:
-    """(the surest of the wrong answers, the least sure of the right ones)."""
+    """(the most confident wrong answers, the least confident right answers)."""
     right = predictions.actual == predictions.predicted
     order = np.argsort(predictions.probability, kind="stable")
     wrong = order[~right[order]][::-1][:WRONG]
@@ -135,7 +133,7 @@ def select(predictions: Predictions, test: Examples, predict: Predict) -> tuple[
 
 
 def one_of_each_class(predictions: Predictions, test: Examples, predict: Predict) -> list[Example]:
-    """The first image of each class that was recognised."""
+    """The first correctly recognised image of each class."""
     right = predictions.actual == predictions.predicted
     indices = [np.flatnonzero(right & (predictions.actual == c))[:1] for c in range(test.targets.shape[1])]
     return _examples(np.concatenate(indices), predictions, test, predict)
@@ -144,7 +142,7 @@ def one_of_each_class(predictions: Predictions, test: Examples, predict: Predict
 def occlude(
     example: Example, predict: Predict, description: Description
 ) -> tuple[Example, NDArray[np.floating[Any]]]:
-    """The example, and where it argues for its class (+) and against (−), in the margin of its logit."""
+    """The example, and by how much each place raises (+) or lowers (−) the margin of its class."""
 
     def margin(images: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         logs = np.log(np.maximum(predict(images.astype(np.float32)), np.finfo(np.float32).tiny))

@@ -1,4 +1,4 @@
-"""How a training run that was cut off goes on: checkpoints that belong to exactly one run, and signals."""
+"""How an interrupted training run continues: checkpoints that belong to exactly one run, and signals."""
 
 import json
 import shutil
@@ -30,15 +30,15 @@ CODE = (
     "pipeline/config/*.py",
     "pipeline/stages/train.py",
 )
-KEPT = 3  # runs whose checkpoints stay, the latest ones
+KEPT = 3  # runs whose checkpoints are kept: the latest ones
 SECONDS_TO_WAIT = 5  # for the workers of a training that was killed
 
 
 def only_training() -> AbstractContextManager[Any]:
     """A lock to hold, in a `with` block, while training; UserError if another process has it.
 
-    DVC has its own, but a training can outlive a DVC that was killed, and would overwrite the next one's
-    results.
+    DVC has its own lock, but a training can outlive a DVC that was killed, and would then overwrite the
+    results of the next training.
     """
     path = SCRATCH / "lock"
     path.parent.mkdir(exist_ok=True)
@@ -47,12 +47,12 @@ def only_training() -> AbstractContextManager[Any]:
     except Timeout:
         raise UserError(
             "Another training is still running in this folder, and would overwrite the results of this one. "
-            "Wait for its end, or stop it; this shows it: pgrep -af 'pipeline train'"
+            "Wait until it ends, or stop it. To find it: pgrep -af 'pipeline train'"
         ) from None
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
-    """16 characters for all that a run depends on: `settings` (which JSON can hold), the data, the code."""
+    """16 characters that identify what a run depends on: `settings` (as JSON), the data, the code."""
     digest = sha256(json.dumps(settings, sort_keys=True).encode())
     code = sorted(path for pattern in CODE for path in PROJECT.glob(pattern))
     data = [
@@ -67,9 +67,9 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 
 
 class RunCheckpoint:
-    """The last checkpoint of a run in .scratch/FINGERPRINT, from which it goes on to the same bits.
+    """The last checkpoint of a run, in .scratch/FINGERPRINT; the run continues from it with the same bits.
 
-    `parts` are all that the run changes: model, optimizer and so on.
+    `parts` are everything that the run changes: model, optimizer and so on.
     """
 
     def __init__(self, key: str, parts: Mapping[str, Stateful], seconds: float) -> None:
@@ -82,11 +82,11 @@ class RunCheckpoint:
         self._saved_at = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether the last one is older than `seconds`."""
+        """Whether the last checkpoint is older than `seconds`."""
         return time.monotonic() - self._saved_at >= self.seconds
 
     def save(self) -> None:
-        """Write the present state in place of the last one."""
+        """Replace the last checkpoint by the present state."""
         arrays = {f"best.{name}": array for name, array in self.best_state.items()}
         for part, stateful in self.parts.items():
             arrays |= {f"{part}.{name}": array for name, array in stateful.state_dict().items()}
@@ -105,7 +105,7 @@ class RunCheckpoint:
             shutil.rmtree(old.parent, ignore_errors=True)
 
     def restore(self) -> bool:
-        """Take over the last one, if there is one; CheckpointError, and no change, if it is of no use."""
+        """Load the last checkpoint, if there is one; CheckpointError, and no change, if it does not fit."""
         if not self.path.exists():
             return False
         arrays, metadata = checkpoint.load(self.path)
@@ -113,7 +113,7 @@ class RunCheckpoint:
         before = {part: stateful.state_dict() for part, stateful in self.parts.items()}
         try:
             if metadata["run"] != self.path.parent.name:
-                raise ValueError("it is another run's.")
+                raise ValueError("it belongs to another run.")
             history = [EpochReport(**report) for report in metadata["history"]]
             statistics = list(metadata["statistics"])
             for part, stateful in self.parts.items():
@@ -126,7 +126,7 @@ class RunCheckpoint:
         return True
 
     def remove(self) -> None:
-        """The run has finished."""
+        """Delete the checkpoint of a run that has finished."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
@@ -137,9 +137,9 @@ def _part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[An
 
 
 class StopSignal:
-    """In its `with` block, Ctrl-C and SIGTERM set `received`, for the run to end at a good place.
+    """In its `with` block, Ctrl-C and SIGTERM set `received`, so that the run can stop after a step.
 
-    The second one ends it at once, by KeyboardInterrupt.
+    A second signal stops the run at once, by KeyboardInterrupt.
     """
 
     SIGNALS: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)

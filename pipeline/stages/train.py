@@ -1,4 +1,4 @@
-"""The train stage: the network of the best validation epoch into models/."""
+"""The train stage: write the network of the best validation epoch to models/."""
 
 import platform
 import time
@@ -40,20 +40,20 @@ from pipeline.stages.resume import RunCheckpoint, StopSignal, fingerprint, only_
 if TYPE_CHECKING:
     from pipeline.config.params import Params
 
-BAR_SECONDS = 0.1  # between two pictures of the bar
+BAR_SECONDS = 0.1  # between updates of the bar
 
 
 def train(params: "Params") -> None:
     """Train as `params` say; at the end, write the network of the best epoch and the history.
 
-    The best epoch is the one with the highest validation accuracy; of equals, the first. A run that was cut
-    off goes on from its last checkpoint, to the same bytes.
+    The best epoch is the one with the highest validation accuracy; of equals, the first. An interrupted
+    run continues from its last checkpoint, and writes the same bytes.
     """
     description = Description.load()
     if description.dataset != params.data.dataset:
         raise UserError(
             f"data/processed holds {description.dataset}, but params.yaml says {params.data.dataset}. "
-            "Bring them together with: dvc repro"
+            "Update it with: dvc repro"
         )
     model, layers = build_chosen(params, description.image_shape, len(description.class_names))
     loss = params.train.loss.make(len(description.class_names))
@@ -77,8 +77,8 @@ def train(params: "Params") -> None:
 
 
 def environment() -> Environment:
-    """That of this process."""
-    simd = np.show_config(mode="dicts").get("SIMD Extensions", {})  # which leaves out empty lists
+    """The environment of this process."""
+    simd = np.show_config(mode="dicts").get("SIMD Extensions", {})  # leaves out empty lists
     return Environment(
         machine=platform.machine(),
         numpy=np.__version__,
@@ -99,7 +99,7 @@ def _fit(
     description: Description,
     console: Console,
 ) -> tuple[RunCheckpoint, EpochReport]:
-    """`fit` from the last checkpoint on, with a bar on a terminal and a line for each epoch; the best one."""
+    """`fit` from the last checkpoint on, with a progress bar and a line per epoch; (run, best epoch)."""
     options = params.train
     optimizer = options.optimizer.make(model.parameters())
     learning_rate = optimizer.learning_rate
@@ -116,10 +116,11 @@ def _fit(
     try:
         if run.restore():
             console.print(
-                f"Going on from {run.path}: after {len(run.history)} epochs and {int(at.examples):,} images."
+                f"Continuing from {run.path}: "
+                f"after {len(run.history)} epochs and {int(at.examples):,} images."
             )
     except CheckpointError as error:
-        console.print(f"{error} Training starts anew.")
+        console.print(f"{error} Training starts from scratch.")
 
     bar = _Bar(options.epochs, description.examples["train"], console)
     with bar.progress, StopSignal() as stop:
@@ -131,7 +132,7 @@ def _fit(
             if stop.received is not None:
                 raise StoppedError(
                     f"Stopped in epoch {at.epoch} of {options.epochs}, after {int(at.examples):,} images. "
-                    "To go on from there: dvc repro",
+                    "To continue from there: dvc repro",
                     stop.received,
                 )
 
@@ -184,7 +185,7 @@ def _fit(
 def _write_results(
     run: RunCheckpoint, best: EpochReport, architecture: str, layers: list[Any], description: Description
 ) -> None:
-    """The network of the best epoch, and the history of all."""
+    """Write the network of the best epoch, and the history of all epochs."""
     network = Network(
         architecture=architecture,
         layers=layers,
@@ -200,7 +201,7 @@ def _write_results(
 
 
 class _Bar:
-    """What a person sees of a run."""
+    """The progress of a run, on the terminal."""
 
     def __init__(self, epochs: int, images: int, console: Console) -> None:
         self.epochs, self.images, self.console = epochs, images, console
@@ -214,7 +215,7 @@ class _Bar:
             console=console,
             transient=True,
             disable=not console.is_terminal,
-            auto_refresh=False,  # by a thread, beside which this process could not be copied
+            auto_refresh=False,  # by a thread, which would make forks unsafe
         )
         self._task = self.progress.add_task(
             "", total=epochs * images, epoch=1, loss=0.0, accuracy=0.0, speed=0.0
@@ -222,7 +223,7 @@ class _Bar:
         self._epoch_start, self._first, self._shown = time.perf_counter(), 0, 0.0
 
     def update(self, at: Progress) -> None:
-        """Show where the run stands after a step."""
+        """Show the progress after a step."""
         examples = int(at.examples)
         self._first = self._first or examples
         self.progress.update(
@@ -238,7 +239,7 @@ class _Bar:
             self._shown = time.perf_counter()
 
     def print_line(self, report: EpochReport) -> None:
-        """Sum up an epoch."""
+        """Print a summary of an epoch."""
         self.console.print(
             f"epoch {report.epoch:>{len(str(self.epochs))}}/{self.epochs}"
             f"  train loss {report.train_loss:.4f} accuracy {report.train_accuracy:.4f}"
@@ -249,14 +250,14 @@ class _Bar:
 
 
 def _warn_if_nothing_is_learnt(report: EpochReport, params: "Params", classes: int, console: Console) -> None:
-    """Warn if a whole epoch left the loss at ln(classes), that of giving all classes the same chance."""
+    """Warn if the loss is still ln(classes), that of equal probabilities, after a whole epoch."""
     guessing = log(classes)
     if params.train.loss.name == "mean_squared_error" or report.train_accuracy > 2 / classes:
         return
     if report.train_loss > 0.98 * guessing:
         console.print(
-            f"warning: After epoch {report.epoch} the loss is {report.train_loss:.4f}; giving all classes "
-            f"the same chance has ln({classes}) = {guessing:.4f}. The network learns nothing: another "
-            "learning rate may help (train.optimizer.learning_rate), or other initial values (seed, or "
+            f"warning: After epoch {report.epoch} the loss is {report.train_loss:.4f}; equal "
+            f"probabilities for all classes give ln({classes}) = {guessing:.4f}. The network learns nothing. "
+            "Try another learning rate (train.optimizer.learning_rate), or other initial values (seed, or "
             "an initializer in architectures.yaml)."
         )

@@ -1,4 +1,4 @@
-"""A server that misbehaves in any way costs nothing but a message; good data stay, the next source is asked."""
+"""A server that misbehaves only causes a message: good data stay, and the next source is tried."""
 
 import errno
 import gzip
@@ -28,7 +28,7 @@ GOOD = FILES[NAME]
 
 
 def answer(code, body=b"", **headers):
-    """A handler's method that sends this."""
+    """A handler's method that sends this answer."""
 
     def send(self):
         self.send_response(code)
@@ -48,7 +48,7 @@ def raw_bytes(content):
 
 
 def stall(before, body=b""):
-    """Nothing more for longer than the reader waits."""
+    """Send nothing more for longer than the reader waits."""
 
     def send(self):
         if before == "body":
@@ -63,7 +63,7 @@ def stall(before, body=b""):
 
 
 def drip(self):
-    """A byte now and then, so that no single wait is too long."""
+    """Send a byte now and then, so that no single wait is too long."""
     self.send_response(200)
     self.end_headers()
     for _ in range(100):
@@ -108,8 +108,8 @@ FAULTS = {
     "a length that is none": (answer(200, GOOD[:-1], Content_Length="many"), "SHA-256"),
     "more than any dataset has": (endless, "it sent more than"),
     "a length beyond bounds": (answer(200, GOOD, Content_Length=2**60), "broke off"),
-    "a redirection to itself": (answer(302, Location="/tiny/train-i.gz"), "without end"),
-    "a redirection to nowhere": (answer(301, Location="/nothing"), "it answered: 404|without end"),
+    "a redirection to itself": (answer(302, Location="/tiny/train-i.gz"), "redirects too often"),
+    "a redirection to nowhere": (answer(301, Location="/nothing"), "it answered: 404|redirects too often"),
     "a redirection to a file": (answer(302, Location="file:///etc/hostname"), "http and https"),
     "no HTTP": (raw_bytes(b"hello\r\n\r\n"), "cannot be reached"),
     "nothing": (raw_bytes(b""), "cannot be reached"),
@@ -125,7 +125,7 @@ FAULTS = {
 
 @pytest.fixture
 def serve():
-    """serve(method): the address of a server whose every answer is that method's, and how often it was asked."""
+    """serve(method): (address of a server that answers with this method, paths that it was asked for)."""
     running = []
 
     def start(method):

@@ -1,4 +1,4 @@
-"""Params and architectures that cannot work end in a message that names the key, and write nothing."""
+"""Params and architectures that cannot work give a message that names the key, and nothing is written."""
 
 import copy
 import shutil
@@ -119,7 +119,7 @@ def processed(tmp_path_factory):
 
 @pytest.fixture
 def refuse(processed, monkeypatch, capsys):
-    """refuse(stage): runs it, and gives the message with which it must refuse, having written nothing."""
+    """refuse(stage): run it, require that it refuses and writes nothing, and return its message."""
     monkeypatch.chdir(processed)
 
     def listing():

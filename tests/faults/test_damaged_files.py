@@ -1,4 +1,4 @@
-"""Damaged and hostile files are loaded as they were or refused in one clear message, never with harm."""
+"""Damaged and hostile files are loaded unchanged or refused with one clear message, and do no harm."""
 
 import gzip
 import io
@@ -22,7 +22,7 @@ from pipeline.errors import UserError
 from pipeline.stages import resume
 
 LONGEST = 2.0  # seconds for one file
-MOST_MEMORY = 200e6  # bytes more than before, whatever the file says
+MOST_MEMORY = 200e6  # bytes more than before, for any file
 
 
 def idx(array, axes=None):
@@ -31,7 +31,7 @@ def idx(array, axes=None):
 
 
 def mutate(data, rng):
-    """`data` with one or some of: flipped bits, a changed stretch, something cut, doubled, or put elsewhere."""
+    """`data` with one to three changes: a flipped bit, changed bytes, bytes removed, repeated or appended."""
     data = bytearray(data)
     for _ in range(rng.integers(1, 4)):
         if not data:
@@ -62,7 +62,7 @@ def peak():
 
 @pytest.fixture
 def watched():
-    """Fails where a test took far more memory than its files; what it is called with is timed."""
+    """watched(function): call it, in limited time. At the end, check that the test took little memory."""
     before = peak()
 
     def call(function):
@@ -172,13 +172,13 @@ def small_model():
 
 
 def repaired(content):
-    """`content` with a checksum that fits, as somebody would write who wants it to be believed."""
+    """`content` with a checksum that matches, as an attacker would write it."""
     body = content[: -checkpoint.DIGEST_LENGTH]
     return body + sha256(body).hexdigest().encode()
 
 
 def lie(arrays, rng):
-    """A checkpoint with a good checksum, one of whose array headers is not true."""
+    """A checkpoint with a checksum that matches, but with one false array header."""
     victim, stream = rng.choice(list(arrays)), io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name, array in arrays.items():
@@ -210,7 +210,7 @@ def test_mutated_checkpoints_are_loaded_alike_or_refused(tmp_path, faults, watch
     for number in faults(400, 10_000):
         rng = np.random.default_rng(number)
         kind = rng.random()
-        believed = kind < 0.4  # those whose checksum was made to fit
+        believed = kind < 0.4  # if the checksum matches
         if kind < 0.2:
             path.write_bytes(lie(state, rng))
         else:

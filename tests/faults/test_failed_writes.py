@@ -1,4 +1,4 @@
-"""A write that fails or is cut off leaves the old file whole and nothing else behind."""
+"""A write that fails or is interrupted leaves the old file intact, and no other file."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ WRITERS = {
 
 @pytest.fixture(params=WRITERS)
 def write(request, tmp_path):
-    """write(): writes anew what is in the folder as `old`."""
+    """write(): overwrite the file in the folder, which contains `old`."""
     path = tmp_path / request.param
     path.write_bytes(b"old")
 
@@ -48,7 +48,7 @@ def assert_old(write):
 
 
 def in_a_child(function):
-    """What `function` writes to standard output and its exit code, in a copy of this process."""
+    """The text that `function` returns in a fork of this process."""
     read, send = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -68,7 +68,7 @@ def in_a_child(function):
 @pytest.mark.parametrize("room", [0, 1000, SIZE - 1])
 def test_a_disk_without_room_is_told(write, room):
     def attempt():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))  # as a full disk: nothing beyond is written
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))  # like a full disk: no more bytes are written
         try:
             write()
         except OSError as error:
@@ -98,7 +98,7 @@ def test_a_folder_that_may_not_be_written_is_told(write):
     folder.chmod(0o555)
 
     def attempt():
-        if os.getuid() == 0:  # who may write anywhere
+        if os.getuid() == 0:  # root may write anywhere
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
@@ -134,7 +134,7 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(write, faults):
         WRITERS[write.path.name](new)
         assert content in (b"old", new.read_bytes())
         new.unlink()
-    write()  # what the killed ones left is cleared away
+    write()  # removes what the killed processes left
     assert list(write.path.parent.iterdir()) == [write.path]
 
 

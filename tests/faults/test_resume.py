@@ -1,4 +1,4 @@
-"""A run that is cut off anywhere goes on to the same bytes."""
+"""A run that is interrupted anywhere continues to the same bytes."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ class StopError(Exception):
 
 
 class Run:
-    """Everything at random or with a memory at once: batch norm, dropout, augmentation, average, one-cycle."""
+    """All that is random or has a state at once: batch norm, dropout, augmentation, average, one-cycle."""
 
     def __init__(self, optimizer):
         rng = np.random.default_rng(0)
@@ -62,7 +62,7 @@ class Run:
         self.examples = Examples(images, np.eye(10, dtype=np.float32)[np.arange(EXAMPLES) % 10])
 
     def reports(self, stop_after=None, **options):
-        """Reports until the end, or until so many steps of the run are done."""
+        """Reports until the end, or until the run has done `stop_after` steps."""
         model, optimizer, average, progress = self.parts.values()
 
         def on_step(at):

@@ -1,6 +1,7 @@
-"""Pictures of digits as a camera or a scanner gives them: what the tests of predict show the network.
+"""Pictures of digits as from a camera or a scanner, for the tests of predict.
 
-`python -m tests.photographs` counts how many of MNIST's test digits the trained network recognises in them.
+`python -m tests.pipeline.photographs` counts how many of MNIST's test digits the trained network recognises
+in them.
 """
 
 import io
@@ -19,10 +20,10 @@ from pipeline.errors import UserError
 
 
 def photograph(digit, rng):
-    """A 28x28 digit in [0, 1] as a grey photograph (h, w) of 200 to 900 pixels, bytes, dark or light ink.
+    """A 28x28 digit in [0, 1] as a grey photograph (h, w), 200 to 900 pixels, in bytes, in dark or light ink.
 
-    It is enlarged, turned by up to 5 degrees and put somewhere on unevenly lit paper; then come the
-    camera's blur and noise, and JPEG's losses.
+    The digit is enlarged, rotated by up to 5 degrees and placed at random on unevenly lit paper; then blur
+    and noise of a camera and the losses of JPEG are added.
     """
     height, width = rng.integers(200, 901, 2)
     size = int(min(height, width) * rng.uniform(0.4, 0.9))
@@ -41,7 +42,7 @@ def photograph(digit, rng):
 
 
 def enlarge(digit, size, degrees=0.0):
-    """The digit at `size` pixels, turned, with the sharp edges that ink has."""
+    """The digit at `size` pixels, rotated, with sharp edges like those of ink."""
     image = Image.fromarray(np.asarray(digit, np.float32)).resize((size, size), Image.Resampling.BICUBIC)
     turned = np.asarray(image.rotate(degrees, Image.Resampling.BICUBIC), float)
     return np.clip((turned - 0.5) * 4 + 0.5, 0, 1)
@@ -57,12 +58,12 @@ def uneven_light(height, width, rng):
 
 
 def to_bytes(picture):
-    """Greys in [0, 1], or beyond, as bytes."""
+    """Grey values in [0, 1] as bytes; others are clipped."""
     return np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
 
 
 def jpeg(pixels, quality):
-    """What JPEG leaves of `pixels`."""
+    """`pixels` after compression as JPEG."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
     return np.asarray(Image.open(stream))

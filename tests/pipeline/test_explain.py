@@ -34,7 +34,7 @@ NAMES = ["baseline", "sample", "batch_norm", "residual", *OTHERS]
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """project(name): a folder with that network, hardly trained, and ten test images with blank borders."""
+    """project(name): a folder with that network, untrained, and ten test images with blank borders."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -78,7 +78,7 @@ def explain(*arguments):
 
 
 def table(text, title):
-    """The rows of a table, each a list of its cells that are not empty."""
+    """The rows of a table, each a list of its non-empty cells."""
     lines = text[text.index(f"\n{title} ") :].split("\n")[4:]
     rows = [re.split(r"\s{2,}", line.strip()) for line in lines]
     return rows[: next(i for i, row in enumerate(rows) if len(row) < 2)]
@@ -255,7 +255,7 @@ def test_a_model_of_other_data_is_refused(project):
     path.write_text(path.read_text().replace('"owl"', '"fox"'))
     with pytest.raises(UserError) as error:
         explain()
-    assert str(error.value) == (
-        "models/model.npz was not trained on what data/processed holds now (mnist): another dataset, or the "
-        "same prepared otherwise. Bring them together with: dvc repro"
+    assert str(error.value).startswith(
+        "models/model.npz was not trained on what data/processed holds now (mnist)"
     )
+    assert str(error.value).endswith(": dvc repro")

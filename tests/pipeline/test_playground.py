@@ -1,7 +1,7 @@
 """The playground's page in a real browser: its network is cnn's, its drawings are framed as MNIST's images.
 
-Chromium is Debian's, driven by Playwright. Where it is missing, continuous integration fails, and a person's
-run says what it skips.
+Playwright drives Debian's Chromium. If it is missing, the tests fail in continuous integration; elsewhere
+they are skipped with a message.
 """
 
 import json
@@ -30,7 +30,7 @@ DIGITS = [str(digit) for digit in range(10)]
 CONV = {"type": "conv2d", "kernel_size": 3, "out_channels": 6}
 CONV_1X1 = {**CONV, "kernel_size": 1}
 
-# Between them every layer type with every option; each is followed by flatten and dense to four classes.
+# Together they have every layer type with every option. Flatten and dense to four classes follow each.
 NETWORKS = {
     "convolutions": [
         {**CONV, "padding": "same", "initializer": "he_normal"},
@@ -67,7 +67,7 @@ NETWORKS = {
         {"type": "dense", "out_features": 7, "bias": False, "initializer": "orthogonal"},
     ],
     "activations": [
-        {"type": "gelu", "approximate": True},  # on numbers near 0, where it is not the exact one
+        {"type": "gelu", "approximate": True},  # on numbers near 0, where it differs from the exact one
         {**CONV, "out_channels": 8},
         {"type": "leaky_relu", "slope": 0.3},
         {"type": "elu", "alpha": 2.0},
@@ -104,7 +104,7 @@ NETWORKS = {
 
 
 def flat(specs):
-    """The descriptions of layers, and those inside them."""
+    """The descriptions of layers, including those inside them."""
     for spec in specs:
         yield spec
         yield from flat(spec.get("layers") or [])
@@ -112,7 +112,7 @@ def flat(specs):
 
 
 def build(specs, image_shape, classes, rng):
-    """A network all of whose arrays are random, the running statistics, too."""
+    """A network with random values in all of its arrays, also in the running statistics."""
     model = build_model(specs, "test", image_shape, classes, rng)
     state = {name: rng.normal(0.2, 0.5, array.shape) for name, array in model.state_dict().items()}
     for name in state:
@@ -131,7 +131,7 @@ def metadata(image_shape, class_names, mean=0.0, deviation=1.0):
 
 
 def layer_outputs(layer, x, name=""):
-    """What cnn computes, by the layers' names; those inside included, "" for the whole."""
+    """What cnn computes, by the layers' names, including layers inside others; "" is the whole network."""
     outputs, inner = {name: layer.forward(x)}, x
     for key, child in layer.children().items():
         child_name = f"{name}.{key}".lstrip(".")
@@ -147,7 +147,7 @@ def browser():
     if chromium is None:
         if os.environ.get("CI") == "true":
             pytest.fail("Chromium is missing: apt-get install chromium")
-        pytest.skip("Chromium is missing, so the page is not tried: apt-get install chromium")
+        pytest.skip("Chromium is missing, so the page is not tested: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser
@@ -156,7 +156,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, tmp_path):
-    """visit(page's text): the page, opened. At the end: it asked for nothing but itself, and had no error."""
+    """visit(text): open this page. At the end, check that it requested only itself, and had no error."""
     requests, errors, contexts = [], [], []
 
     def open_page(text, width=1280, **options):
@@ -183,7 +183,7 @@ def visit(browser, tmp_path):
 
 
 def settle(page):
-    """Wait until all that is shown belongs to the drawing."""
+    """Wait until everything that is shown belongs to the drawing."""
     page.evaluate("""() => Promise.race([
         playground.settled(),
         new Promise((_, reject) => setTimeout(reject, 30_000, new Error("The page does not settle."))),
@@ -191,7 +191,7 @@ def settle(page):
 
 
 def pixels(page):
-    """What the network receives, as one row; None of an empty canvas."""
+    """What the network receives, as one row; None for an empty canvas."""
     values = page.evaluate("Array.from(playground.pixels() ?? [])")
     return np.array(values, np.float32) if values else None
 
@@ -268,12 +268,12 @@ def test_the_page_shows_what_cnn_says_of_the_drawing(visit, rng):
             ".layer >> nth=0 >> canvas",
             "canvases => canvases.map(c => Array.from(c.getContext('2d').getImageData(0, 0, 26, 26).data))",
         )
-    )  # (channel, pixel by pixel its red, green, blue and opacity)
+    )  # (channel, then red, green, blue and opacity of each pixel)
     first = model.layers[0].forward(received.reshape(1, 28, 28, 1))[0]
     opacity = 255 * np.abs(first) / np.abs(first).max()
     np.testing.assert_allclose(maps[:, 3::4].T, opacity.reshape(-1, 6), atol=1)
     blue = maps[:, 2::4].T > maps[:, 0::4].T
-    strong = opacity.reshape(-1, 6) > 20  # of fainter ones the browser rounds the colours
+    strong = opacity.reshape(-1, 6) > 20  # the browser rounds the colours of fainter ones
     np.testing.assert_array_equal(blue[strong], first.reshape(-1, 6)[strong] > 0)
 
 
@@ -288,7 +288,7 @@ def test_a_network_that_ends_in_softmax_is_not_given_it_twice(visit, rng):
 
 @pytest.fixture
 def two_classes(rng):
-    """A linear network, whose log-odds of the first class are weights · pixels + a number; and its weights."""
+    """A linear network, whose log-odds of the first class are weights · pixels + constant; its weights."""
     specs = [{"type": "flatten"}, {"type": "dense", "out_features": 2}]
     model = build(specs, (28, 28, 1), 2, rng)
     weight = model.state_dict()["1.weight"]
@@ -308,7 +308,7 @@ def test_a_drawing_is_framed_as_mnist_is(visit, two_classes):
     ink = np.zeros((100, 100))
     ink[5:15, 60:80] = 1  # half as high as wide: 10 x 20 pixels, in the middle
     np.testing.assert_allclose(frame(ink), np.pad(np.ones((10, 20)), ((9, 9), (4, 4))), atol=1e-6)
-    ink[35:45, 60:80] = 0.5  # now 40 high: two pixels of the canvas to one
+    ink[35:45, 60:80] = 0.5  # now 40 high: two pixels of the canvas per pixel
     framed = frame(ink)
     rows = np.arange(28) + 0.5
     assert framed.sum(axis=1) @ rows / framed.sum() == pytest.approx(14)
@@ -371,7 +371,7 @@ def test_examples_go_in_as_they_are_and_undo_and_clear_work_from_the_keyboard(vi
     np.testing.assert_array_equal(pixels(page), images[0].ravel())
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Shift+Tab")
-    for _ in range(9):  # more often than there is something to undo
+    for _ in range(9):  # more often than there are steps to undo
         page.keyboard.press("Enter")
     settle(page)
     assert pixels(page) is None
@@ -442,12 +442,12 @@ def test_the_command_writes_the_same_page_each_time(tmp_path, monkeypatch, capsy
     playground()
     assert PLAYGROUND.read_bytes() == first
     output = capsys.readouterr().out
-    assert "no test images in it" in output
+    assert "no test images" in output
     assert str(PLAYGROUND) in output
 
 
 def agreement(page, model, images, labels, record_property):
-    """The page's predictions must be Python's, image by image; the accuracy that both have."""
+    """Require that the page predicts the same as Python for each image; return the accuracy of both."""
     expected = model.predict(images)
     found = predict_in_page(page, images)
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
@@ -506,7 +506,7 @@ def test_the_trained_network_recognises_mnist_as_in_python(visit, monkeypatch, r
     as_ink = float((model.predict(again.astype(np.float32)).argmax(axis=1) == labels).mean())
     record_property("accuracy_as_ink", as_ink)
     print(f"as ink: {as_ink:.1%} of 200 are right")
-    assert as_ink >= accuracy - 0.03  # whatever network it is
+    assert as_ink >= accuracy - 0.03  # for any network
 
 
 def test_a_layer_that_the_page_cannot_compute_is_refused_by_name(rng):

@@ -1,4 +1,4 @@
-"""`python -m pipeline predict`, with a network that is trained here in a few seconds."""
+"""`python -m pipeline predict`, with a network that the test trains in a few seconds."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ DATA["examples"] = {"train": 1, "validation": 1, "test": 1}
 
 
 def mnist():
-    """(training images, their labels, test images, theirs): 12,000 and 300 of MNIST."""
+    """(training images, their labels, test images, their labels): 12,000 and 300 of MNIST."""
     parts = []
     for part, count in (("train", 12_000), ("t10k", 300)):
         images, _ = read_idx(MNIST[0] / f"{part}-images-idx3-ubyte.gz", 3)
@@ -45,7 +45,7 @@ def mnist():
 
 
 def small_digits():
-    """The same of scikit-learn's 8x8 digits, of which the training images are framed as MNIST's are."""
+    """The same for scikit-learn's 8x8 digits; the training images are framed like MNIST's."""
     images, labels = load_digits(return_X_y=True)
     smooth = [enlarge(np.pad(image.reshape(8, 8) / 16, 3), 140) for image in images]
     train = np.stack([frame(ink, ink > 0.5) for ink in smooth[:-300]])
@@ -60,7 +60,7 @@ def examples():
 
 @pytest.fixture(scope="module")
 def trained(examples):
-    """A network that has seen the training images a few times."""
+    """A network trained for a few epochs."""
     images, labels = examples[:2]
     images = ((images - DATA["mean"]) / DATA["deviation"]).astype(np.float32)[..., np.newaxis]
     rng = np.random.default_rng(0)
@@ -114,7 +114,7 @@ def test_nine_of_ten_photographed_digits_are_recognised(project, predict, exampl
     right = [
         result.get("prediction") == str(label) for result, label in zip(json.loads(out), labels, strict=False)
     ]
-    assert np.mean(right) >= (0.9 if MNIST else 0.85)  # of 8x8 pixels, enlarged, less is left to recognise
+    assert np.mean(right) >= (0.9 if MNIST else 0.85)  # enlarged 8x8 digits are harder to recognise
 
 
 def test_probabilities_are_the_softmax_of_what_the_network_says_of_standardised_pixels(
@@ -166,10 +166,8 @@ def test_one_bad_file_does_not_hide_the_others(project, predict):
     assert code == 1
     assert "a.png: 7" in out
     assert "c.png: 7" in out
-    assert (
-        err
-        == "error: b.png is no image of a known format. Known are PNG, JPEG and others: convert it to one of them.\n"
-    )
+    assert err.startswith("error: b.png is not an image in a known format.")
+    assert len(err.splitlines()) == 1
 
 
 def test_a_crash_on_one_file_does_not_lose_the_answers_for_others(project, predict, monkeypatch):
@@ -220,10 +218,8 @@ def test_a_network_for_other_things_than_digits_says_so_and_uses_its_own_names(p
     code, out, err = predict("a.png")
     assert code == 0
     assert out.startswith("a.png: sneaker\n")
-    assert err == (
-        "note: The network was trained on fashion_mnist, not on handwritten digits. It is shown the ink as if it "
-        "were a digit, and says which of its own classes that resembles most.\n"
-    )
+    assert err.startswith("note: The network was trained on fashion_mnist, not on handwritten digits.")
+    assert len(err.splitlines()) == 1
 
 
 def test_a_name_that_is_no_text_is_no_obstacle(project, predict):

@@ -1,4 +1,4 @@
-"""The report says what is in the results, holds all it shows, and asks no network for anything."""
+"""The report shows what the results say, contains everything that it shows, and sends no request."""
 
 import json
 import re
@@ -137,7 +137,7 @@ def test_the_page_says_what_metrics_say(project, page):
         "Residual:",
     ):
         assert number in page.text
-    assert "85.40%" not in page.text  # which is of MNIST
+    assert "85.40%" not in page.text  # which is for MNIST
     labels = [a["aria-label"] for tag, a in page.tags if tag == "td" and "aria-label" in a]
     times = [re.fullmatch(r"\d taken for \d (once|(\d+) times)", label) for label in labels]
     assert sum(int(found[2] or 1) for found in times) == round(360 * (1 - metrics["test"]["accuracy"]))
@@ -203,7 +203,7 @@ def test_a_second_report_has_the_same_bytes(here, monkeypatch):
 def test_a_network_without_convolutions_is_reported_as_well(tmp_path, layers):
     make_project(tmp_path, layers, epochs=1)
     page = Page((tmp_path / "reports/report.html").read_text())
-    assert "There is none." in page.text
+    assert "There are none." in page.text
     assert (tmp_path / "reports/figures/filters.png").exists()
 
 

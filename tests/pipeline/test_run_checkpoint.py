@@ -30,7 +30,7 @@ class CutOffError(Exception):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A folder with 80 of the digits, and params whose best epoch comes long before patience ends the run."""
+    """A folder with 80 of the digits, and params with which patience ends the run early."""
     folder = tmp_path_factory.mktemp("prepared")
     yaml = YAML(typ="safe", pure=True)
     params = yaml.load(SHIPPED / "params.yaml")
@@ -50,7 +50,7 @@ def prepared(tmp_path_factory):
 
 @pytest.fixture
 def project(prepared, tmp_path, monkeypatch):
-    """A copy of it, in which the test runs."""
+    """A copy of `prepared`, in which the test runs."""
     shutil.copytree(prepared, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.setattr(train, "count_cores", lambda: 1)
@@ -62,7 +62,7 @@ def bytes_of_results():
 
 
 def train_until(monkeypatch, saves):
-    """Train, and end like a killed process right after so many checkpoints were written."""
+    """Train, but stop like a killed process after this many `saves` of checkpoints; whether it finished."""
     count = 0
     save = RunCheckpoint.save
 
@@ -94,10 +94,10 @@ def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_files(project, monke
     while not train_until(monkeypatch, saves):
         shutil.rmtree("models", ignore_errors=True)
         train.train(load_params())
-        assert "Going on from" in capsys.readouterr().out
+        assert "Continuing from" in capsys.readouterr().out
         assert bytes_of_results() == whole, saves
         saves += 1
-    assert saves == (len(history) - 1) * 5 + 1  # after each of four steps, and at each epoch's end
+    assert saves == (len(history) - 1) * 5 + 1  # after each of the four steps and at the end of each epoch
 
 
 def test_a_training_beside_another_is_refused(project, monkeypatch):
@@ -134,7 +134,9 @@ def test_the_checkpoint_of_another_run_is_refused_though_it_would_fit(project, m
     shutil.copy(other, mine)
     capsys.readouterr()
     train.train(load_params())
-    assert "does not fit this run: it is another run's. Training starts anew." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "does not fit this run: it belongs to another run" in said
+    assert "Training starts from scratch" in said
     assert bytes_of_results() == whole
 
 
@@ -156,7 +158,7 @@ def test_of_a_checkpoint_that_fits_in_part_nothing_is_taken_over(project, monkey
 
 
 class Numbers(resume.Stateful):
-    """Anything with a state."""
+    """An object with a state."""
 
     def __init__(self, rng):
         self.values = rng.random(5)
@@ -185,7 +187,7 @@ def test_a_run_is_told_from_others_by_settings_and_data_and_environment(project,
 
 
 @pytest.mark.parametrize(
-    ("stage", "again"), [("evaluate", "dvc repro\nDVC puts"), (None, "the same again\n")]
+    ("stage", "again"), [("evaluate", "dvc repro\nDVC removes"), (None, "run the same command again\n")]
 )
 def test_ctrl_c_in_a_stage_that_keeps_nothing_says_how_to_go_on(monkeypatch, capsys, stage, again):
     def interrupt(options):
@@ -200,4 +202,4 @@ def test_ctrl_c_in_a_stage_that_keeps_nothing_says_how_to_go_on(monkeypatch, cap
     with pytest.raises(SystemExit) as ended:
         program.main()
     assert ended.value.code == 130
-    assert capsys.readouterr().err.startswith(f"Stopped. To go on: {again}")
+    assert capsys.readouterr().err.startswith(f"Stopped. To continue: {again}")

@@ -1,14 +1,14 @@
 "use strict";
 // The drawing: strokes of a pen on a square canvas, or an example in their place, and the image that the
-// network receives of it.
+// network receives.
 
 const SIDE = 560; // of the canvas, in its own pixels
 const PEN = SIDE / 10; // width of a stroke: about 2.8 pixels of 28, as in MNIST
 
 // The drawing as an image of `height` x `width` numbers from 0 to 1, framed as the makers of MNIST did:
-// the ink's bounding box is scaled, its shape kept, until it fits a box of 20 of 28 pixels, and its centre of
-// mass is put into the middle. Each pixel is the mean of the ink in its square, so that edges are smooth.
-// `ink` has side x side numbers, any positive of which is ink; null where there is none.
+// the ink's bounding box is scaled in proportion until it fits a box of 20 of 28 pixels, and its centre of
+// mass is placed in the middle. Each pixel is the mean of the ink in its square, so that edges are smooth.
+// `ink` has side x side numbers; positive ones are ink. The result is null if there is none.
 // Source: LeCun et al., "Gradient-based learning applied to document recognition" (1998), section III-A.
 function frame(ink, side, height, width) {
   let [top, bottom, left, right] = [side, 0, side, 0];
@@ -26,8 +26,8 @@ function frame(ink, side, height, width) {
   }
   if (mass === 0) return null;
   const box = (20 / 28) * Math.min(height, width);
-  const scale = Math.max(bottom - top, right - left) / box; // canvas pixels to a pixel of the image
-  // Where the image begins on the canvas; an odd centre of mass does not push ink out of it.
+  const scale = Math.max(bottom - top, right - left) / box; // canvas pixels per pixel of the image
+  // Where the image begins on the canvas; an off-centre mass must not push ink out of it.
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
   const originY = clamp(rows / mass - (scale * height) / 2, bottom - scale * height, top);
   const originX = clamp(columns / mass - (scale * width) / 2, right - scale * width, left);
@@ -47,7 +47,7 @@ function frame(ink, side, height, width) {
   return image;
 }
 
-// For each of `count` intervals of length `scale` from `origin` on, the canvas pixels [index, share] in it.
+// For each of `count` intervals of length `scale`, starting at `origin`: its canvas pixels as [index, share].
 function overlaps(origin, scale, count, side) {
   return Array.from({ length: count }, (_, k) => {
     const [start, end] = [origin + k * scale, origin + (k + 1) * scale];
@@ -67,7 +67,7 @@ class Drawing {
     this.onChange = onChange;
     this.state = { strokes: [], example: null };
     this.past = []; // the states that undo goes back to
-    this.pointer = null; // the one that draws
+    this.pointer = null; // the id of the pointer that draws
     canvas.width = canvas.height = SIDE;
     this.context = canvas.getContext("2d", { willReadFrequently: true });
     Object.assign(this.context, { lineWidth: PEN, lineCap: "round", lineJoin: "round" });
@@ -126,7 +126,7 @@ class Drawing {
     if (!this.isEmpty) this.change({ strokes: [], example: null });
   }
 
-  // Puts an image in the drawing's place; the network receives its very pixels.
+  // Replaces the drawing by an image; the network receives the image's pixels unchanged.
   show(example) {
     this.change({ strokes: [], example });
   }
@@ -150,12 +150,12 @@ class Drawing {
     this.context.beginPath();
     this.context.moveTo(...start);
     const [x, y] = end;
-    this.context.lineTo(start === end ? x + 0.01 : x, y); // a dot: of a line of no length browsers draw nothing
+    this.context.lineTo(start === end ? x + 0.01 : x, y); // a dot: browsers do not draw a line of length 0
     this.context.stroke();
   }
 
-  // What the network receives, in its order (row, column, channel); null of an empty canvas. As preprocess
-  // does: (brightness − mean) / deviation, all channels alike.
+  // What the network receives, in its order (row, column, channel); null for an empty canvas. As in
+  // preprocess, it is (brightness − mean) / deviation, the same in all channels.
   pixels() {
     if (this.state.example) return this.state.example.pixels;
     const [height, width, channels] = this.data.image_shape;

@@ -1,17 +1,17 @@
 "use strict";
-// Which parts of a picture speak for and against a class: blank a patch, and see what the network says then.
+// Which parts of a picture speak for and against a class: blank a patch, and see how the answer changes.
 // Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks" (2014), section 4.2.
 
-// log(p_k / (1 − p_k)), the logarithm of the odds of class k: log p_k − log Σ_{j≠k} p_j, where log p may be
-// logits as well, which differ from it by a constant. Unlike p_k it does not saturate near 1.
+// log(p_k / (1 − p_k)), the logarithm of the odds of class k: log p_k − log Σ_{j≠k} p_j, where logits may
+// replace log p, since they differ from it by a constant. Unlike p_k it does not saturate near 1.
 function logOdds(logits, k) {
   const others = logits.filter((_, j) => j !== k);
   const largest = Math.max(...others);
   return logits[k] - largest - Math.log(others.reduce((sum, z) => sum + Math.exp(z - largest), 0));
 }
 
-// The patches of an image, {top, left, size}: squares of about a seventh of it, each half over the next, and
-// so far over the edges that every pixel lies in four of them.
+// The patches of an image, {top, left, size}: squares, about a seventh of it wide. Each overlaps
+// the next by half, and they extend beyond the edges, so that every pixel lies in four of them.
 function patchesOf(height, width) {
   const step = Math.max(1, Math.round(Math.min(height, width) / 14));
   const size = 2 * step;
@@ -33,7 +33,7 @@ function pixelsIn({ top, left, size }, [height, width]) {
   return pixels;
 }
 
-// `pixels` with the patch at `background`; null where nothing would change.
+// `pixels` with the patch at `background`; null if nothing would change.
 function blank(pixels, shape, patch, background) {
   const channels = shape[2];
   const blanked = pixels.slice();
@@ -48,8 +48,8 @@ function blank(pixels, shape, patch, background) {
 
 // Yields, as patches are tried, {perPixel, strongest, weakest}. A patch has
 //     weight = log-odds of class k with it − without it
-// positive where it speaks for the class. `perPixel` is the mean of the weights over the patches that a pixel
-// lies in; `strongest` and `weakest` are {patch, weight, logits without it} of the greatest and the least.
+// positive if it speaks for the class. `perPixel` is the mean of the weights over the patches that a pixel
+// lies in; `strongest` and `weakest` are {patch, weight, logits without it} for the greatest and the least.
 // `logitsOf(pixels)` asks the network.
 async function* gatherEvidence(pixels, shape, background, k, logitsOf) {
   const [height, width] = shape;

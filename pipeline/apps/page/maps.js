@@ -1,5 +1,5 @@
 "use strict";
-// Numbers as pictures: one colour where positive, another where negative, stronger the further from 0.
+// Numbers as pictures: one colour for positive, another for negative, stronger the further from 0.
 
 const SHOWN_MAPS = 64; // of a layer at most
 
@@ -46,9 +46,9 @@ function inOrder(layer, depth = 0) {
   return layer.type === "sequential" ? inside : [...inside, { layer, depth }];
 }
 
-// One layer's part of the page. An image is shown as one map to a channel; a vector as one strip of cells.
+// One layer's part of the page. An image is shown as one map per channel; a vector as one strip of cells.
 class LayerView {
-  // A large network has hundreds of maps, so while one draws, only those on the screen are painted.
+  // A large network has hundreds of maps, so while you draw, only those on the screen are painted.
   static observer = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) target.view.isVisible = isIntersecting;
   });
@@ -86,7 +86,7 @@ class LayerView {
     LayerView.observer.observe(this.element);
   }
 
-  // Takes the layer's output; null for empty maps. Off the screen it is shown by the next `paint`.
+  // Takes the layer's output; null for empty maps. If it is off the screen, the next `paint` shows it.
   show(output, palette) {
     Object.assign(this, { output, palette, isPainted: false });
     if (this.isVisible) this.paint();

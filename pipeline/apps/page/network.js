@@ -2,8 +2,8 @@
 // The network, forward only: what cnn/layers computes with training=False, in the browser.
 //
 // It runs in a worker, so that drawing never waits for it. An activation is a Float32Array in the order
-// (row, column, channel), the channel fastest, as in NumPy. Sums are taken in double precision, and rounded
-// to float32 once for each layer. A layer is what pipeline/apps/playground.py describes: its type, its output's
+// (row, column, channel), the channel fastest, as in NumPy. Sums are computed in double precision and rounded
+// to float32 once per layer. A layer is what pipeline/apps/playground.py describes: its type, its output's
 // shape, its options, its arrays and its children by name.
 
 // ---- sliding windows ------------------------------------------------------------------------------------
@@ -11,7 +11,7 @@
 // Calls visit(place, tap, row, column) for each window and each of its pixels:
 //     place = p·out_w + q,    tap = i·kernel_w + j
 //     row = p·stride_h + i·dilation_h − top,    column = q·stride_w + j·dilation_w − left
-// Rows and columns outside of the image are in the padding, or beyond it (ceil_mode).
+// Rows and columns outside the image are in the padding, or beyond it (ceil_mode).
 function slide(layer, visit) {
   const [outHeight, outWidth] = layer.shape;
   const [kernelHeight, kernelWidth] = layer.kernel_size;
@@ -44,7 +44,7 @@ function conv2d(layer, x, [height, width, channels]) {
     const pixel = (row * width + column) * channels;
     for (let c = 0; c < channels; c++) {
       const value = x[pixel + c];
-      if (value === 0) continue; // much of a drawing is empty, and of what ReLU leaves
+      if (value === 0) continue; // most of a drawing is empty, and ReLU's outputs are often 0
       const group = Math.floor(c / inGroup);
       const first = (tap * inGroup + c - group * inGroup) * out + group * outGroup;
       const to = place * out + group * outGroup;
@@ -68,8 +68,8 @@ function maxPool2d(layer, x, [height, width, channels]) {
   return y;
 }
 
-// y[p, q, c] = 1/count · Σ_{i, j} x[row, column, c], where the padding is 0, and counts if count_include_pad;
-// what ceil_mode adds beyond it never does.
+// y[p, q, c] = 1/count · Σ_{i, j} x[row, column, c], where the padding is 0. It counts if count_include_pad
+// is set; what ceil_mode adds beyond it never counts.
 function avgPool2d(layer, x, [height, width, channels]) {
   const [[top, bottom], [left, right]] = layer.count_include_pad ? layer.pads : [[0, 0], [0, 0]];
   const places = layer.shape[0] * layer.shape[1];
@@ -151,9 +151,9 @@ function alongLastAxis(layer, x, f) {
   return y;
 }
 
-// ---- activations, number by number ----------------------------------------------------------------------
+// ---- activations, element by element --------------------------------------------------------------------
 
-// σ(x) = 1 / (1 + exp(−x)); where exp overflows to ∞, that is 0, as it should be.
+// σ(x) = 1 / (1 + exp(−x)); if exp overflows to ∞, the result is 0, as it should be.
 function sigmoid(x) {
   return 1 / (1 + Math.exp(-x));
 }
@@ -224,12 +224,12 @@ const LAYERS = {
   },
 };
 
-// The layer's output; it and those of the layers inside are put into `outputs` by the layers' names.
+// The layer's output. It is stored in `outputs` by the layer's name, as are those of the layers inside.
 function forward(layer, x, shape, outputs) {
   return (outputs[layer.name] = LAYERS[layer.type](layer, x, shape, outputs));
 }
 
-// Puts in the place of each array's position its numbers.
+// Replaces the position of each array by its numbers.
 function attachArrays(layer, weights) {
   for (const [name, { start, length }] of Object.entries(layer.arrays ?? {})) {
     layer.arrays[name] = weights.subarray(start, start + length);

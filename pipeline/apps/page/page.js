@@ -1,5 +1,5 @@
 "use strict";
-// The page itself: it asks the worker what the network says of the drawing, and shows the answer.
+// The page itself: it sends the drawing to the worker, and shows the network's answer.
 
 const content = JSON.parse(document.getElementById("content").textContent);
 const { class_names: classNames, image_shape: shape, mean, deviation } = content.data;
@@ -15,7 +15,7 @@ function decode(base64) {
 
 const worker = new Worker(URL.createObjectURL(new Blob([byId("network").textContent])));
 worker.postMessage({ network: content.network, weights: decode(content.weights), shape });
-const waiting = new Map(); // who waits for which answer
+const waiting = new Map(); // from the id of a request to its callback
 worker.onmessage = ({ data }) => {
   waiting.get(data.id)(data);
   waiting.delete(data.id);
@@ -58,7 +58,7 @@ byId("layers").append(...views.map((view) => view.element));
 const [inputCanvas, evidenceCanvas] = [byId("input"), byId("evidence")];
 inputCanvas.width = shape[1];
 inputCanvas.height = shape[0];
-const CELL = 12; // canvas pixels to a pixel of the image, where patches are outlined
+const CELL = 12; // canvas pixels per pixel of the image, so that patches can be outlined
 evidenceCanvas.width = shape[1] * CELL;
 evidenceCanvas.height = shape[0] * CELL;
 
@@ -66,11 +66,11 @@ let palette = colours();
 let probabilities = null; // those shown; null for an empty canvas
 let evidence = null; // likewise
 
-// The image as brightness from 0, channels averaged.
+// The brightness of pixel k, averaged over the channels, at least 0.
 function brightness(pixels, k) {
   const channels = shape[2];
   const sum = pixels.subarray(k * channels, (k + 1) * channels).reduce((a, b) => a + b, 0);
-  return Math.max(0, (sum / channels) * deviation + mean); // black may come out a rounding below 0
+  return Math.max(0, (sum / channels) * deviation + mean); // rounding may make black slightly negative
 }
 
 function showInput(pixels) {
@@ -131,7 +131,7 @@ function describePatch({ weight, logits }, colour, k) {
 const drawing = new Drawing(byId("drawing"), content.data, () => requestUpdate());
 let frameRequested = false;
 let busy = false; // the worker computes what will be shown
-let version = 0; // of the drawing; what belongs to an earlier one is dropped
+let version = 0; // of the drawing; answers for an earlier one are dropped
 let settle; // resolves `settled`
 let settled = Promise.resolve();
 
@@ -143,7 +143,7 @@ function requestUpdate() {
   requestAnimationFrame(update);
 }
 
-let shownVersion = 0; // up to which everything is shown, the evidence, too
+let shownVersion = 0; // the last version that is shown in full, evidence included
 
 async function update() {
   frameRequested = false;
@@ -214,7 +214,7 @@ drawing.paint();
 // For tests and for the console. An image is a list of numbers in the order (row, column, channel), as the
 // network receives it; `outputs` are by the layers' names, as in the checkpoint, with "" for the last.
 window.playground = {
-  pixels: () => drawing.pixels(), // the image that the network receives of the drawing; null of none
+  pixels: () => drawing.pixels(), // the image that the network receives; null if nothing is drawn
   run: async (pixels) => (await ask(Float32Array.from(pixels), true)).outputs,
   probabilities: () => probabilities, // those shown
   evidence: () => evidence, // the one shown, as in evidence.js

@@ -1,4 +1,4 @@
-"""The datasets by name: each module in this folder is one, and holds it as DATASET."""
+"""The datasets by name: each module in this folder defines one as DATASET."""
 
 from importlib import import_module
 from pkgutil import iter_modules

@@ -16,8 +16,8 @@ TEST_SIZE = 360  # the last of 1,797 images
 
 
 def write_files(folder: Path) -> None:
-    """As bytes: images (1797, 8, 8), and labels (1797,)."""
-    from sklearn.datasets import load_digits  # here, since it takes a second
+    """Write images (1797, 8, 8) and labels (1797,) as bytes."""
+    from sklearn.datasets import load_digits  # imported here, since it takes a second
 
     digits = load_digits()
     for file, array in zip(DATASET.files, (digits.images, digits.target), strict=True):
@@ -25,7 +25,7 @@ def write_files(folder: Path) -> None:
 
 
 def read_files(folder: Path, files: Sequence[DataFile]) -> RawData:
-    """Pixels enlarged to 3x3 blocks, values to 0…255, with a border of 2 pixels: (n, 28, 28)."""
+    """Enlarge pixels to 3x3 blocks, scale values to 0…255, add a border of 2 pixels: (n, 28, 28)."""
     images, labels = (read_array(folder / file.name, file.content_sha256) for file in files)
     images = (images.astype(np.uint16) * 255 // 16).astype(np.uint8)
     images = np.kron(images, np.ones((1, 3, 3), np.uint8))  # 8x8 -> 24x24

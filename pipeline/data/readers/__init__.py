@@ -1,1 +1,1 @@
-"""File formats of images and labels, one a file."""
+"""File formats of images and labels, one per module."""

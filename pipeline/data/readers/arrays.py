@@ -11,9 +11,9 @@ from pipeline.errors import damage_reported
 
 
 def read_array(path: Path, content_sha256: str) -> NDArray[np.uint8]:
-    """The array in the file, the SHA-256 of whose numbers is known; UserError if it is not that."""
+    """The array of bytes in the file; UserError if its content has another SHA-256."""
     with damage_reported(path, "fetch"):
         array = parse_array(path.read_bytes())
         if array.dtype != np.uint8 or sha256(array.tobytes()).hexdigest() != content_sha256:
-            raise ValueError("its content has another SHA-256 than the pinned one")
+            raise ValueError("the SHA-256 of its content is not the pinned one")
     return array

@@ -1,6 +1,6 @@
-"""Gzipped IDX files, the format of MNIST, read with a bound on everything that a damaged one could claim.
+"""Gzipped IDX files, the format of MNIST, read with limits on every size that a damaged one could claim.
 
-A magic number (0, 0, 8 for bytes, number of axes), the big-endian length of each axis, the bytes.
+It holds a magic number (0, 0, 8 for bytes, number of axes), the big-endian length of each axis, the bytes.
 Source: LeCun, Cortes & Burges, "The MNIST database of handwritten digits", section "File formats".
 """
 
@@ -21,7 +21,7 @@ LARGEST_ARRAY = 2**26  # bytes; the largest known is 47 MB
 
 
 def read_idx_files(folder: Path, files: Sequence[DataFile]) -> RawData:
-    """Training images, their labels, test images and theirs, in this order, from `folder`."""
+    """Read training images, their labels, test images and their labels, in this order, from `folder`."""
     arrays = [
         read_checked_idx(folder / file.name, axes, file.content_sha256)
         for file, axes in zip(files, (3, 1, 3, 1), strict=True)
@@ -30,18 +30,18 @@ def read_idx_files(folder: Path, files: Sequence[DataFile]) -> RawData:
 
 
 def read_checked_idx(path: Path, axes: int, content_sha256: str) -> NDArray[np.uint8]:
-    """The array of so many axes in the file; UserError if its content has another SHA-256."""
+    """The array with this number of axes in the file; UserError if its content has another SHA-256."""
     with damage_reported(path, "fetch"):
         array, digest = read_idx(path, axes)
         if digest != content_sha256:
-            raise ValueError("its content has another SHA-256 than the published one")
+            raise ValueError("the SHA-256 of its content is not the published one")
     return array
 
 
 def read_idx(path: Path, axes: int) -> tuple[NDArray[np.uint8], str]:
-    """(the array of so many axes in the file, the SHA-256 of all unpacked bytes).
+    """(the array with this number of axes in the file, the SHA-256 of all unpacked bytes).
 
-    ValueError with a reason if the file is not exactly that; OSError if it cannot be read.
+    ValueError with a reason if the file does not hold exactly that; OSError if it cannot be read.
     """
     with path.open("rb") as file:
         packed = file.read(LARGEST_FILE + 1)
