@@ -1,5 +1,8 @@
 """`python -m cnn`: every name that params.yaml and architectures.yaml may use, and its options."""
 
+import os
+import sys
+
 from cnn import registry
 
 
@@ -23,4 +26,9 @@ def _range(option: registry.Option) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # if it cannot show ∞
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in `python -m cnn | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

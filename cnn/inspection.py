@@ -55,8 +55,8 @@ class EpochStatistics(Stateful):
     def add_step(self, squares: Mapping[str, float]) -> None:
         """Add the gradients of one step, given by their `cnn.clipping.gradient_squares`."""
         self._steps += 1
-        for name, square in squares.items():
-            self._squares[name] += square
+        for name in self._squares:
+            self._squares[name] += squares[name]
 
     def finish_epoch(self) -> list[dict[str, Any]]:
         """Return a row for each parameter, with the RMS of |dL/dθ| over the steps; then start a new epoch."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn import registry
 from cnn.checks import Given, Kept, NotNegative, Positive, checked
 from cnn.parameter import Parameter
 from cnn.registry import OPTIMIZERS
@@ -57,6 +58,10 @@ class Optimizer(Stateful):
             name: {kind: np.zeros_like(parameter.value) for kind in memory}
             for name, parameter in self.parameters.items()
         }
+
+    def __repr__(self) -> str:
+        """As the constructor was called, without the parameters."""
+        return registry.call(self)
 
     def step(self) -> None:
         """Update every parameter; if one has no gradient yet, raise RuntimeError and change none."""

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args, get_origin
 
-from cnn.checks import Given, Rule, annotations_of, checked, rule_of
+import numpy as np
+
+from cnn.checks import Given, Rule, Whole, annotations_of, checked, rule_of
 
 Bearer = Callable[..., Any]  # a class or a function
 B = TypeVar("B", bound=Bearer)
@@ -43,7 +45,9 @@ class Option:
     @property
     def takes_list(self) -> bool:
         """Whether its values are lists."""
-        return any(get_origin(part) is Sequence for part in (self.annotation, *get_args(self.annotation)))
+        return any(
+            get_origin(part) in (Sequence, list) for part in (self.annotation, *get_args(self.annotation))
+        )
 
 
 class Registry(Mapping[str, Any]):
@@ -54,13 +58,17 @@ class Registry(Mapping[str, Any]):
         self._bearers: dict[str, Bearer] = {}
 
     def register(self, bearer: B) -> B:
-        """Decorator: add a class or function, and check its arguments by its signature from then on."""
+        """Add a class or function, and check its arguments by its signature from then on; a decorator.
+
+        Registering the same definition again, as a notebook's cell does, replaces it.
+        """
         name = name_of(bearer)
-        if name in self._bearers:
-            raise ValueError(f"The {self.kind} {name!r} is already registered: choose another name.")
+        other = self._bearers.get(name, bearer)
+        if (other.__module__, other.__qualname__) != (bearer.__module__, bearer.__qualname__):
+            raise ValueError(f"There is a {self.kind} {name!r} already: choose another name.")
         if isinstance(bearer, type):
             constructor = bearer.__init__  # type: ignore[misc]
-            if not hasattr(constructor, "__wrapped__") and constructor is not object.__init__:
+            if not hasattr(constructor, "is_checked") and constructor is not object.__init__:
                 bearer.__init__ = checked(constructor)  # type: ignore[misc]
         else:
             bearer = checked(bearer)
@@ -68,10 +76,10 @@ class Registry(Mapping[str, Any]):
         return bearer
 
     def find(self, name: object) -> Bearer:
-        """The entry `name`; ValueError, with the nearest name, if there is none."""
-        if name not in self._bearers:
+        """What has this `name`; ValueError, with the nearest name, if nothing has it."""
+        if not isinstance(name, str) or name not in self._bearers:
             raise ValueError(unknown(self.kind, str(name), self._bearers))
-        return self._bearers[str(name)]
+        return self._bearers[name]
 
     def __getitem__(self, name: str) -> Bearer:
         return self._bearers[name]
@@ -130,7 +138,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """ " Did you mean 'prefix + nearest name'?", or "" if no name is near."""
-    nearest = get_close_matches(name, known, n=1)
+    nearest = get_close_matches(name.lower(), known, n=1)
     return f" Did you mean '{prefix}{nearest[0]}'?" if nearest else ""
 
 
@@ -156,6 +164,18 @@ def argument(thing: Any, option: Option) -> Any:
     return value
 
 
+def call(thing: Any) -> str:
+    """How the constructor was called, without arguments that have their default or were not kept."""
+    shown = []
+    for name, option in options(type(thing)).items():
+        if hasattr(thing, name) and option.name != "parameters":
+            value = argument(thing, option)
+            if _differs(value, option.default):
+                text = getattr(value, "__name__", repr(value))
+                shown.append(f"{name}={text}" if option.keyword_only else text)
+    return f"{type(thing).__name__}({', '.join(shown)})"
+
+
 def spec(kind: Registry, thing: Any) -> dict[str, Any]:
     """Describe a layer or an optimiser: {"type": name, …} and the arguments that differ from defaults.
 
@@ -169,7 +189,7 @@ def spec(kind: Registry, thing: Any) -> dict[str, Any]:
         )
     found: dict[str, Any] = {"type": name}
     for option in options(type(thing)).values():
-        if option.given and option.rule is None:  # parameters, rng and dtype cannot be written
+        if option.given and not isinstance(option.rule, Whole):  # parameters, rng and dtype cannot be written
             continue
         if not hasattr(thing, option.name):
             raise ValueError(
@@ -177,14 +197,30 @@ def spec(kind: Registry, thing: Any) -> dict[str, Any]:
                 f"assign it to self.{option.name}."
             )
         value = argument(thing, option)
-        if value != option.default:
-            found[option.name] = _plain(value)
+        if _differs(value, option.default):
+            found[option.name] = _plain(value, f"{option.name} of {type(thing).__name__}")
     return found
 
 
-def _plain(value: Any) -> Any:
+def _differs(value: Any, default: Any) -> bool:
+    try:
+        return bool(value != default)
+    except ValueError:  # of arrays
+        return True
+
+
+def _plain(value: Any, place: str) -> Any:
     if hasattr(value, "spec"):
         return value.spec()
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return getattr(value, "__name__", value)
+        return [_plain(item, place) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if any(value is initializer for initializer in INITIALIZERS.values()):
+        return value.__name__
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(
+        f"A file cannot hold {place}, {type(value).__name__}: it can hold numbers, texts, lists, layers, and "
+        "initializers that are registered."
+    )

@@ -53,7 +53,10 @@ def save(
     parts: dict[str, Stateful | None] = {"model": model, "optimizer": optimizer}
     parts |= {"average": moving_average, "progress": progress}
     if optimizer is not None:
-        metadata["optimizer"] = spec(OPTIMIZERS, optimizer) | {"parameters": _names(model, optimizer)}
+        metadata["optimizer"] = spec(OPTIMIZERS, optimizer) | {
+            "learning_rate": float(optimizer.learning_rate),
+            "parameters": _names(model, optimizer),
+        }
     if moving_average is not None:
         metadata["average"] = {"decay": moving_average.decay, "parameters": _names(model, moving_average)}
     arrays = {
@@ -62,6 +65,10 @@ def save(
         if stateful is not None
         for name, array in stateful.state_dict().items()
     }
+    try:
+        _rebuild(metadata, arrays)
+    except CheckpointError as error:
+        raise ValueError(f"This training could not be loaded again, so it is not saved: {error}") from None
     checkpoint.save(Path(path), arrays, metadata)
 
 
@@ -72,17 +79,28 @@ def load(path: str | Path) -> Saved:
     """
     arrays, metadata = checkpoint.load(Path(path))
     try:
+        return _rebuild(metadata, arrays)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} was not written by `cnn.save`: {error}") from None
+
+
+def _rebuild(metadata: Mapping[str, Any], arrays: Mapping[str, Any]) -> Saved:
+    """What the content of a file describes; CheckpointError if it describes nothing."""
+    try:
         if metadata["format"] != FORMAT:
             raise ValueError(f"it has format {metadata['format']}, but this library reads format {FORMAT}")
         model = from_spec(metadata["model"], dtype=np.dtype(metadata["dtype"]))
         if not isinstance(model, Sequential):
-            raise TypeError("it does not hold a network")
+            raise TypeError("it holds no Sequential")
         _fill(model, "model", arrays)
         optimizer = average = progress = None
         if "optimizer" in metadata:
             options = dict(metadata["optimizer"])
             make = OPTIMIZERS.find(options.pop("type"))
-            optimizer = make(_parameters(model, options.pop("parameters")), **options)
+            parameters = _parameters(model, options.pop("parameters"))
+            rate = float(options.pop("learning_rate"))  # a schedule may have left it at 0
+            optimizer = make(parameters, 1.0, **options)
+            optimizer.learning_rate = rate
             _fill(optimizer, "optimizer", arrays)
         if "average" in metadata:
             options = dict(metadata["average"])
@@ -91,8 +109,10 @@ def load(path: str | Path) -> Saved:
         if any(name.startswith("progress.") for name in arrays):
             progress = Progress()
             _fill(progress, "progress", arrays)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} was not written by `cnn.save`: {error}.") from None
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{error}.") from None
+    except (MemoryError, RecursionError) as error:
+        raise CheckpointError(f"it describes something too large ({type(error).__name__}).") from None
     return Saved(model, optimizer, average, progress)
 
 

@@ -11,6 +11,8 @@ from cnn.layers import Layer
 from cnn.layers.layer import Shape
 from cnn.registry import INITIALIZERS, LAYERS, REQUIRED, Option, options, unknown
 
+DEEPEST = 20  # layers in layers
+
 
 class SpecError(ValueError):
     """No network can be built from a description; the message says which part of it is wrong."""
@@ -49,6 +51,8 @@ class _Builder:
         self.rng, self.dtype = rng, dtype
 
     def build_list(self, specs: Any, place: str, shape: Shape | None) -> list[Layer]:
+        if place.count(".") > DEEPEST:
+            raise SpecError(f"Layers are nested more than {DEEPEST} deep. In {place[:80]}….")
         if not isinstance(specs, list):
             raise SpecError(f"Layers must be written as a list; received {specs!r}. In {place}.")
         built: list[Layer] = []
@@ -73,7 +77,7 @@ class _Builder:
             arguments = {
                 name: self._value(option, written, place, shape)
                 for name, option in known.items()
-                if name in written or option.given
+                if name in written or (option.given and (shape or option.name in ("rng", "dtype")))
             }
             missing = [n for n, o in known.items() if o.default is REQUIRED and n not in arguments]
             if missing:
@@ -89,7 +93,7 @@ class _Builder:
         value = written[option.name]
         if option.annotation == Initializer:
             return INITIALIZERS.find(value)
-        if value is None or not _mentions_layers(option):
+        if not _mentions_layers(option) or (value is None and option.default is None):
             return _as_tuples(value)
         if option.takes_list:
             return self.build_list(value, f"{place}.{option.name}", shape)

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import update_wrapper
+from inspect import signature
 from math import inf, isfinite
-from typing import Any, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.checks import Count, Positive, checked
+from cnn.checks import Count, Positive, Whole, checked
 from cnn.clipping import clip_by_norm, clip_by_value, gradient_squares
 from cnn.engine.executors import Executor
 from cnn.engine.shards import Augmentation, Examples, Loss, ShardedGradients, count_correct
@@ -85,8 +86,8 @@ class NonFiniteError(ArithmeticError):
 @checked
 def fit_by_epoch(
     model: Sequential,
-    train: Examples,
-    validation: Examples | None = None,
+    train: Examples | tuple[NDArray[Any], NDArray[Any]],
+    validation: Examples | tuple[NDArray[Any], NDArray[Any]] | None = None,
     *,
     loss: Loss = softmax_cross_entropy,
     optimizer: Optimizer | None = None,
@@ -94,7 +95,7 @@ def fit_by_epoch(
     epochs: Count = 10,
     batch_size: Count = 64,
     shard_size: Count = 32,
-    seed: int = 0,
+    seed: Annotated[int, Whole(0)] = 0,
     augment: Augmentation | None = None,
     clip_norm: Positive | None = None,
     clip_value: Positive | None = None,
@@ -117,7 +118,8 @@ def fit_by_epoch(
     A run can be interrupted after any step and resumed later, with the same bits, because all random
     numbers are derived from `seed` and the position in the run. Keep the `state_dict` of `model`,
     `optimizer`, `moving_average` and `progress`, all taken after the same step, or use `cnn.save`. To
-    resume, load them into equal objects, and call this function again with those.
+    resume, load them into equal objects, and call this function again with those. `on_step` is the place
+    for it: Ctrl-C can come in the middle of a step, when they do not belong together.
 
     Args:
         model: the network to train.
@@ -136,7 +138,8 @@ def fit_by_epoch(
         moving_average: an average of the weights, which is used for validation. To put it into the model,
             see `MovingAverage.applied`.
         patience: stop after this many epochs without a higher validation accuracy; None never stops early.
-        executor: what computes the shards, see `cnn.engine.executors`; None is this process alone. The
+        executor: what computes the shards, see `cnn.engine.executors`; None is this process alone. With
+            several workers, keep BLAS on one thread (OPENBLAS_NUM_THREADS=1, or threadpoolctl). Then the
             result does not depend on it, unless `loss` or `augment` use values that change: workers see
             closed-over values as of the start.
         progress: where to start, updated after each step; None starts at the beginning.
@@ -160,6 +163,13 @@ def fit_by_epoch(
             _check_parameters(name, owner.parameters, model)
     at = Progress() if progress is None else progress
     count = len(train.images)
+    if not optimizer.parameters:
+        raise ValueError("A network without parameters cannot learn; received an optimizer of none.")
+    if at.examples > count:
+        raise ValueError(
+            f"progress is {at.examples} images into an epoch, and train has only {count}: it is of another "
+            "training set."
+        )
     steps_per_epoch = -(-count // batch_size)
     rate_at = constant(optimizer.learning_rate) if schedule is None else schedule
     _try_smallest_shard(model, train, batch_size, shard_size, seed)
@@ -221,6 +231,8 @@ def _to_its_end(by_epoch: Callable[P, Iterator[EpochReport]]) -> Callable[P, lis
         return list(by_epoch(*arguments, **options))
 
     update_wrapper(fit, by_epoch, ("__module__", "__annotations__"))
+    fit.__qualname__ = "fit"  # where pickle finds it
+    fit.__signature__ = signature(by_epoch).replace(return_annotation=list[EpochReport])  # type: ignore[attr-defined]
     fit.__doc__ = (by_epoch.__doc__ or "").replace(
         """, epoch by epoch: a generator that trains one epoch for each report.
 
@@ -235,21 +247,24 @@ def _to_its_end(by_epoch: Callable[P, Iterator[EpochReport]]) -> Callable[P, lis
 fit = _to_its_end(fit_by_epoch)
 
 
-def _check_examples(part: str, examples: Examples, model: Sequential) -> Examples:
+def _check_examples(part: str, examples: tuple[NDArray[Any], NDArray[Any]], model: Sequential) -> Examples:
     """Return `examples`; ValueError if there is none, or if `model` does not take them."""
-    if (
-        not isinstance(examples, tuple)
-        or len(examples) != 2
-        or not all(hasattr(x, "shape") for x in examples)
-    ):
+    arrays = isinstance(examples, tuple) and all(isinstance(array, np.ndarray) for array in examples)
+    if not arrays or len(examples) != 2 or any(array.ndim < 2 for array in examples):
         raise ValueError(
-            f"{part} must be Examples(images, targets), two arrays; received {type(examples).__name__}."
+            f"{part} must be Examples(images, targets), two arrays whose first axis counts the examples; "
+            f"received {type(examples).__name__}."
         )
     images, targets = examples
     if not len(images) == len(targets) >= 1:
         raise ValueError(
             f"{part} must have as many images as targets, and at least one; received {len(images)} and "
             f"{len(targets)}."
+        )
+    if images.dtype not in (np.float32, np.float64) or targets.dtype.kind not in "fiub":
+        raise ValueError(
+            f"The images of {part} must be float32 or float64, and its targets numbers; received "
+            f"{images.dtype} and {targets.dtype}. Convert images with images.astype(np.float32)."
         )
     outputs = model.output_shape(images.shape[1:])
     if outputs != targets.shape[1:]:
@@ -300,6 +315,8 @@ def _learning_rate(schedule: Schedule, t: float) -> float:
             f"The schedule's learning rate became infinite {t:.3g} epochs after the start. "
             "A smaller factor, or a longer time between steps, helps."
         )
+    if rate < 0:
+        raise ValueError(f"A schedule must give learning rates >= 0; received {rate:g} at {t:.3g} epochs.")
     return rate
 
 

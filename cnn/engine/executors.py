@@ -32,7 +32,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from cnn.checks import Count, checked
 
 TASKS_AT_ONCE = 4  # sent to a worker before its results are received
-ROOM = 2**24  # bytes of shared memory for arrays in transit; the rest goes through the slower pipe
+ROOM = 2**26  # bytes of shared memory for arrays in transit; the rest goes through the slower pipe
 SPIN = 0.0003  # seconds of polling for a message before sleeping; waking up takes about 50 µs
 _ALIGNMENT = 64  # bytes
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
@@ -277,6 +277,10 @@ class _Process(_Helper):
         except (EOFError, OSError):  # OSError: in the middle of a message
             self._waiting = 0
             raise self._lost() from None
+        except BaseException:  # Ctrl-C, perhaps in the middle of a message: nothing after it can be read
+            self._waiting = 0
+            self._tasks.sender.close()
+            raise
         self._waiting -= 1
         outcome: _Outcome = self._outcomes.read(message)
         return outcome

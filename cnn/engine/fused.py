@@ -23,6 +23,11 @@ class FusedConvolution(Layer):
     def __init__(self, conv: Conv2D) -> None:
         self.conv = conv
 
+    def __getattr__(self, name: str) -> Any:  # so that a composite may ask it what it may ask the convolution
+        if name.startswith("_") or "conv" not in vars(self):
+            raise AttributeError(name)
+        return getattr(self.conv, name)
+
     def backward(self, grad_y: Float[np.ndarray, "n out_h out_w o"]) -> Float[np.ndarray, "n h w c"]:
         """Gradients of kernel, bias and x."""
         grad_x = self._backward(grad_y, need_grad_x=True)

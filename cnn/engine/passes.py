@@ -54,8 +54,8 @@ PASSES: tuple[Pass, ...] = (relu_after_max_pool, winograd, conv_with_max_pool, f
 def plan(layer: Layer, passes: Sequence[Pass] = PASSES) -> Layer:
     """Return a faster layer that computes the same as `layer`, with the same parameters and buffers.
 
-    Lists of layers are rewritten at every depth. A layer whose type is not exactly known here (a subclass,
-    for example) stays as it is, except for the layers inside it.
+    The lists of `Sequential`s are rewritten at every depth. A layer whose type is not exactly known here (a
+    subclass, for example) stays as it is, except for the layers inside it.
     """
     if not layer.children():
         return layer

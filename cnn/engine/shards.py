@@ -51,6 +51,12 @@ class ShardedGradients:
         executor: Executor | None = None,
         passes: Sequence[Pass] = PASSES,
     ) -> None:
+        strange = [name for name, buffer in model.buffers().items() if buffer.dtype.kind != "f"]
+        if strange:
+            raise ValueError(
+                f"Buffers are averaged over the shards of a batch, so they must hold floating-point numbers; "
+                f"{strange[0]} holds {model.buffers()[strange[0]].dtype}. Convert it to float64."
+            )
         self.shard_size = shard_size
         self._replicas = Replicas(model, executor, shared=_Job(loss, examples, seed, augment), passes=passes)
         self.predict = self._replicas.predict

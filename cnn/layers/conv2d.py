@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from cnn.checks import Count, Given
+from cnn.checks import Count, Given, InitialRng
 from cnn.initializers import Initializer, fan_in_uniform, zeros
 from cnn.layers.checks import check_image_shape
 from cnn.layers.layer import Layer, Rng, Shape
@@ -60,7 +60,7 @@ class Conv2D(Layer):
         groups: Count = 1,
         bias: bool = True,
         initializer: Initializer = fan_in_uniform,
-        rng: Annotated[np.random.Generator, Given],
+        rng: InitialRng,
         dtype: Annotated[DTypeLike, Given] = np.float32,
     ) -> None:
         if in_channels % groups or out_channels % groups:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import DTypeLike
 
-from cnn.checks import Count, Given
+from cnn.checks import Count, Given, InitialRng
 from cnn.initializers import Initializer, fan_in_uniform, zeros
 from cnn.layers.layer import Layer, Rng, Shape
 from cnn.parameter import Parameter
@@ -38,7 +38,7 @@ class Dense(Layer):
         *,
         bias: bool = True,
         initializer: Initializer = fan_in_uniform,
-        rng: Annotated[np.random.Generator, Given],
+        rng: InitialRng,
         dtype: Annotated[DTypeLike, Given] = np.float32,
     ) -> None:
         self.in_features = in_features

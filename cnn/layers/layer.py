@@ -62,17 +62,23 @@ class Layer(Stateful):
                 found[name] = value
             elif isinstance(value, list | tuple):
                 found |= {f"{name}.{i}": layer for i, layer in enumerate(value) if isinstance(layer, Layer)}
+            if _hides(value):
+                raise ValueError(
+                    f"{type(self).__name__} keeps layers or parameters in {name}, where nothing finds them. "
+                    "Make each an attribute; layers may also be in one list."
+                )
         return found
 
     def map(self, function: Callable[[str, "Layer"], "Layer"]) -> "Layer":
         """Return a copy with function(name, child) in place of each layer inside, and the same parameters."""
-        copied, names = copy.copy(self), iter(self.children())
+        copied = copy.copy(self)
+        names = {id(child): name for name, child in self.children().items()}
         for attribute, value in vars(self).items():
             if isinstance(value, Layer):
-                setattr(copied, attribute, function(next(names), value))
+                setattr(copied, attribute, function(names.get(id(value), attribute), value))
             elif isinstance(value, list | tuple) and any(isinstance(item, Layer) for item in value):
-                items = [function(next(names), item) if isinstance(item, Layer) else item for item in value]
-                setattr(copied, attribute, items)
+                items = [function(names[id(i)], i) if isinstance(i, Layer) else i for i in value]
+                setattr(copied, attribute, type(value)(items))
         return copied
 
     def walk(self) -> Iterator[tuple[str, "Layer"]]:
@@ -82,17 +88,20 @@ class Layer(Stateful):
             for inner, layer in child.walk():
                 yield f"{name}.{inner}", layer
 
+    def own_parameters(self) -> dict[str, Parameter]:
+        """Those that are not of a layer inside."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Parameter)}
+
     def parameters(self) -> dict[str, Parameter]:
         """The trainable parameters by name; those of layers inside as "CHILD.NAME"."""
-        own = {name: value for name, value in vars(self).items() if isinstance(value, Parameter)}
-        return own | {
+        return self.own_parameters() | {
             f"{child}.{name}": parameter
             for child, layer in self.children().items()
             for name, parameter in layer.parameters().items()
         }
 
     def buffers(self) -> dict[str, NDArray[Any]]:
-        """The arrays of the state that are not trained, by name, as in `parameters`."""
+        """Arrays of the state that are not trained, by name as in `parameters`; floating-point numbers."""
         return {
             f"{child}.{name}": buffer
             for child, layer in self.children().items()
@@ -109,15 +118,7 @@ class Layer(Stateful):
 
     def __repr__(self) -> str:
         """The call of the constructor, without arguments that have their default or were not kept."""
-        shown = []
-        for name, option in registry.options(type(self)).items():
-            if not hasattr(self, name):
-                continue
-            value = registry.argument(self, option)
-            if value != option.default:
-                text = getattr(value, "__name__", repr(value))
-                shown.append(f"{name}={text}" if option.keyword_only else text)
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return registry.call(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles hold: everything but the activations saved for `backward`."""
@@ -145,3 +146,15 @@ class Layer(Stateful):
             )
         self._saved = None
         return tuple(values)
+
+
+def _hides(value: Any) -> bool:
+    """Whether layers or parameters are in a container that `children` and `parameters` do not look into."""
+    if isinstance(value, dict):
+        return any(isinstance(item, Layer | Parameter) for item in value.values())
+    if not isinstance(value, list | tuple):
+        return False
+    nested = [part for item in value if isinstance(item, list | tuple) for part in item]
+    return any(isinstance(item, Parameter) for item in value) or any(
+        isinstance(part, Layer | Parameter) for part in nested
+    )

@@ -105,7 +105,8 @@ class Sequential(Layer):
         for name, layer, _, shape in trace_shapes(self, input_shape):
             composite = bool(layer.children())
             title = f"{type(layer).__name__}:" if composite else repr(layer)
-            count = "" if composite else f"{layer.count_parameters():,}"
+            own = sum(parameter.value.size for parameter in layer.own_parameters().values())
+            count = "" if composite and not own else f"{own:,}"
             rows.append((name, "  " * name.count(".") + title, _format(shape), count))
         rows.append(("", "total", "", f"{self.count_parameters():,}"))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]

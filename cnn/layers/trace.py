@@ -66,6 +66,22 @@ class Traced(Layer):
     def __repr__(self) -> str:
         return repr(self.original)
 
+    # What a composite may ask of a layer inside, it may ask of its traced copy.
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "original" not in vars(self):
+            raise AttributeError(name)
+        return getattr(self.original, name)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.children().values())
+
+    def __len__(self) -> int:
+        return len(self.children())
+
+    def __getitem__(self, index: int) -> Layer:
+        return list(self.children().values())[index]
+
     def _trace_child(self, inner: str, child: Layer) -> "Traced":
         traced = type(self)(f"{self.name}.{inner}".lstrip("."), child, self._order)
         traced.is_branch = child.is_list and not self.original.is_list

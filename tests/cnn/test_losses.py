@@ -125,11 +125,8 @@ def test_an_option_out_of_its_range_is_refused():
     with pytest.raises(ValueError, match=r"^label_smoothing must be in \[0, 1\]; received 1.5.$"):
         softmax_cross_entropy(logits, targets, label_smoothing=1.5)
     for weights in ([1.0, 2.0], [1.0, -1.0, 0.0], [1.0, float("nan"), 0.0], [0.0, 0.0, 0.0]):
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(ValueError, match=r"^class_weights must be .*>= 0.*; received "):
             softmax_cross_entropy(logits, targets, class_weights=np.array(weights))
-        assert str(error.value) == (
-            f"class_weights must be 3 finite numbers >= 0, one for each class and not all 0; received {weights}."
-        )
 
 
 def test_cross_entropy_of_probabilities_equals_its_definition(rng):

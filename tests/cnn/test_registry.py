@@ -188,8 +188,13 @@ def test_a_new_thing_is_registered_by_its_name_and_its_arguments_are_checked():
     for make in (lambda: TallTree(0), lambda: things["wood"](10)):
         with pytest.raises(ValueError, match="must be"):
             make()
-    with pytest.raises(ValueError, match="thing 'wood' is already registered"):
-        things.register(wood)
+    things.register(TallTree)  # a notebook's cell, run again
+
+    class Wood:
+        """Another wood."""
+
+    with pytest.raises(ValueError, match=r"There is a thing 'wood' already"):
+        things.register(Wood)
     with pytest.raises(ValueError, match=r"^Unknown thing 'talltree'\. Did you mean 'tall_tree'\? Known: "):
         things.find("talltree")
 
