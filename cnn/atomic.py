@@ -36,8 +36,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if os.name == "posix":  # other systems cannot open a folder
             _flush(path.parent)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # report the caller's path, not the temporary one
-        raise
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # not the temporary name
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
