@@ -41,7 +41,7 @@ from cnn.initializers import he_normal
 from cnn.layers.checks import check_channels, check_image_shape
 from cnn.layers.trace import trace_forward, trace_shapes
 from cnn.ops.winograd import best_tile
-from cnn.registry import LAYERS
+from cnn.registry import LAYERS, REQUIRED, written_options
 
 
 def conv(*arguments, dtype, **options):
@@ -88,10 +88,13 @@ CASES = {
         IMAGES,
     ),
     "Conv2D depthwise": (lambda dtype: conv(3, 6, 3, padding=1, groups=3, dtype=dtype), IMAGES),
-    "Conv2D 1x1": (lambda dtype: conv(3, 2, 1, dtype=dtype), IMAGES),
+    "Conv2D 1x1": (lambda dtype: conv(3, 2, 1, initializer=he_normal, dtype=dtype), IMAGES),
     "Conv2D dilated": (lambda dtype: conv(3, 2, 2, dilation=(2, 3), dtype=dtype), IMAGES),
     "Dense": (lambda dtype: dense(7, 4, dtype=dtype), (7,)),
-    "Dense without bias": (lambda dtype: dense(3, 2, bias=False, dtype=dtype), (3,)),
+    "Dense without bias": (
+        lambda dtype: dense(3, 2, bias=False, initializer=he_normal, dtype=dtype),
+        (3,),
+    ),
     "Dropout": (lambda dtype: Dropout(0.4), (4, 5)),
     "ELU": (lambda dtype: ELU(1.5), (4, 5)),
     "Flatten": (lambda dtype: Flatten(), (2, 3, 4)),
@@ -203,14 +206,29 @@ def arrays_in(value, seen=None):
 
 
 def test_every_registered_layer_is_under_contract():
-    assert {layer_type.__name__ for layer_type in LAYERS.values()} == {name.split()[0] for name in WRITTEN}
+    registered = {layer_type.__name__ for layer_type in LAYERS.values()}
+    cases = {name.split()[0] for name in WRITTEN}
+    missing, unknown = sorted(registered - cases), sorted(cases - registered)
+    assert registered == cases, f"missing in CASES of this file: {missing}; not registered: {unknown}"
     for name, (build, _) in CASES.items():
         assert type(build(np.float32)).__name__ == name.split()[0]
 
 
+def test_every_option_of_a_layer_differs_from_its_default_in_a_case():
+    specs = [CASES[name][0](np.float32).spec() for name in WRITTEN]
+    changed = {(spec["type"], key) for spec in specs for key in spec}
+    missing = [
+        f"{name}: {key}"
+        for name, layer_type in LAYERS.items()
+        for key, option in written_options(layer_type).items()
+        if option.default is not REQUIRED and (name, key) not in changed
+    ]
+    assert not missing, f"CASES of this file have only the default of {missing}: set another value in one"
+
+
 def test_every_registered_layer_is_exported():
-    assert all(getattr(cnn, layer_type.__name__) is layer_type for layer_type in LAYERS.values())
-    assert all(hasattr(cnn, layer_type.__name__) for layer_type in LAYERS.values())
+    missing = [x.__name__ for x in LAYERS.values() if getattr(cnn, x.__name__, None) is not x]
+    assert not missing, f"not exported by cnn/layers/__init__.py: {missing}"
 
 
 def test_the_cases_of_minimal_filtering_are_with_tiles_and_without():

@@ -3,6 +3,7 @@ from math import sqrt
 import numpy as np
 import pytest
 
+import cnn
 from cnn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
 from cnn.parameter import Parameter
 from cnn.registry import OPTIMIZERS, written_options
@@ -125,13 +126,21 @@ def test_steps_follow_the_equations_of_the_paper(rng, optimizer_class, equations
 
 def test_every_registered_optimizer_and_every_option_of_it_stands_under_its_equations():
     """A new optimiser needs its paper's update above, as a function of one number, and cases."""
-    assert {optimizer_class for optimizer_class, _, _ in CASES} == set(OPTIMIZERS.values())
-    for optimizer_class in OPTIMIZERS.values():
-        changed = {name for cls, _, options in CASES if cls is optimizer_class for name in options}
-        assert changed | {"learning_rate"} == set(written_options(optimizer_class))
-        assert any(cls is optimizer_class and not options for cls, _, options in CASES)  # its defaults
-        kinds = [cls for cls, _, _ in MEMORIES]
-        assert optimizer_class in kinds
+    unknown = [cls.__name__ for cls, _, _ in CASES if cls not in CLASSES]
+    assert not unknown, f"not registered: {unknown}"
+    for optimizer_class in CLASSES:
+        name, known = optimizer_class.__name__, written_options(optimizer_class)
+        cases = [options for cls, _, options in CASES if cls is optimizer_class]
+        changed = {key for options in cases for key in options if options[key] != known[key].default}
+        missing = sorted(known.keys() - changed - {"learning_rate"})
+        assert {} in cases, f"missing in CASES of this file: {name} with its defaults"
+        assert not missing, f"missing in CASES of this file: {name} with other values of {missing}"
+        assert optimizer_class in [cls for cls, _, _ in MEMORIES], f"missing in MEMORIES of this file: {name}"
+
+
+def test_every_registered_optimizer_is_exported():
+    missing = [x.__name__ for x in CLASSES if getattr(cnn, x.__name__, None) is not x]
+    assert not missing, f"not exported by cnn/__init__.py: {missing}"
 
 
 def test_default_learning_rates_are_those_that_are_usual():

@@ -23,15 +23,15 @@ QUICK = ["-S", "data.dataset=digits", "-S", "train.epochs=2", "-S", "train.batch
 
 
 class Block(NamedTuple):
-    """A block of code: a new file, what comes at the end of a file, or changes of lines."""
+    """A block of code: a new file, what comes at the end of a file or before a function, or changes of lines."""
 
     file: str
-    place: str  # "new", "at the end" or "", for changes
+    place: str  # "new", "at the end", "before `NAME`" or "", for changes
     code: str
 
 
 def blocks(text):
-    start = r"^`([^`\n]+)`(?:, (new|at the end))?:"
+    start = r"^`([^`\n]+)`(?:, (new|at the end|before `\w+`))?:"
     return [
         Block(*parts)
         for parts in re.findall(rf"{start}\n\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
@@ -47,6 +47,10 @@ def insert(block, folder):
     text = path.read_text(encoding="utf-8")
     if block.place == "at the end":
         text += ("\n\n" if path.suffix == ".py" else "\n") + block.code
+    elif block.place:
+        function = f"def {block.place.split('`')[1]}("
+        assert text.count(f"\n{function}") == 1, f"{block.file} does not have once: {function}"
+        text = text.replace(f"\n{function}", f"\n{block.code}\n\n{function}")
     else:
         for hunk in block.code.split("@@\n"):
             lines = hunk.splitlines(keepends=True)
@@ -179,8 +183,13 @@ def test_all_that_is_added_is_listed_with_its_keys(extended):
 
 def test_the_section_of_params_sets_the_optimisers_keys_and_their_ranges_are_those_of_the_signature(other):
     (section,) = re.findall(r"^```yaml\n(    lion:\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (option,) = re.findall(r"-S '(\+train\.optimizer\.lion=[^']+)'", PAGE)
     path = other / "params.yaml"
     text = path.read_text()
+    result = run(other, "dvc", "exp", "run", "train", "-S", option)
+    assert result.returncode == 0, result.stdout + result.stderr
+    yaml = YAML(typ="safe", pure=True)
+    assert yaml.load(path)["train"]["optimizer"]["lion"] == yaml.load(section)["lion"]
     path.write_text(text.replace("    adamw:\n", f"{section}    adamw:\n"))
     look = (
         "from pipeline.config.params import load_params; print(load_params().train.optimizer.make({}).beta2)"
@@ -199,6 +208,9 @@ def test_the_section_of_params_sets_the_optimisers_keys_and_their_ranges_are_tho
 def test_the_playground_computes_the_layer(other):
     result = run(other, "pipeline", "playground")
     assert result.returncode == 0, result.stderr
+    test = "tests/pipeline/test_playground.py"
+    result = run(other, "pytest", test, "-k", "activations or these_networks", "-q", "-p", "no:cacheprovider")
+    assert result.returncode == 0, result.stdout
 
 
 def test_the_layer_with_layers_inside_trains_and_the_playground_refuses_it(other):
