@@ -12,6 +12,8 @@ from dvc.repo import Repo
 from importlinter.cli import lint_imports
 from ruamel.yaml import YAML
 
+from pipeline.stages import resume
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("cnn/**/*.py"), *ROOT.glob("pipeline/**/*.py")])
 STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
@@ -153,6 +155,25 @@ def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(committed, mon
             assert set(repo.status()) & {"fetch", "preprocess", "train", "evaluate", "report"} == stale
     finally:
         path.unlink() if before is None else path.write_text(before)
+
+
+def test_a_checkpoint_belongs_to_the_code_that_can_change_a_training(tmp_path, monkeypatch):
+    for name in ("cnn", "pipeline"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.setattr(resume, "PROJECT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("data/processed").mkdir(parents=True)
+    Path("data/processed/dataset.json").touch()
+    first = resume.fingerprint({})
+    files = needed("train")
+    assert {"pipeline/stages/resume.py", "pipeline/artefacts/record.py"} < files
+    for file in sorted(files | {"pipeline/apps/predict.py", "pipeline/stages/evaluate.py"}):
+        content = Path(file).read_text()
+        Path(file).write_text(f"{content}# changed\n")
+        assert (resume.fingerprint({}) != first) == (file in files), file
+        Path(file).write_text(content)
+    assert resume.fingerprint({}) == first
 
 
 def test_arrays_have_the_shapes_that_signatures_promise():
