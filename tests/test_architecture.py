@@ -1,10 +1,13 @@
 """The architecture: which imports are allowed, what dvc.yaml must list, and shapes as in the signatures."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from fnmatch import fnmatch
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -81,6 +84,16 @@ def test_imports_keep_the_contracts_in_pyproject(monkeypatch):
 def test_cnn_imports_nothing_from_outside_but_numpy_and_jaxtyping(path):
     outside = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
     assert outside <= {"cnn", "numpy", "jaxtyping"}
+
+
+def test_pyproject_lists_what_is_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = project["dependencies"] + project["optional-dependencies"]["pipeline"]
+    listed = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
+    packages = {name.split(".")[0] for path in SOURCES for name in imports(path)}
+    known = {"cnn", "pipeline", "pydantic_core", *sys.stdlib_module_names}  # pydantic pins its core
+    provided_by = packages_distributions()
+    assert {p for p in packages - known if not listed & {d.lower() for d in provided_by[p]}} == set()
 
 
 def test_only_figures_imports_matplotlib():
