@@ -122,8 +122,6 @@ def test_no_name_is_cut_off_in_a_narrow_terminal(project, monkeypatch):
     assert max(map(len, text.splitlines())) <= 80
     first_column = "".join(line.split("  ")[0] for line in text.partition("One step of SGD")[2].splitlines())
     assert all(name in first_column for name in model.parameters())
-    errors = re.findall(r"dL/d\w+ .* (\S+)", text.partition("Backward")[2])
-    assert all(re.fullmatch(r"\de-\d\d", error) for error in errors)
 
 
 def test_a_wrong_gradient_shows(project, monkeypatch):
