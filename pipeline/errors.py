@@ -1,5 +1,6 @@
 """Errors that the user can fix: printed as one message, never as a traceback."""
 
+import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,7 @@ def damage_reported(path: Path, stage: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path} is missing. Make it with: dvc repro {stage}") from None
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, csv.Error, EOFError, OSError) as error:
         raise UserError(
             f"{path} is damaged: {reason(error)}. Make it again with: dvc repro --force {stage}"
         ) from None

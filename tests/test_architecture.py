@@ -1,16 +1,21 @@
 """The architecture: which imports are allowed, what dvc.yaml must list, and shapes as in the signatures."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from fnmatch import fnmatch
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
 from importlinter.cli import lint_imports
 from ruamel.yaml import YAML
+
+from pipeline.stages import resume
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("cnn/**/*.py"), *ROOT.glob("pipeline/**/*.py")])
@@ -79,6 +84,16 @@ def test_imports_keep_the_contracts_in_pyproject(monkeypatch):
 def test_cnn_imports_nothing_from_outside_but_numpy_and_jaxtyping(path):
     outside = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
     assert outside <= {"cnn", "numpy", "jaxtyping"}
+
+
+def test_pyproject_lists_what_is_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = project["dependencies"] + project["optional-dependencies"]["pipeline"]
+    listed = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
+    packages = {name.split(".")[0] for path in SOURCES for name in imports(path)}
+    known = {"cnn", "pipeline", "pydantic_core", *sys.stdlib_module_names}  # pydantic pins its core
+    provided_by = packages_distributions()
+    assert {p for p in packages - known if not listed & {d.lower() for d in provided_by[p]}} == set()
 
 
 def test_only_figures_imports_matplotlib():
@@ -153,6 +168,25 @@ def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(committed, mon
             assert set(repo.status()) & {"fetch", "preprocess", "train", "evaluate", "report"} == stale
     finally:
         path.unlink() if before is None else path.write_text(before)
+
+
+def test_a_checkpoint_belongs_to_the_code_that_can_change_a_training(tmp_path, monkeypatch):
+    for name in ("cnn", "pipeline"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.setattr(resume, "PROJECT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Path("data/processed").mkdir(parents=True)
+    Path("data/processed/dataset.json").touch()
+    first = resume.fingerprint({})
+    files = needed("train")
+    assert {"pipeline/stages/resume.py", "pipeline/artefacts/record.py"} < files
+    for file in sorted(files | {"pipeline/apps/predict.py", "pipeline/stages/evaluate.py"}):
+        content = Path(file).read_text()
+        Path(file).write_text(f"{content}# changed\n")
+        assert (resume.fingerprint({}) != first) == (file in files), file
+        Path(file).write_text(content)
+    assert resume.fingerprint({}) == first
 
 
 def test_arrays_have_the_shapes_that_signatures_promise():

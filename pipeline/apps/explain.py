@@ -228,7 +228,7 @@ def _table(title: str, *columns: str) -> Table:
         padding=(0, 1, 0, 0),
     )
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
     return table
 
 

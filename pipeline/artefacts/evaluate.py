@@ -1,12 +1,14 @@
 """What the evaluate stage writes: metrics, and the network's answer for each test image."""
 
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PlainSerializer
+from pydantic import Field, PlainSerializer
 
+from cnn import Sequential
 from pipeline.artefacts.record import CsvRow, JsonFile, Record
+from pipeline.artefacts.train import Network
 from pipeline.errors import damage_reported
 from pipeline.paths import REPORTS
 
@@ -17,6 +19,13 @@ class Model(Record):
     architecture: str
     parameters: int
     epoch: int
+
+    @classmethod
+    def of(cls, model: Sequential, network: Network) -> Self:
+        """The record of a trained network."""
+        return cls(
+            architecture=network.architecture, parameters=model.count_parameters(), epoch=network.epoch
+        )
 
 
 class Measures(Record):
@@ -51,7 +60,7 @@ class Metrics(JsonFile):
     model: Model
     test: Measures
     validation: Measures
-    per_class: dict[str, ClassMeasures]  # on test images
+    per_class: dict[str, ClassMeasures] = Field(min_length=1)  # on test images
 
 
 class Prediction(CsvRow):

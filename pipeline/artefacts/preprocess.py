@@ -1,6 +1,8 @@
 """What the preprocess stage writes besides arrays: a description of them."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from pipeline.artefacts.record import JsonFile
 from pipeline.paths import PROCESSED
@@ -18,8 +20,8 @@ class Description(JsonFile):
     class_names: list[str]
     image_shape: tuple[int, int, int]
     mean: float
-    deviation: float
-    examples: dict[Part, int]
+    deviation: float = Field(gt=0)
+    examples: dict[Part, Annotated[int, Field(ge=1)]] = Field(min_length=3)  # for all parts
 
     @property
     def black(self) -> float:

@@ -226,7 +226,8 @@ def _describe(details: ErrorDetails) -> str:
             return f"- {key} is missing: {description}."
         case "extra_forbidden":
             prefix = "".join(f"{parent}." for parent in keys[:-1])
-            hint = did_you_mean(keys[-1], section.model_fields, prefix) or " Remove it."
+            known = f" Known: {', '.join(section.model_fields)}."
+            hint = did_you_mean(keys[-1], section.model_fields, prefix) or known
             return f"- {key} is not a known key.{hint}"
         case "value_error" if (text := str(details["ctx"]["error"])) != OUT_OF_RANGE:
             return f"- {key}: {text}"

@@ -1,6 +1,7 @@
 """Sections of params.yaml that follow from the signatures of what they configure; see `cnn.registry`."""
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -93,8 +94,21 @@ def _validators(bearer: Bearer, attempt: Try | None) -> dict[str, Any]:
 
 def _field(option: Option) -> tuple[Any, str]:
     """The type of a key, with its range as pydantic checks it, and its meaning."""
-    meaning = option.meaning.rstrip(".").partition(";")[0]
-    return _pydantic_type(option.annotation), f"{meaning}: {_in_words(option.annotation)}"
+    parts = (_first_clause(option.meaning), _in_words(option.annotation))
+    return _pydantic_type(option.annotation), ": ".join(filter(None, parts))
+
+
+def _first_clause(text: str) -> str:
+    """The text up to the first semicolon or end of a sentence that is not in brackets."""
+    depth = 0
+    for end in re.finditer(r"[(\[]|[)\]]|; |\. (?=[A-Z])", text):
+        if end[0] in "([":
+            depth += 1
+        elif end[0] in ")]":  # also of the other kind, as in [0, 1)
+            depth -= 1
+        elif depth == 0:
+            return text[: end.start()]
+    return text.rstrip(".")
 
 
 def _pydantic_type(annotation: Any) -> Any:
@@ -125,7 +139,7 @@ def _in_words(annotation: Any) -> str:
         if isinstance(mark, Rule):
             return mark.describe().replace("a finite number", "a number")
     if get_origin(annotation) is Sequence:
-        return f"a list, each {_in_words(get_args(annotation)[0])}"
+        return f"a list, each entry {_in_words(get_args(annotation)[0])}"
     if type(None) in get_args(annotation):
         (kind,) = (kind for kind in get_args(annotation) if kind is not type(None))
         return f"{_in_words(kind)}, or null"

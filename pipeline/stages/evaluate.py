@@ -38,9 +38,7 @@ def evaluate(options: "Evaluate") -> None:
     validation_metrics, _, _ = measure(validation_outputs, validation, loss, names, options.confidence_level)
     metrics = Metrics(
         dataset=network.data.dataset,
-        model=Model(
-            architecture=network.architecture, parameters=model.count_parameters(), epoch=network.epoch
-        ),
+        model=Model.of(model, network),
         test=test_metrics,
         validation=validation_metrics,
         per_class=per_class,

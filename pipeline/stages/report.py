@@ -13,10 +13,10 @@ from cnn.atomic import write_text
 from cnn.engine.replicas import Replicas
 from cnn.inspection import kernels, occlusion
 from cnn.layers.trace import trace_forward
-from pipeline.artefacts.evaluate import Metrics, Prediction, Predictions, load_predictions
+from pipeline.artefacts.evaluate import Metrics, Model, Prediction, Predictions, load_predictions
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description
-from pipeline.artefacts.train import Epoch, ParameterStatistics
+from pipeline.artefacts.train import Epoch, Network, ParameterStatistics
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.cores import count_cores
 from pipeline.errors import UserError
@@ -41,6 +41,9 @@ def report(params: "Params") -> None:
     model, network = load_trained()
     names = network.data.class_names
     metrics, predictions = Metrics.load(), load_predictions(names)
+    measured = metrics.dataset, metrics.model, set(metrics.per_class)
+    if measured != (network.data.dataset, Model.of(model, network), set(names)):
+        raise UserError(f"{Metrics.path} does not belong to {Network.path}. Update both with: dvc repro")
     history, statistics = ([dict(row) for row in rows] for rows in (Epoch.load(), ParameterStatistics.load()))
     test = load_examples("test", network.data)
     if not np.array_equal(predictions.actual, test.targets.argmax(axis=1)):

@@ -19,17 +19,11 @@ from cnn import EpochReport, checkpoint
 from cnn.checkpoint import CheckpointError
 from cnn.state import Stateful
 from pipeline.artefacts.preprocess import Description
+from pipeline.config.yaml_files import read_mapping
 from pipeline.errors import UserError
 from pipeline.paths import PROCESSED, SCRATCH
 
 PROJECT = Path(__file__).parents[2]
-CODE = (
-    "cnn/**/*.py",
-    "pipeline/artefacts/examples.py",
-    "pipeline/artefacts/preprocess.py",
-    "pipeline/config/*.py",
-    "pipeline/stages/train.py",
-)
 KEPT = 3  # runs whose checkpoints are kept: the latest ones
 SECONDS_TO_WAIT = 5  # for the workers of a training that was killed
 
@@ -54,16 +48,22 @@ def only_training() -> AbstractContextManager[Any]:
 def fingerprint(settings: Mapping[str, Any]) -> str:
     """16 characters that identify what a run depends on: `settings` (as JSON), the data, the code."""
     digest = sha256(json.dumps(settings, sort_keys=True).encode())
-    code = sorted(path for pattern in CODE for path in PROJECT.glob(pattern))
     data = [
         Description.path,
         *sorted(PROCESSED.glob("train_*.npy")),
         *sorted(PROCESSED.glob("validation_*.npy")),
     ]
-    for path in [*code, *data]:
+    for path in [*_code(), *data]:
         with path.open("rb") as file:
             digest.update(f"{path.name} {file_digest(file, 'sha256').hexdigest()}".encode())
     return digest.hexdigest()[:16]
+
+
+def _code() -> list[Path]:
+    """The files of the code that dvc.yaml lists as dependencies of the train stage."""
+    deps = read_mapping(PROJECT / "dvc.yaml")["stages"]["train"]["deps"]
+    listed = [PROJECT / dep for dep in deps if dep.startswith(("cnn", "pipeline"))]
+    return sorted(file for path in listed for file in ([path] if path.is_file() else path.rglob("*.py")))
 
 
 class RunCheckpoint:

@@ -17,8 +17,12 @@ from pipeline.config.architectures import build_model, gives_probabilities, load
 from pipeline.errors import UserError
 
 COUNT, SIZE, CLASSES = 10, 12, 3
+DEEP = {"type": "conv2d", "out_channels": 1, "kernel_size": 3, "padding": "same"}
+for _ in range(4):
+    DEEP = {"type": "residual", "layers": [DEEP]}
 OTHERS = {
     "softmax": [{"type": "flatten"}, {"type": "dense", "out_features": CLASSES}, {"type": "softmax"}],
+    "deep": [DEEP, {"type": "flatten"}, {"type": "dense", "out_features": CLASSES}],
     "nested": [
         {"type": "residual", "layers": [{"type": "sequential", "layers": [{"type": "tanh"}]}]},
         {"type": "conv2d", "out_channels": 2, "kernel_size": 3},
@@ -108,6 +112,16 @@ def test_every_gradient_agrees_with_finite_differences(project, name):
     assert sorted(n for n in names if not n.endswith((".x", ".y"))) == sorted(model.parameters())
     layers = [name for name, _, _, _ in trace_shapes(model, (SIZE, SIZE, 1))]
     assert [n for n in names if n.endswith(".x")] == [f"{name}.x" for name in reversed(layers)]
+
+
+def test_no_name_is_cut_off_in_a_narrow_terminal(project, monkeypatch):
+    model, _, _ = project("deep")
+    monkeypatch.setenv("COLUMNS", "80")
+    text = explain()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    first_column = "".join(line.split("  ")[0] for line in text.partition("One step of SGD")[2].splitlines())
+    assert all(name in first_column for name in model.parameters())
 
 
 def test_a_wrong_gradient_shows(project, monkeypatch):

@@ -21,10 +21,11 @@ from cnn.registry import (
     LOSSES,
     OPTIMIZERS,
     SCHEDULES,
+    Option,
     written_options,
 )
 from pipeline.artefacts.preprocess import Description
-from pipeline.config import architectures
+from pipeline.config import architectures, sections
 from pipeline.config.architectures import build_chosen, build_model, load_layers
 from pipeline.config.params import load_params
 from pipeline.data.catalogue import DATASETS
@@ -83,7 +84,7 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         ),
         ("train", ..., "train is missing: the keys of training."),
         ("train.epoch", 3, "train.epoch is not a known key. Did you mean 'train.epochs'?"),
-        ("zzz", 3, "zzz is not a known key. Remove it."),
+        ("zzz", 3, "zzz is not a known key. Known: seed, data, model, train, evaluate."),
         (
             "train.epochs",
             0,
@@ -139,6 +140,11 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         ("train.augmentation.random_zoom", 1, "in [0, 1); received 1."),
         ("train.augmentation.cutout", 2.5, "a whole number from 0 to 1000; received 2.5."),
         ("train.augmentation.elastic_distortion.smoothness", 0, "in (0, 1000]; received 0."),
+        (
+            "train.optimizer.adagrad.zzz",
+            1,
+            "is not a known key. Known: learning_rate, epsilon, weight_decay.",
+        ),
         ("train.optimizer.adam.beta3", 1, "Did you mean 'train.optimizer.adam.beta2'?"),
         ("evaluate.confidence_level", 1.0, "a fraction between 0 and 1; received 1.0."),
         (3, 4, "3 is not a known key: keys are words."),
@@ -448,6 +454,25 @@ for path in sys.argv[1:]:
     assert "train.optimizer.slow_down.brake must be how much slower: in [0, 2]; received 3." in refused[-1]
 
 
+@pytest.mark.parametrize(
+    ("documented", "shown"),
+    [
+        ("the step size.", "the step size: true or false"),
+        ("the step size; may be assigned.", "the step size: true or false"),
+        ("the step size. None is 1. See `cnn`.", "the step size: true or false"),
+        (
+            "the size (width; height. Or both), e.g. 3; or 4",
+            "the size (width; height. Or both), e.g. 3: true or false",
+        ),
+        ("a part in [0, 1); 1 is all", "a part in [0, 1): true or false"),
+        ("", "true or false"),
+    ],
+)
+def test_a_message_has_the_first_clause_of_a_meaning(documented, shown):
+    option = Option("key", bool, True, documented, given=False, keyword_only=False)
+    assert sections._field(option)[1] == shown
+
+
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_each_augmentation_acts_by_its_key(tmp_path, rng, name):
     key, amount = {
@@ -569,7 +594,7 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
         image_shape=(28, 28, 1),
         mean=0.5,
         deviation=0.25,
-        examples={"train": 5},
+        examples={"train": 5, "validation": 5, "test": 5},
     )
     chosen = load_params(write(tmp_path, keys))
     model, _ = build_chosen(chosen, (28, 28, 1), 10)

@@ -152,6 +152,7 @@ def test_class_names_are_shown_as_text_and_mnist_beside_its_reference(project, t
     checkpoint.save(Network.path, state, metadata)
     Description.path.write_text(json.dumps(metadata["data"]))
     metrics = json.loads(Metrics.path.read_text())
+    metrics["dataset"] = "mnist"
     metrics["per_class"][name] = metrics["per_class"].pop("9")
     Metrics.path.write_text(json.dumps(metrics))
     rows = [row.model_dump() for row in Prediction.load()]
@@ -231,6 +232,54 @@ def test_a_result_that_is_missing_or_damaged_is_told(project, tmp_path, monkeypa
         (tmp_path / name).write_text(content)
         with pytest.raises(UserError, match=rf"^{name} is damaged: .+: dvc repro --force {stage}$"):
             load()
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "before", "after", "reason"),
+    [
+        (Description.load, "data/processed/dataset.json", r'"train": \d+,', "", "examples"),
+        (Description.load, "data/processed/dataset.json", r'"test": \d+', '"test": 0', r"examples\.test"),
+        (
+            Description.load,
+            "data/processed/dataset.json",
+            r'"deviation": [^,]+',
+            '"deviation": 0',
+            "deviation",
+        ),
+        (Metrics.load, "reports/metrics.json", r'(?s)"per_class": .*', '"per_class": {}}', "per_class"),
+        (Prediction.load, "reports/predictions.csv", r"(?m)^3,", f"3{'0' * 200_000},", "field larger than"),
+    ],
+)
+def test_a_damaged_value_is_named(project, tmp_path, monkeypatch, load, name, before, after, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True)
+    text, count = re.subn(before, after, (project / name).read_text())
+    assert count == 1
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=rf"^{name} is damaged: {reason}.+: dvc repro --force"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"dataset": "digits"', '"dataset": "mnist"'),
+        (f'"architecture": "{NAME}"', '"architecture": "baseline"'),
+        (r'"parameters": \d+', '"parameters": 1'),
+        (r'"epoch": \d+', '"epoch": 9'),
+        ('"9": {', '"nine": {'),
+    ],
+)
+def test_metrics_of_another_network_are_refused(project, tmp_path, monkeypatch, before, after):
+    shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    text, count = re.subn(before, after, Metrics.path.read_text())
+    assert count == 1
+    Metrics.path.write_text(text)
+    with pytest.raises(
+        UserError, match=r"^reports/metrics\.json does not belong to models/model\.npz.*: dvc repro"
+    ):
+        report.report(load_params())
 
 
 def test_predictions_of_other_data_are_refused(project, tmp_path, monkeypatch):
