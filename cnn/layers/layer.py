@@ -112,6 +112,10 @@ class Layer(Stateful):
         """The number of trainable numbers."""
         return sum(parameter.value.size for parameter in self.parameters().values())
 
+    def count_own_parameters(self) -> int:
+        """The same without the layers inside."""
+        return sum(parameter.value.size for parameter in self.own_parameters().values())
+
     def spec(self) -> dict[str, Any]:
         """Its type and arguments, as plain values that JSON and YAML can hold; `cnn.from_spec` reads them."""
         return registry.spec(registry.LAYERS, self)

@@ -105,7 +105,7 @@ class Sequential(Layer):
         for name, layer, _, shape in trace_shapes(self, input_shape):
             composite = bool(layer.children())
             title = f"{type(layer).__name__}:" if composite else repr(layer)
-            own = sum(parameter.value.size for parameter in layer.own_parameters().values())
+            own = layer.count_own_parameters()
             count = "" if composite and not own else f"{own:,}"
             rows.append((name, "  " * name.count(".") + title, _format(shape), count))
         rows.append(("", "total", "", f"{self.count_parameters():,}"))

@@ -55,6 +55,10 @@ class Traced(Layer):
         """The traced layers inside."""
         return self._layer.children()
 
+    def own_parameters(self) -> dict[str, Parameter]:
+        """The layer's."""
+        return self._layer.own_parameters()
+
     def parameters(self) -> dict[str, Parameter]:
         """The layer's parameters."""
         return self._layer.parameters()

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from cnn import SGD, BatchNorm, Examples, Parameter, Sequential, cross_entropy, softmax_cross_entropy
+from cnn import SGD, BatchNorm, Examples, Sequential, cross_entropy, softmax_cross_entropy
 from cnn.engine.shards import Loss, assigned
 from cnn.gradient_check import numeric_gradient, relative_error
 from cnn.layers.layer import Rng, Shape
@@ -116,7 +116,8 @@ class TrainingStep:
         for layer, _, y, _ in self._layers:
             composite = bool(layer.children())
             title = f"{type(layer.original).__name__}:" if composite else repr(layer)
-            count = "" if composite else f"{layer.count_parameters():,}"
+            own = layer.count_own_parameters()
+            count = "" if composite and not own else f"{own:,}"
             table.add_row(f"{layer.name} {title}", _by(layer.shape), count, *_range(y[0]))
         return table
 
@@ -126,10 +127,9 @@ class TrainingStep:
         rows = [("loss", "dL/dy", self.grad_outputs[0], self._check_outputs())]
         for layer, x, _, grad_x in reversed(self._layers):
             title = f"{layer.name} {type(layer.original).__name__}"
-            for part, value in vars(layer.original).items():
-                if isinstance(value, Parameter):
-                    name = f"{layer.name}.{part}"
-                    rows.append((title, f"dL/d{part}", self.gradients[name], self._check_parameter(name)))
+            for part in layer.own_parameters():
+                name = f"{layer.name}.{part}"
+                rows.append((title, f"dL/d{part}", self.gradients[name], self._check_parameter(name)))
             rows.append((title, "dL/dx", grad_x[0], self._check_input(layer, x, grad_x)))
         for title, what, gradient, (analytic, numeric, error) in rows:
             norm = f"{np.linalg.norm(gradient):.2e}"

@@ -94,6 +94,6 @@ def _layers(model: Sequential, input_shape: Shape) -> list[tuple[str, str, Shape
     rows = [("", "input", input_shape, "")]
     for name, layer, _, shape in trace_shapes(model, input_shape):
         inside = bool(layer.children())
-        count = "" if inside or not layer.parameters() else f"{layer.count_parameters():,}"
+        count = f"{own:,}" if (own := layer.count_own_parameters()) else ""
         rows.append((name, f"{type(layer).__name__}:" if inside else repr(layer), shape, count))
     return rows

@@ -236,3 +236,23 @@ def test_without_a_registered_name_it_has_no_spec_and_cannot_be_saved(tmp_path):
 def test_a_shape_that_does_not_fit_inside_it_is_reported():
     with pytest.raises(ValueError, match=r"Conv2D\(2, 3, 3, bias=False\) needs images .* In layer 0, Blend"):
         network().output_shape((6, 6, 1))
+
+
+def test_a_composites_own_parameters_are_counted_in_its_row(rng):
+    class Gain(Layer):
+        def __init__(self):
+            self.inner = Dense(4, 3, rng=rng)
+            self.gain = Parameter(np.ones(3), "gain")
+
+        def forward(self, x, *, training=False, rng=None):
+            return self.inner.forward(x, training=training)
+
+        def backward(self, grad_y):
+            return self.inner.backward(grad_y)
+
+        def output_shape(self, input_shape):
+            return self.inner.output_shape(input_shape)
+
+    rows = [line.split() for line in Sequential([Gain()]).summary((4,)).splitlines()]
+    assert ["0", "Gain:", "3", "3"] in rows
+    assert rows[-1] == ["total", "18"]
