@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 import traceback
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -188,27 +187,7 @@ class _Outcome(NamedTuple):
         return self.value
 
 
-class _Helper(ABC):
-    """A thread or process that runs tasks in the order in which they are sent."""
-
-    @abstractmethod
-    def send(self, tasks: list[Task]) -> None:
-        """Send tasks to the helper."""
-
-    @abstractmethod
-    def receive(self) -> _Outcome:
-        """The next outcome, in the order of the tasks."""
-
-    @abstractmethod
-    def drain(self) -> None:
-        """Wait for the outcomes that were not received, and discard them."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Stop the helper."""
-
-
-class _Process(_Helper):
+class _Process:
     """A copy of this process with a worker of its own."""
 
     def __init__(self, worker: Any) -> None:
@@ -307,7 +286,7 @@ class _Process(_Helper):
         )
 
 
-class _Thread(_Helper):
+class _Thread:
     """A thread with a worker of its own."""
 
     def __init__(self, worker: Any) -> None:
