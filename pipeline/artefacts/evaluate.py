@@ -1,16 +1,18 @@
 """What the evaluate stage writes: metrics, and the network's answer for each test image."""
 
-from typing import Annotated, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PlainSerializer
 
-from cnn import Sequential
 from pipeline.artefacts.record import CsvRow, JsonFile, Record
-from pipeline.artefacts.train import Network
 from pipeline.errors import damage_reported
 from pipeline.paths import REPORTS
+
+if TYPE_CHECKING:  # what only reads a result should not depend on all of cnn
+    from cnn import Sequential
+    from pipeline.artefacts.train import Network
 
 
 class Model(Record):
@@ -21,7 +23,7 @@ class Model(Record):
     epoch: int
 
     @classmethod
-    def of(cls, model: Sequential, network: Network) -> Self:
+    def of(cls, model: "Sequential", network: "Network") -> Self:
         """The record of a trained network."""
         return cls(
             architecture=network.architecture, parameters=model.count_parameters(), epoch=network.epoch
