@@ -41,7 +41,7 @@ def random_shift(images: GivenImages, rng: Rng, pixels: Pixels, *, fill: Fill = 
     t may be a fraction of a pixel. Positive t moves the content down and to the right.
 
     Args:
-        pixels: the largest displacement along either axis.
+        pixels: the largest displacement along either axis, in pixels.
         fill: the value beyond the border.
     """
     _check_images(images, fill)
@@ -63,7 +63,7 @@ def random_rotation(
     Positive θ turns the content counter-clockwise, as np.rot90 does.
 
     Args:
-        degrees: the largest angle.
+        degrees: the largest angle, in degrees.
         fill: the value beyond the border.
     """
     _check_images(images, fill)
@@ -83,7 +83,7 @@ def random_zoom(images: GivenImages, rng: Rng, fraction: Kept, *, fill: Fill = 0
     s > 1 enlarges the content; the image keeps its size.
 
     Args:
-        fraction: the largest change of the factor.
+        fraction: the largest change of the zoom factor.
         fill: the value beyond the border.
     """
     _check_images(images, fill)
@@ -105,7 +105,7 @@ def random_shear(
     The middle row stays in place; positive φ moves the rows above it to the right, as in italics.
 
     Args:
-        degrees: the largest angle from the vertical.
+        degrees: the largest angle from the vertical, in degrees.
         fill: the value beyond the border.
     """
     _check_images(images, fill)

@@ -98,7 +98,7 @@ def one_cycle(
     Args:
         learning_rate: the peak.
         epochs: when the descent ends.
-        rise: the fraction of `epochs` before the peak.
+        rise: the fraction of all epochs before the peak.
         start_factor: the first rate as a fraction of the peak.
         final_factor: the last rate as a fraction of the peak.
 

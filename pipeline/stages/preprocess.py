@@ -30,6 +30,11 @@ def preprocess(data: "Data", seed: int) -> None:
     if data.standardize:
         pixels = scale(raw.train_images[train])
         mean, deviation = float(pixels.mean(dtype=np.float64)), float(pixels.std(dtype=np.float64))
+        if deviation == 0:
+            raise UserError(
+                "The training images cannot be standardised: all their pixels are equal, so the standard "
+                "deviation is 0.\nIn params.yaml: set data.standardize to false."
+            )
 
     parts: dict[Part, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {
         "train": (raw.train_images[train], raw.train_labels[train]),

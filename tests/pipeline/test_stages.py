@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from projects import SHIPPED
@@ -9,6 +11,7 @@ from pipeline.artefacts.evaluate import Prediction
 from pipeline.config.params import Data, load_params
 from pipeline.errors import UserError
 from pipeline.report.figures import confusion_matrix_figure, save_figure, training_curves_figure
+from pipeline.stages import preprocess as preprocess_stage
 from pipeline.stages import train
 from pipeline.stages.evaluate import format_matrix, measure, to_predictions
 from pipeline.stages.preprocess import one_hot, scale, split
@@ -148,3 +151,19 @@ def test_a_network_that_learns_nothing_draws_a_warning(capsys, loss, accuracy, w
     said = capsys.readouterr().out
     assert said.startswith("warning: After epoch 3 the loss is ") == warned
     assert ("ln(10) = 2.3026" in said) == warned
+
+
+def test_images_that_are_all_alike_are_not_standardised(tmp_path, monkeypatch):
+    labels = np.repeat(np.arange(10, dtype=np.uint8), 3)
+    images = np.full((30, 28, 28), 7, np.uint8)
+    raw = SimpleNamespace(train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(
+        preprocess_stage.DATASETS,
+        "digits",
+        SimpleNamespace(read=lambda folder: raw, class_names=list("0123456789")),
+    )
+    options = Data(dataset="digits", train_size=None, validation_size=10, standardize=True)
+    with pytest.raises(UserError, match=r"all their pixels are equal.*(.|\n)*data\.standardize"):
+        preprocess_stage.preprocess(options, 0)
+    assert not (tmp_path / "data/processed").exists()
