@@ -134,7 +134,7 @@ def test_pytorch_gives_the_same_logits_and_gradients(name):
     images, targets = (array.astype(np.float64) for array in cases.make_examples(4, shape))
     for parameter in model.parameters().values():  # in float64, where no rounding decides a maximum
         parameter.value = parameter.value.astype(np.float64)
-    outputs = model.forward(images)
+    outputs = model.forward(images, training=True)
     model.backward(softmax_cross_entropy(outputs, targets)[1])
     # Put the gradients into another network as weights; its twin lays them out as PyTorch does.
     gradients, _ = cases.make_network(name)
