@@ -18,9 +18,11 @@ from cnn import (
     Residual,
     Sequential,
     SpecError,
+    Tanh,
     from_spec,
 )
 from cnn.initializers import he_normal
+from cnn.registry import LAYERS
 from cnn.specs import layers_from_specs
 
 
@@ -142,8 +144,6 @@ class Forgetful(MaxPool2D):
 def test_a_layer_without_a_name_or_that_forgets_its_arguments_has_no_spec(monkeypatch):
     with pytest.raises(ValueError, match="Unregistered is not registered as layer type"):
         Sequential([Dropout(0.5), Unregistered()]).spec()
-    from cnn.registry import LAYERS
-
     monkeypatch.setitem(LAYERS._bearers, "forgetful", Forgetful)
     with pytest.raises(ValueError, match="Forgetful does not keep its argument size"):
         Forgetful(1).spec()
@@ -161,3 +161,15 @@ def test_a_layer_that_does_not_keep_its_arguments_shows_without_them():
 
     assert repr(Plain(3)) == "Plain()"
     assert repr(Plain(3, offset=2)) == "Plain(offset=2)"
+
+
+def test_a_constructor_that_fails_otherwise_is_reported_with_its_place(monkeypatch):
+    class Broken(Tanh):
+        def __init__(self, by="x"):
+            self.by = 1 + by
+
+    monkeypatch.setitem(LAYERS._bearers, "broken", Broken)
+    with pytest.raises(
+        SpecError, match=r"unsupported operand.*\nIn layers\[1\] \(broken\), whose input has shape \(3,\)"
+    ):
+        layers_from_specs([{"type": "tanh"}, {"type": "broken"}], (3,), np.random.default_rng(0))

@@ -617,3 +617,10 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
     images = np.zeros((1, 4, 4, 1), np.float32)
     shifted = received["augment"](images, np.random.default_rng(0))
     assert -2.0 <= shifted.min() < -1.0  # black, (0 − 0.5) / 0.25, came in
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_an_augmentation_that_is_left_out_is_off(tmp_path, name):
+    assert (
+        load_params(write(tmp_path, {f"train.augmentation.{name}": ...})).train.augmentation.make(0.0) is None
+    )

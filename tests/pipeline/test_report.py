@@ -247,6 +247,7 @@ def test_a_result_that_is_missing_or_damaged_is_told(project, tmp_path, monkeypa
             "deviation",
         ),
         (Metrics.load, "reports/metrics.json", r'(?s)"per_class": .*', '"per_class": {}}', "per_class"),
+        (Metrics.load, "reports/metrics.json", r"^{", '{"extra": 1,', "extra"),
         (Prediction.load, "reports/predictions.csv", r"(?m)^3,", f"3{'0' * 200_000},", "field larger than"),
     ],
 )
