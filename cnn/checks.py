@@ -6,6 +6,7 @@
 `scale(1.0, 0.0)` then raises ValueError: "factor must be a finite number > 0; received 0.0."
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, wraps
@@ -19,16 +20,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 LONGEST = 200  # characters of a refused value in a message
 
 
-class Rule:
+class Rule(ABC):
     """A condition on a value, beyond its type."""
 
+    @abstractmethod
     def describe(self) -> str:
         """The rule in words, as it follows "must be" in a message."""
-        raise NotImplementedError
 
+    @abstractmethod
     def holds(self, value: Any) -> bool:
         """Whether `value` follows the rule."""
-        raise NotImplementedError
 
     def convert(self, value: Any) -> Any:
         """Convert a value that follows the rule to a plain Python number."""

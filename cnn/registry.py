@@ -138,8 +138,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """ " Did you mean 'prefix + nearest name'?", or "" if no name is near."""
-    nearest = get_close_matches(name.lower(), known, n=1)
-    return f" Did you mean '{prefix}{nearest[0]}'?" if nearest else ""
+    by_lower_case = {other.lower(): other for other in known}
+    nearest = get_close_matches(name.lower(), by_lower_case, n=1)
+    return f" Did you mean '{prefix}{by_lower_case[nearest[0]]}'?" if nearest else ""
 
 
 def _meaning(bearer: Bearer, name: str) -> str:

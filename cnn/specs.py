@@ -49,10 +49,9 @@ class _Builder:
 
     def __init__(self, rng: np.random.Generator, dtype: DTypeLike) -> None:
         self.rng, self.dtype = rng, dtype
+        self.depth = 0  # of the layer that is being built
 
     def build_list(self, specs: Any, place: str, shape: Shape | None) -> list[Layer]:
-        if place.count(".") > DEEPEST:
-            raise SpecError(f"Layers are nested more than {DEEPEST} deep. In {place[:80]}….")
         if not isinstance(specs, list):
             raise SpecError(f"Layers must be written as a list; received {specs!r}. In {place}.")
         built: list[Layer] = []
@@ -69,16 +68,21 @@ class _Builder:
             raise SpecError(f"A layer must be written {{type: NAME, …}}; received {spec!r}. In {place}.")
         if spec["type"] not in LAYERS:
             raise SpecError(f"{unknown(LAYERS.kind, spec['type'], LAYERS)} In {place}.")
+        if self.depth == DEEPEST:
+            raise SpecError(f"Layers are nested more than {DEEPEST} deep. In {place[:80]}….")
         with _Located(place, spec, shape):
             layer_type = LAYERS[spec["type"]]
             known = options(layer_type)
             written = {name: value for name, value in spec.items() if name != "type"}
             _check_names(spec["type"], written, known, place_decides=shape is not None)
+            self.depth += 1
             arguments = {
                 name: self._value(option, written, place, shape)
                 for name, option in known.items()
-                if name in written or (option.given and (shape or option.name in ("rng", "dtype")))
+                if name in written
+                or (option.given and (shape is not None or option.name in ("rng", "dtype")))
             }
+            self.depth -= 1
             missing = [n for n, o in known.items() if o.default is REQUIRED and n not in arguments]
             if missing:
                 raise ValueError(f"{spec['type']} needs {missing[0]}.")
@@ -89,7 +93,8 @@ class _Builder:
         if option.name not in written:
             if option.name in ("rng", "dtype"):
                 return getattr(self, option.name)
-            return shape[-1] if shape else None  # the length of the last axis
+            assert shape is not None
+            return shape[-1]  # the length of the last axis
         value = written[option.name]
         if option.annotation == Initializer:
             return INITIALIZERS.find(value)

@@ -164,7 +164,10 @@ def fit_by_epoch(
     at = Progress() if progress is None else progress
     count = len(train.images)
     if not optimizer.parameters:
-        raise ValueError("A network without parameters cannot learn; received an optimizer of none.")
+        raise ValueError(
+            "A network without parameters cannot learn; the optimizer has none. Add a layer that has some, "
+            "such as Dense."
+        )
     if at.examples > count:
         raise ValueError(
             f"progress is {at.examples} images into an epoch, and train has only {count}: it is of another "

@@ -89,7 +89,7 @@ class Layer(Stateful):
                 yield f"{name}.{inner}", layer
 
     def own_parameters(self) -> dict[str, Parameter]:
-        """Those that are not of a layer inside."""
+        """Its own trainable parameters by name, without those of the layers inside."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Parameter)}
 
     def parameters(self) -> dict[str, Parameter]:
@@ -113,7 +113,7 @@ class Layer(Stateful):
         return sum(parameter.value.size for parameter in self.parameters().values())
 
     def count_own_parameters(self) -> int:
-        """The same without the layers inside."""
+        """The number of trainable numbers of its own, without those of the layers inside."""
         return sum(parameter.value.size for parameter in self.own_parameters().values())
 
     def spec(self) -> dict[str, Any]:

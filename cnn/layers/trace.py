@@ -56,7 +56,7 @@ class Traced(Layer):
         return self._layer.children()
 
     def own_parameters(self) -> dict[str, Parameter]:
-        """The layer's."""
+        """The layer's own parameters."""
         return self._layer.own_parameters()
 
     def parameters(self) -> dict[str, Parameter]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
-from cnn.checks import Rule
+from cnn.checks import Rule, rule_of
 from cnn.registry import REQUIRED, Bearer, Option, Registry, unknown, written_options
 
 OUT_OF_RANGE = "out of range"
@@ -134,13 +134,9 @@ def _holds(rule: Rule) -> Callable[[Any], Any]:
 
 
 def _in_words(annotation: Any) -> str:
-    """A type in words: "a number > 0", "true or false", "a list of numbers >= 0, or null"."""
-    for mark in getattr(annotation, "__metadata__", ()):
-        if isinstance(mark, Rule):
-            return mark.describe().replace("a finite number", "a number")
-    if get_origin(annotation) is Sequence:
-        return f"a list, each entry {_in_words(get_args(annotation)[0])}"
-    if type(None) in get_args(annotation):
-        (kind,) = (kind for kind in get_args(annotation) if kind is not type(None))
-        return f"{_in_words(kind)}, or null"
-    return "true or false" if annotation is bool else inspect.formatannotation(annotation)
+    """A type in words: "a number > 0", "true or false", "a list, each item a number >= 0, or null"."""
+    rule = rule_of(annotation)
+    if rule is None:
+        return inspect.formatannotation(annotation)
+    text = rule.describe().replace("a finite number", "a number").replace("True or False", "true or false")
+    return f"{text}, or null" if type(None) in get_args(annotation) else text

@@ -1,5 +1,6 @@
 """What a learner gets wrong: refused at the call, with the argument, the rule and what was received."""
 
+import inspect
 import pickle
 from collections.abc import Sequence as ListOf
 from typing import Literal
@@ -13,6 +14,7 @@ from cnn import (
     Conv2D,
     Dense,
     Dropout,
+    EpochReport,
     Examples,
     Flatten,
     Layer,
@@ -220,4 +222,5 @@ def test_layers_nested_too_deeply_are_refused_in_words():
 
 def test_fit_can_be_pickled_and_says_what_it_returns():
     assert pickle.loads(pickle.dumps(fit)) is fit
-    assert fit.__name__ == "fit"
+    assert inspect.signature(fit).return_annotation == list[EpochReport]
+    assert fit.__doc__.startswith("Train `model` in place; return a report for each epoch.")

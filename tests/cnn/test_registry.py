@@ -18,6 +18,7 @@ from cnn.registry import (
     OPTIMIZERS,
     SCHEDULES,
     Registry,
+    did_you_mean,
     name_of,
     options,
     summary,
@@ -210,3 +211,8 @@ def test_the_command_lists_everything_with_ranges_and_defaults():
     assert "initializer: " in run.stdout
     assert "default fan_in_uniform)" in run.stdout
     assert "in_features" not in run.stdout
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("Nadam", "nadam"), ("Mynet", "MyNet"), ("sdg", "sgd")])
+def test_the_nearest_name_is_found_whatever_its_case(name, nearest):
+    assert did_you_mean(name, ["adam", "nadam", "sgd", "MyNet"]) == f" Did you mean '{nearest}'?"
