@@ -3,7 +3,7 @@
 import errno
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 
 @contextmanager
@@ -56,14 +56,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write `array` to `path` atomically, as a `.npy` file.
+    """Write `array` to `path` atomically, as a `.npy` file."""
+    write_rows(path, array.shape, array.dtype, [array])
+
+
+def write_rows(path: Path, shape: tuple[int, ...], dtype: DTypeLike, parts: Iterable[NDArray[Any]]) -> None:
+    """Write an array atomically, as a `.npy` file, whose rows come in `parts` and need not fit into memory.
 
     np.save is not used: if the disk is full, it may drop the last bytes without an error.
     """
-    array = np.asarray(array, order="C")
+    header = {"descr": npy.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(array))
-        file.write(array.data)
+        npy.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.asarray(part, dtype, order="C").data)
 
 
 def _flush(path: Path) -> None:

@@ -25,13 +25,13 @@ def occlusion(
     image: NDArray[np.floating],
     *,
     patch: int = 5,
-    background: float = 0.0,
+    background: float | NDArray[np.floating] = 0.0,
 ) -> NDArray[np.floating]:
     """How much the score of an image (h, w, c) falls if the area around each pixel is covered.
 
-    A square of `patch` pixels of `background` is put around each pixel in turn; `score` maps images
-    (n, h, w, c) to one number each. In the result (h, w), a positive value means that the covered area is
-    evidence for a high score, and a negative value that it is evidence against one.
+    A square of `patch` pixels of `background` (a number, or one for each channel) is put around each pixel in
+    turn; `score` maps images (n, h, w, c) to one number each. In the result (h, w), a positive value means
+    that the covered area is evidence for a high score, and a negative value that it is evidence against one.
     Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks" (2014), section 4.2.
     """
     height, width, _ = image.shape

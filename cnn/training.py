@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cnn.checks import Count, Positive, Whole, checked
 from cnn.clipping import clip_by_norm, clip_by_value, gradient_squares
 from cnn.engine.executors import Executor
+from cnn.engine.replicas import Rows
 from cnn.engine.shards import Augmentation, Examples, Loss, ShardedGradients, count_correct
 from cnn.inspection import EpochStatistics
 from cnn.layers import Sequential
@@ -250,10 +251,12 @@ def _to_its_end(by_epoch: Callable[P, Iterator[EpochReport]]) -> Callable[P, lis
 fit = _to_its_end(fit_by_epoch)
 
 
-def _check_examples(part: str, examples: tuple[NDArray[Any], NDArray[Any]], model: Sequential) -> Examples:
+def _check_examples(part: str, examples: tuple[Rows, NDArray[Any]], model: Sequential) -> Examples:
     """Return `examples`; ValueError if there is none, or if `model` does not take them."""
-    arrays = isinstance(examples, tuple) and all(isinstance(array, np.ndarray) for array in examples)
-    if not arrays or len(examples) != 2 or any(array.ndim < 2 for array in examples):
+    arrays = isinstance(examples, tuple) and all(
+        hasattr(array, "shape") and hasattr(array, "dtype") for array in examples
+    )
+    if not arrays or len(examples) != 2 or any(len(array.shape) < 2 for array in examples):
         raise ValueError(
             f"{part} must be Examples(images, targets), two arrays whose first axis counts the examples; "
             f"received {type(examples).__name__}."

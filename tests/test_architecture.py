@@ -26,8 +26,10 @@ NO_EFFECT = {
     "pipeline.cores": STAGES,  # any number of them gives the same bits
     "pipeline.errors": STAGES,  # messages
     "pipeline.paths": STAGES,  # dvc.yaml has the outputs' paths, too
-    "pipeline.data.catalogue": ["train", "evaluate"],  # only for a dataset's name, when params are checked
-    "pipeline.data.readers": ["fetch", "report"],  # a dataset names its reader, but they do not call it
+    "pipeline.data.catalogue": ["train", "evaluate", "report"],  # only for a dataset's name in params
+    "pipeline.data.dataset": ["train", "evaluate", "report"],  # only for names and types
+    "pipeline.data.progress": STAGES,  # a bar
+    "pipeline.data.readers": ["fetch"],  # a dataset names its reader, but they do not call it
 }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from mmap import mmap
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +16,18 @@ from cnn.engine.executors import Executor, Serial
 from cnn.engine.passes import PASSES, Pass, plan
 from cnn.layers import Layer
 from cnn.parameter import Parameter
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """An array, or what gives arrays when it is indexed: for example images that are decoded when needed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: Any, /) -> Any: ...
 
 
 class Replica(NamedTuple):
@@ -82,7 +94,7 @@ class Replicas:
         finally:
             self._busy = False
 
-    def predict(self, x: Float[np.ndarray, "n *shape"], batch_size: int = 256) -> Float[np.ndarray, "n *out"]:
+    def predict(self, x: Rows, batch_size: int = 256) -> Float[np.ndarray, "n *out"]:
         """`Sequential.predict` on all workers; the rewritten copies may round differently."""
         Whole().check("batch_size", batch_size)
         starts = range(0, max(len(x), 1), batch_size)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cnn.engine.executors import Executor
 from cnn.engine.passes import PASSES, Pass
-from cnn.engine.replicas import Replica, Replicas
+from cnn.engine.replicas import Replica, Replicas, Rows
 from cnn.layers import Layer
 from cnn.random import Stream, derive_rng
 
@@ -21,7 +21,7 @@ Loss = Callable[[NDArray[Any], NDArray[Any]], tuple[float, NDArray[Any]]]
 class Examples(NamedTuple):
     """Inputs and their one-hot targets, one row for each example; either may be memory-mapped."""
 
-    images: NDArray[Any]
+    images: Rows
     targets: NDArray[Any]
 
 

@@ -48,7 +48,7 @@ def explain(index: int) -> None:
     step = TrainingStep(model, loss, Examples(test.images[batch], test.targets[batch]))
 
     console = Console(markup=False, highlight=False, emoji=False)
-    picture = draw(test.images[index] * description.deviation + description.mean)
+    picture = draw(description.brightness(test.images[index]))
     console.print(Panel.fit(picture, title=f"test image {index}"))
     console.print(f"Its label: {names[test.targets[index].argmax()]}")
     console.print(_prediction_table(probabilities, names))
@@ -90,7 +90,7 @@ class TrainingStep:
         self._network = trace.network
         self._network.output_shape(examples.images.shape[1:])
         self._loss, self._targets = loss, examples.targets
-        self._images = examples.images.astype(np.float64)
+        self._images = np.asarray(examples.images, np.float64)
         self._rng = np.random.default_rng(0)  # for directions; any seed will do
         self.parameters = self._network.parameters()
 

@@ -18,7 +18,6 @@ from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import Network
 from pipeline.artefacts.trained import load_model
 from pipeline.config.architectures import gives_probabilities
-from pipeline.data.catalogue import DATASETS
 from pipeline.errors import UserError
 from pipeline.paths import REPORTS
 from pipeline.report.rendering import fill
@@ -54,7 +53,7 @@ def render(model: Sequential, about: Network, examples: Labelled) -> str:
     weights: list[NDArray[Any]] = []
     content = {
         "architecture": about.architecture,
-        "data": about.data.model_dump(mode="json") | {"dataset": DATASETS[about.data.dataset].title},
+        "data": about.data.model_dump(mode="json"),
         "network": describe(trace.network, weights),
         "gives_probabilities": gives_probabilities(model),
         "weights": encode(weights),

@@ -66,8 +66,7 @@ def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> N
 
 def classify(model: Sequential, image: NDArray[np.float32], data: Description) -> list[float]:
     """The probability of each class for an image in [0, 1]; `data` describes what it was trained on."""
-    standardised = (image[np.newaxis, :, :, np.newaxis] - data.mean) / data.deviation
-    outputs = model.predict(standardised.astype(np.float32))
+    outputs = model.predict(data.normalise(image[np.newaxis, :, :, np.newaxis]))
     return [float(probability) for probability in probabilities_of(model, outputs)[0]]
 
 

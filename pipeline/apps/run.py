@@ -12,9 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.artefacts.evaluate import Metrics
+from pipeline.artefacts.preprocess import Description
 from pipeline.config.architectures import build_chosen
-from pipeline.config.params import load_params
+from pipeline.config.params import Params, load_params
 from pipeline.data.catalogue import DATASETS
+from pipeline.data.dataset import OWN
+from pipeline.data.readers.folder import list_pictures
 from pipeline.data.sources import MIRROR_VARIABLE, NOTE_VARIABLE
 from pipeline.errors import StoppedError, UserError
 from pipeline.paths import CLASSIFICATION_REPORT, REPORT
@@ -24,9 +27,7 @@ from pipeline.report.reference import REFERENCE_ACCURACY, REFERENCE_SOURCE
 def run() -> None:
     """Check params.yaml and the network, run the pipeline, summarise the results."""
     params = load_params()
-    dataset = DATASETS[params.data.dataset]
-    build_chosen(params, dataset.image_shape, len(dataset.class_names))
-    params.train.loss.make(len(dataset.class_names))
+    check_network(params)
     check_git()
     repair_dvc()
     try:
@@ -36,6 +37,22 @@ def run() -> None:
     if code != 0:
         raise UserError("The pipeline stopped; the reason is above.")
     _print_summary(fell_back)
+
+
+def check_network(params: Params) -> None:
+    """UserError if the network or the loss does not fit the images, as far as these are known already."""
+    data = params.data
+    if data.dataset == OWN:
+        path = Path(data.path)
+        classes = len(list_pictures(path).class_names) if path.is_dir() else 0
+        shape = (*(data.size or ()), *([data.channels] if data.channels else []))
+    else:
+        dataset = DATASETS[data.dataset]
+        classes, (height, width, channels) = len(dataset.class_names), dataset.image_shape
+        shape = (*(data.size or (height, width)), data.channels or channels)
+    if classes >= 2 and len(shape) == 3:
+        build_chosen(params, shape, classes)
+        params.train.loss.make(classes)
 
 
 def _run_stages(dataset: str) -> tuple[int, bool]:
@@ -127,7 +144,7 @@ def _print_summary(fell_back: bool) -> None:
     metrics = Metrics.load()
     dataset, model, test = metrics.dataset, metrics.model, metrics.test
     table = Table(show_header=False, title="Result", title_justify="left")
-    table.add_row("dataset", DATASETS[dataset].title)
+    table.add_row("dataset", Description.load().title)
     if fell_back:
         table.add_row("why", "MNIST could not be fetched")
     table.add_row("network", f"{model.architecture}, {model.parameters:,} parameters")

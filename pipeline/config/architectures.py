@@ -56,11 +56,13 @@ def build_model(
 ) -> Sequential:
     """The network that `layers` describes, for inputs of `input_shape` and this number of `classes`.
 
+    In the description, the word `classes` stands for their number, as in `out_features: classes`.
+
     Initial values are drawn from `rng`. `source` is where the description is, for error messages:
     "architectures.yaml: baseline".
     """
     try:
-        model = Sequential(layers_from_specs(layers, input_shape, rng, source))
+        model = Sequential(layers_from_specs(_with_classes(layers, classes), input_shape, rng, source))
     except SpecError as error:
         raise UserError(str(error)) from None
     shape = model.output_shape(input_shape)
@@ -68,9 +70,21 @@ def build_model(
         raise UserError(
             f"A network must end with one number for each of the {classes} classes, in shape ({classes},); "
             f"this one ends in shape {shape}. Let it end with flatten and "
-            f"{{type: dense, out_features: {classes}}}.\nIn {source}."
+            f"{{type: dense, out_features: classes}}.\nIn {source}."
         )
     return model
+
+
+def _with_classes(description: Any, classes: int) -> Any:
+    """The `description` with the number in place of the word `classes`."""
+    match description:
+        case "classes":
+            return classes
+        case list():
+            return [_with_classes(item, classes) for item in description]
+        case dict():
+            return {key: _with_classes(value, classes) for key, value in description.items()}
+    return description
 
 
 def gives_probabilities(layer: Layer) -> bool:

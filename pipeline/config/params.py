@@ -6,7 +6,7 @@ The sections of losses, optimisers, schedules and augmentations follow from thei
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from cnn.registry import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES, Bearer, d
 from pipeline.config.sections import OUT_OF_RANGE, Choice, Section, one_of, with_methods
 from pipeline.config.yaml_files import read_mapping
 from pipeline.data.catalogue import DATASETS
+from pipeline.data.dataset import LARGEST_SIDE, OWN, Fit
 from pipeline.errors import UserError, shown
 from pipeline.paths import PARAMS
 
@@ -31,6 +32,8 @@ def _fraction_or_count(value: float) -> float:
     return value
 
 
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+Part = Annotated[int | float, AfterValidator(_fraction_or_count)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -38,15 +41,50 @@ Positive = Annotated[float, Field(gt=0)]
 class Data(Section):
     """What to train on, and how it is prepared."""
 
-    dataset: Annotated[str, one_of("dataset", DATASETS)] = Field(description="the name of a dataset")
+    dataset: Annotated[str, one_of("dataset", [*DATASETS, OWN])] = Field(
+        description=f"the name of a dataset, or {OWN} for the images in data.path"
+    )
+    path: str = Field(
+        min_length=1,
+        description=f"the folder or .npz file of your own images, which only the dataset {OWN} uses: a path "
+        "that exists, since DVC watches it",
+    )
+    image_size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = Field(
+        description=f"the side of all images in pixels, from 1 to {LARGEST_SIDE}, or [height, width], or "
+        "null for the size that the images have"
+    )
+    channels: Literal[1, 3] | None = Field(
+        description="1 for grey images, 3 for colour, or null for what the images have"
+    )
+    fit: Fit = Field(description="how an image of another shape is fitted: crop, pad or stretch")
+    test_size: Part = Field(
+        description=f"the part of {OWN} images kept for testing, if they have no test part: a fraction "
+        "between 0 and 1, or a whole number of images >= 1"
+    )
+    allow_duplicates: bool = Field(
+        description=f"whether {OWN} images may hold the same image several times, also in training and test: "
+        "true or false"
+    )
     train_size: Count | None = Field(
         description="how many images to train on: a whole number from 1 to 10^9, or null"
     )
-    validation_size: Annotated[int | float, AfterValidator(_fraction_or_count)] = Field(
+    validation_size: Part = Field(
         description="the part of the training set kept for validation: a fraction between 0 and 1, "
         "or a whole number of images >= 1"
     )
-    standardize: bool = Field(description="whether to standardise the pixels: true or false")
+    standardize: Literal["none", "global", "channel"] = Field(
+        description="the pixels that share a mean and a deviation: none, global (all) or channel"
+    )
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """`image_size` as (height, width)."""
+        match self.image_size:
+            case [height, width]:
+                return height, width
+            case int(side):
+                return side, side
+        return None
 
 
 class Model(Section):

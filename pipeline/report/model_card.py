@@ -9,7 +9,6 @@ from pipeline.artefacts.evaluate import Metrics
 from pipeline.artefacts.train import Network
 from pipeline.config.params import Params
 from pipeline.config.yaml_files import to_yaml
-from pipeline.data.catalogue import DATASETS
 from pipeline.report.calibration import Bin, expected_calibration_error
 from pipeline.report.rendering import fill
 
@@ -23,7 +22,7 @@ def model_card(network: Network, metrics: Metrics, bins: list[Bin], params: Para
         network=network,
         metrics=metrics,
         params=params,
-        title=DATASETS[network.data.dataset].title,
+        title=network.data.title,
         worst=min(metrics.per_class, key=lambda name: metrics.per_class[name].recall),
         calibration_error=expected_calibration_error(bins),
         layers=to_yaml({network.architecture: network.layers}).strip(),

@@ -16,7 +16,6 @@ from pipeline.artefacts.evaluate import Metrics
 from pipeline.artefacts.train import Network
 from pipeline.config.params import Params
 from pipeline.config.yaml_files import to_yaml
-from pipeline.data.catalogue import DATASETS
 from pipeline.report.calibration import Bin, expected_calibration_error
 from pipeline.report.figures import DIVERGING, to_png_address
 from pipeline.report.reference import REFERENCE_ACCURACY, REFERENCE_SOURCE
@@ -71,7 +70,7 @@ def build(found: Findings) -> str:
         metrics=found.metrics,
         params=found.params,
         names=network.data.class_names,
-        title=f"{network.architecture} on {DATASETS[network.data.dataset].title}",
+        title=f"{network.architecture} on {network.data.title}",
         reference=(REFERENCE_ACCURACY, REFERENCE_SOURCE) if network.data.dataset == "mnist" else None,
         layers=_layers(found.model, network.data.image_shape),
         matrix=found.matrix.tolist(),

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from pipeline.data.catalogue import DATASETS
+from pipeline.data.dataset import OWN
 from pipeline.data.sources import fetch_file
 from pipeline.paths import RAW
 
@@ -11,8 +12,16 @@ if TYPE_CHECKING:
 
 
 def fetch(data: "Data") -> None:
-    """Bring the files of `data.dataset` to data/raw/DATASET; intact files that are there are kept."""
-    dataset, folder = DATASETS[data.dataset], RAW / data.dataset
+    """Bring the files of `data.dataset` to data/raw/DATASET; intact files that are there are kept.
+
+    Own images are read where they are, by preprocess.
+    """
+    folder = RAW / data.dataset
+    if data.dataset == OWN:
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"Own images are read from {data.path}: there is nothing to fetch.")
+        return
+    dataset = DATASETS[data.dataset]
     if dataset.write_files is not None:
         dataset.write_files(folder)
     else:

@@ -1,89 +1,184 @@
-"""The preprocess stage: convert the dataset's own files to arrays that training can map into memory."""
+"""The preprocess stage: bring all images to one shape, and split them into parts."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
-from cnn.atomic import write_array
+from cnn.atomic import write_array, write_rows
 from pipeline.artefacts.preprocess import Description, Part
-from pipeline.data.catalogue import DATASETS
+from pipeline.data.dataset import Bytes, Fit, Images, Labels
+from pipeline.data.own import choose_dataset
+from pipeline.data.pictures import Shape, fit_array, target_shape
+from pipeline.data.progress import progress_bar
 from pipeline.errors import UserError
 from pipeline.paths import PROCESSED, RAW
 
 if TYPE_CHECKING:
     from pipeline.config.params import Data
 
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+ROWS = 1024  # images in memory at a time
+TEST_SPLIT = 1  # keeps the random numbers of this split apart from those of the validation split
+Selected = tuple[Images, NDArray[np.intp]]  # images, and which of them
+
 
 def preprocess(data: "Data", seed: int) -> None:
-    """Write images (n, 28, 28, 1) and one-hot targets (n, classes), float32, for train, validation and test.
+    """Write images (n, h, w, channels) and one-hot targets (n, classes) for train, validation and test.
 
-    Pixels are scaled to [0, 1]; with `data.standardize`, the mean of the training images is then
-    subtracted and the result divided by their standard deviation, both one number for all pixels.
+    They are bytes, a quarter of the size of float32. The mean and deviation by which they are normalised go
+    to dataset.json; `Description.normalise` applies them when training reads the images.
     """
-    dataset = DATASETS[data.dataset]
+    dataset = choose_dataset(data)
     raw = dataset.read(RAW / data.dataset)
-    train, validation = split(raw.train_labels, data, seed)
+    selected, labels = split_parts(raw.parts(), data, seed)
+    shape = target_shape(raw.train_images, data)
 
-    mean, deviation = 0.0, 1.0
-    if data.standardize:
-        pixels = scale(raw.train_images[train])
-        mean, deviation = float(pixels.mean(dtype=np.float64)), float(pixels.std(dtype=np.float64))
-        if deviation == 0:
-            raise UserError(
-                "The training images cannot be standardised: all their pixels are equal, so the standard "
-                "deviation is 0.\nIn params.yaml: set data.standardize to false."
-            )
-
-    parts: dict[Part, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {
-        "train": (raw.train_images[train], raw.train_labels[train]),
-        "validation": (raw.train_images[validation], raw.train_labels[validation]),
-        "test": (raw.test_images, raw.test_labels),
-    }
-    for part, (images, labels) in parts.items():
-        write_array(PROCESSED / f"{part}_images.npy", (scale(images) - mean) / deviation)
-        write_array(PROCESSED / f"{part}_targets.npy", one_hot(labels, len(dataset.class_names)))
+    Description.path.unlink(missing_ok=True)  # it would describe new arrays wrongly if this ended early
+    statistics = Statistics(shape)
+    for part, (images, rows) in selected.items():
+        chunks = read_in_chunks(images, rows, shape, data.fit)
+        write_rows(
+            PROCESSED / f"{part}_images.npy",
+            (len(rows), *shape),
+            np.uint8,
+            statistics.gather(chunks) if part == "train" else chunks,
+        )
+        write_array(PROCESSED / f"{part}_targets.npy", one_hot(labels[part], len(dataset.class_names)))
+    mean, deviation = statistics.constants(data.standardize)
     Description(
         dataset=data.dataset,
+        title=dataset.title,
         class_names=list(dataset.class_names),
-        image_shape=dataset.image_shape,
+        image_shape=shape,
+        framing=dataset.framing,
+        background=statistics.background(),
         mean=mean,
         deviation=deviation,
-        examples={part: len(labels) for part, (_, labels) in parts.items()},
+        examples={part: len(rows) for part, (_, rows) in selected.items()},
     ).save()
     print(
-        ", ".join(f"{part} {len(labels):,}" for part, (_, labels) in parts.items()), f"images in {PROCESSED}."
+        ", ".join(f"{part} {len(rows):,}" for part, (_, rows) in selected.items()),
+        f"images of {shape[0]}x{shape[1]}x{shape[2]} in {PROCESSED}.",
     )
 
 
-def split(labels: NDArray[np.uint8], data: "Data", seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(train, validation): disjoint indices into `labels`, with all classes in proportion.
+def split_parts(
+    parts: dict[str, tuple[Images, Labels]], data: "Data", seed: int
+) -> tuple[dict[Part, Selected], dict[Part, Labels]]:
+    """(images and chosen rows of each part, the labels of these rows).
 
-    A fractional `validation_size` is a fraction of all labels, rounded; `train_size` does not change it.
+    From the training images, missing parts are split off: first for testing, then for validation. Of the
+    rest, `data.train_size` are chosen.
     """
-    validation_size = data.validation_size
-    count = validation_size if isinstance(validation_size, int) else round(validation_size * len(labels))
-    train_size = len(labels) - count if data.train_size is None else data.train_size
+    images, labels = parts["train"]
+    rows = np.arange(len(labels))
+    rows_of: dict[Part, NDArray[np.intp]] = {}
+    if "test" not in parts:
+        (random_state,) = np.random.SeedSequence(seed, spawn_key=(TEST_SPLIT,)).generate_state(1)
+        train, rows_of["test"] = split(labels, None, data.test_size, int(random_state), "test", data)
+        rows = train
+    if "validation" not in parts:
+        train, taken = split(labels[rows], data.train_size, data.validation_size, seed, "validation", data)
+        rows, rows_of["validation"] = rows[train], rows[taken]
+    elif data.train_size is not None and data.train_size != len(rows):
+        train, _ = split(labels[rows], data.train_size, len(rows) - data.train_size, seed, "no part", data)
+        rows = rows[train]
+    rows_of["train"] = rows
+    selected: dict[Part, Selected] = {}
+    chosen: dict[Part, Labels] = {}
+    for part in PARTS:
+        source, all_labels = (images, labels) if part in rows_of else parts[part]
+        own_rows = rows_of.get(part, np.arange(len(all_labels)))
+        selected[part], chosen[part] = (source, own_rows), all_labels[own_rows]
+    return selected, chosen
+
+
+def split(
+    labels: Labels, train_size: int | None, size: float, seed: int, part: str, data: "Data"
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(training, `part`): disjoint indices into `labels`, with all classes in proportion.
+
+    A fractional `size` is a fraction of all labels, rounded; `train_size` does not change it.
+    """
+    count = size if isinstance(size, int) else round(size * len(labels))
+    if train_size is None:
+        train_size = len(labels) - count
     classes = len(np.unique(labels))
     if min(train_size, count) < classes or train_size + count > len(labels):
         raise UserError(
             f"The {len(labels):,} training images of {data.dataset} cannot be split into {train_size:,} for "
-            f"training and {count:,} for validation: each part needs at least one image of each of the "
+            f"training and {count:,} for {part}: each part needs at least one image of each of the "
             f"{classes} classes, and both together at most as many as there are.\n"
-            "In params.yaml: data.train_size and data.validation_size."
+            f"In params.yaml: data.train_size and data.{part}_size."
         )
-    train, validation = train_test_split(
+    train, taken = train_test_split(
         np.arange(len(labels)), train_size=train_size, test_size=count, stratify=labels, random_state=seed
     )
-    return np.sort(train), np.sort(validation)
+    return np.sort(train), np.sort(taken)
 
 
-def scale(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Bytes (n, h, w) to float32 in [0, 1] with a channel axis, (n, h, w, 1)."""
-    return images[..., np.newaxis].astype(np.float32) / np.float32(255)
+def read_in_chunks(images: Images, rows: NDArray[np.intp], shape: Shape, fit: Fit) -> Iterator[Bytes]:
+    """The images `rows` in this shape, some at a time, with a progress bar."""
+    with progress_bar(f"{len(rows):,} images", len(rows)) as advance:
+        for start in range(0, len(rows), ROWS):
+            chunk = fit_array(images[rows[start : start + ROWS]], shape, fit)
+            yield chunk
+            advance(len(chunk))
 
 
-def one_hot(labels: NDArray[np.uint8], classes: int) -> NDArray[np.float32]:
+def one_hot(labels: Labels, classes: int) -> Bytes:
     """Row n has a 1 in column labels[n], and 0 elsewhere."""
-    return np.eye(classes, dtype=np.float32)[labels]
+    targets = np.zeros((len(labels), classes), np.uint8)
+    targets[np.arange(len(labels)), labels] = 1
+    return targets
+
+
+class Statistics:
+    """How often each byte occurs in each channel: of all pixels, and of those on the images' borders.
+
+    Counts are whole numbers, so that the order of the images does not matter.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        height, width, channels = shape
+        self.counts = np.zeros((2, channels, 256), np.int64)
+        self._border = np.ones((height, width), bool)
+        self._border[1:-1, 1:-1] = False
+
+    def gather(self, chunks: Iterator[Bytes]) -> Iterator[Bytes]:
+        """Yield `chunks` unchanged, and count their bytes."""
+        for chunk in chunks:
+            for kind, pixels in enumerate((chunk, chunk[:, self._border])):
+                for channel, counts in enumerate(self.counts[kind]):
+                    counts += np.bincount(pixels[..., channel].ravel(), minlength=256)
+            yield chunk
+
+    def background(self) -> list[float]:
+        """For each channel, the median of the border pixels, as a fraction."""
+        totals = self.counts[1].cumsum(axis=1)
+        return [float(np.searchsorted(total, total[-1] / 2)) / 255 for total in totals]
+
+    def constants(self, standardize: str) -> tuple[list[float], list[float]]:
+        """For each channel, the mean and deviation of fractions; UserError if a deviation is 0."""
+        counts = self.counts[0]
+        if standardize == "none":
+            return [0.0] * len(counts), [1.0] * len(counts)
+        if standardize == "global":
+            counts = np.tile(counts.sum(axis=0), (len(counts), 1))
+        values, totals = np.arange(256) / 255, counts.sum(axis=1)
+        mean = counts @ values / totals
+        deviation = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(axis=1) / totals)
+        if not deviation.all():
+            what = (
+                "pixels are equal"
+                if standardize == "global"
+                else f"pixels of channel {deviation.argmin()} are equal"
+            )
+            raise UserError(
+                f"The training images cannot be standardised: all their {what}, so the standard deviation "
+                "is 0.\nIn params.yaml: set data.standardize to none."
+            )
+        return mean.tolist(), deviation.tolist()

@@ -151,7 +151,7 @@ def occlude(
         logs = np.log(np.maximum(predict(images.astype(np.float32)), np.finfo(np.float32).tiny))
         return logs[:, example.actual] - np.delete(logs, example.actual, axis=1).max(axis=1)
 
-    return example, occlusion(margin, example.image, background=description.black)
+    return example, occlusion(margin, example.image, background=description.normalised_background)
 
 
 def confused(predictions: Predictions, test: Examples) -> dict[tuple[int, int], list[NDArray[np.float32]]]:

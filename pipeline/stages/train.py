@@ -148,7 +148,7 @@ def _fit(
                 batch_size=options.batch_size,
                 shard_size=options.shard_size,
                 seed=params.seed,
-                augment=options.augmentation.make(description.black),
+                augment=options.augmentation.make(float(description.normalised_background[0])),
                 clip_norm=options.clip_norm,
                 clip_value=options.clip_value,
                 moving_average=average,

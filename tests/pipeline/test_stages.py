@@ -8,26 +8,68 @@ from sklearn.metrics import confusion_matrix
 
 from cnn import EpochReport, Examples, softmax_cross_entropy
 from pipeline.artefacts.evaluate import Prediction
-from pipeline.config.params import Data, load_params
+from pipeline.artefacts.preprocess import Description
+from pipeline.config.params import load_params
+from pipeline.data.dataset import RawData
 from pipeline.errors import UserError
 from pipeline.report.figures import confusion_matrix_figure, save_figure, training_curves_figure
 from pipeline.stages import preprocess as preprocess_stage
 from pipeline.stages import train
 from pipeline.stages.evaluate import format_matrix, measure, to_predictions
-from pipeline.stages.preprocess import one_hot, scale, split
+from pipeline.stages.preprocess import one_hot, split_parts
 
 LABELS = np.repeat(np.arange(10, dtype=np.uint8), 30)
 
 
-def data(train_size=None, validation_size=0.1):
-    return Data(dataset="digits", train_size=train_size, validation_size=validation_size, standardize=False)
+def data(**changes):
+    return load_params(SHIPPED / "params.yaml").data.model_copy(
+        update={"dataset": "digits", "validation_size": 0.1} | changes
+    )
 
 
-def test_pixels_become_fractions_with_a_channel_axis():
-    images = np.array([[[0, 51], [255, 1]]], np.uint8)
-    scaled = scale(images)
+def split(labels, data, seed):
+    """The rows for training and for validation."""
+    images = np.arange(len(labels))  # stand for images
+    parts = {"train": (images, labels), "test": (images, labels)}
+    selected, _ = split_parts(parts, data, seed)
+    return selected["train"][1], selected["validation"][1]
+
+
+def describe(**changes):
+    return Description(
+        **{
+            "dataset": "digits",
+            "title": "digits",
+            "class_names": ["a", "b"],
+            "image_shape": (2, 2, 1),
+            "framing": "crop",
+            "background": [0.0],
+            "mean": [0.0],
+            "deviation": [1.0],
+            "examples": {"train": 1, "validation": 1, "test": 1},
+        }
+        | changes
+    )
+
+
+def test_pixels_become_fractions():
+    images = np.array([[[0, 51], [255, 1]]], np.uint8)[..., None]
+    scaled = describe().normalise(images)
     assert scaled.dtype == np.float32
     np.testing.assert_allclose(scaled[0, :, :, 0], [[0, 0.2], [1, 1 / 255]], rtol=1e-7)
+
+
+def test_normalisation_by_channel_and_its_inverse(rng):
+    images = rng.integers(0, 256, (3, 4, 5, 3), np.uint8)
+    description = describe(
+        image_shape=(4, 5, 3), background=[0, 0, 1], mean=[0.1, 0.2, 0.3], deviation=[0.5, 1, 2]
+    )
+    x = description.normalise(images)
+    expected = (images / 255 - np.array([0.1, 0.2, 0.3])) / np.array([0.5, 1, 2])
+    np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(description.brightness(x), images / 255, atol=1e-6)
+    np.testing.assert_allclose(description.normalised_background, [-0.2, -0.2, 0.35], rtol=1e-6)
+    np.testing.assert_allclose(description.normalised_black, [-0.2, -0.2, -0.15], rtol=1e-6)
 
 
 def test_one_hot_has_a_one_in_the_labels_column():
@@ -58,7 +100,7 @@ def test_the_split_depends_on_the_seed_alone():
 )
 def test_a_split_that_cannot_be_is_refused(train_size, validation_size):
     with pytest.raises(UserError, match="cannot be split into"):
-        split(LABELS, data(train_size, validation_size), seed=0)
+        split(LABELS, data(train_size=train_size, validation_size=validation_size), seed=0)
 
 
 def test_measures_equal_their_definitions(rng):
@@ -156,14 +198,11 @@ def test_a_network_that_learns_nothing_draws_a_warning(capsys, loss, accuracy, w
 def test_images_that_are_all_alike_are_not_standardised(tmp_path, monkeypatch):
     labels = np.repeat(np.arange(10, dtype=np.uint8), 3)
     images = np.full((30, 28, 28), 7, np.uint8)
-    raw = SimpleNamespace(train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    raw = RawData(images, labels, images, labels)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(
-        preprocess_stage.DATASETS,
-        "digits",
-        SimpleNamespace(read=lambda folder: raw, class_names=list("0123456789")),
-    )
-    options = Data(dataset="digits", train_size=None, validation_size=10, standardize=True)
-    with pytest.raises(UserError, match=r"all their pixels are equal.*(.|\n)*data\.standardize"):
-        preprocess_stage.preprocess(options, 0)
-    assert not (tmp_path / "data/processed").exists()
+    dataset = SimpleNamespace(read=lambda folder: raw, class_names=list("0123456789"))
+    monkeypatch.setattr(preprocess_stage, "choose_dataset", lambda data: dataset)
+    for standardize, found in (("global", "pixels are equal"), ("channel", "pixels of channel 0 are equal")):
+        with pytest.raises(UserError, match=rf"all their {found}.*(.|\n)*data\.standardize"):
+            preprocess_stage.preprocess(data(validation_size=10, standardize=standardize), 0)
+        assert not Description.path.exists()

@@ -39,6 +39,7 @@ DATASET = Dataset(
     class_names=DIGITS,
     read_files=read_files,
     write_files=write_files,
+    framing="digit",
     files=(
         DataFile("images.npy", None, "8f26b2bd9d135c256808f68f14fdabddde6d9c7f869ae419704b051f0f14b3b3"),
         DataFile("labels.npy", None, "8ba4f891220f5e4c9c819638d1602d74b83618f167043c6da52a2a247841ddf0"),

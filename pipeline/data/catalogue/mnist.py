@@ -7,6 +7,7 @@ DATASET = Dataset(
     title="MNIST, handwritten digits",
     class_names=DIGITS,
     read_files=read_idx_files,
+    framing="digit",
     files=(
         DataFile(
             "train-images-idx3-ubyte.gz",

@@ -10,7 +10,7 @@ from cnn.checkpoint import parse_array
 from pipeline.errors import damage_reported
 
 
-def read_array(path: Path, content_sha256: str) -> NDArray[np.uint8]:
+def read_array(path: Path, content_sha256: str | None) -> NDArray[np.uint8]:
     """The array of bytes in the file; UserError if its content has another SHA-256."""
     with damage_reported(path, "fetch"):
         array = parse_array(path.read_bytes())

@@ -29,7 +29,7 @@ def read_idx_files(folder: Path, files: Sequence[DataFile]) -> RawData:
     return RawData(*arrays)
 
 
-def read_checked_idx(path: Path, axes: int, content_sha256: str) -> NDArray[np.uint8]:
+def read_checked_idx(path: Path, axes: int, content_sha256: str | None) -> NDArray[np.uint8]:
     """The array with this number of axes in the file; UserError if its content has another SHA-256."""
     with damage_reported(path, "fetch"):
         array, digest = read_idx(path, axes)

@@ -1,0 +1,189 @@
+"""A folder with a folder of pictures for each class, also below train/, validation/ and test/."""
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from pipeline.cores import count_cores
+from pipeline.data.dataset import Bytes, Fit
+from pipeline.data.pictures import Shape, fit_picture, read_picture
+from pipeline.data.progress import progress_bar
+from pipeline.errors import UserError
+
+PARTS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}  # by folder
+OVERSAMPLING = 2  # a JPEG file is decoded with at least this many times the pixels that are needed
+T = TypeVar("T")
+
+
+class Picture(NamedTuple):
+    """A file that may be a picture, and what its place says of it."""
+
+    path: Path
+    part: str
+    class_name: str
+
+
+class Facts(NamedTuple):
+    """What is known of a picture once it has been read."""
+
+    sha256: str  # of the file
+    size: tuple[int, int]  # height, width, upright
+    is_grey: bool
+
+
+class Listing(NamedTuple):
+    """The files of a folder: pictures to be read, names that are passed over, and problems."""
+
+    pictures: list[Picture]
+    parts: list[str]
+    class_names: list[str]
+    passed_over: list[str]
+    problems: list[str]
+
+
+def list_pictures(folder: Path) -> Listing:
+    """Find the classes, and the files that may be pictures, without reading those."""
+    found = Listing([], [], [], [], [])
+    folders = _visible_folders(folder, found)
+    if folders and all(name in PARTS for name in folders) and "train" in folders:
+        if {"validation", "val"} <= folders.keys():
+            found.problems.append("validation, val: two folders of one part. Merge them.")
+        for name, part_folder in folders.items():
+            found.parts.append(PARTS[name])
+            _list_classes(part_folder, PARTS[name], _visible_folders(part_folder, found), found)
+        trained = {picture.class_name for picture in found.pictures if picture.part == "train"}
+        for part, name in sorted(
+            {(p.part, p.class_name) for p in found.pictures if p.class_name not in trained}
+        ):
+            found.problems.append(f"{part}/{name}: train has no pictures of this class.")
+    else:
+        found.parts.append("train")
+        _list_classes(folder, "train", folders, found)
+    found.class_names[:] = sorted(set(found.class_names))
+    return found
+
+
+def _visible_folders(folder: Path, found: Listing) -> dict[str, Path]:
+    """The folders in `folder` by name; files beside them are passed over, unless they are pictures."""
+    folders = {}
+    for entry in _entries(folder):
+        if _is_hidden(entry):
+            found.passed_over.append(str(entry))
+        elif entry.is_dir():
+            folders[entry.name] = entry
+        elif may_be_picture(entry):
+            found.problems.append(f"{entry}: a picture outside of the classes' folders. Move or remove it.")
+        else:
+            found.passed_over.append(str(entry))
+    return folders
+
+
+def _list_classes(folder: Path, part: str, folders: dict[str, Path], found: Listing) -> None:
+    for name, class_folder in folders.items():
+        class_name = unicodedata.normalize("NFC", name)  # some systems store é as e and an accent
+        if not class_name.isprintable() or class_name != class_name.strip():
+            found.problems.append(
+                f"{os.fsencode(class_folder)!r}: a class's name must consist of visible characters. Rename "
+                "the folder."
+            )
+            continue
+        found.class_names.append(class_name)
+        count = 0
+        for entry in _entries(class_folder):
+            if _is_hidden(entry):
+                found.passed_over.append(str(entry))
+            elif entry.is_dir():
+                found.problems.append(
+                    f"{entry}: a folder inside a class's folder. Move its pictures up, or remove it."
+                )
+            elif may_be_picture(entry):
+                found.pictures.append(Picture(entry, part, class_name))
+                count += 1
+            else:
+                found.passed_over.append(str(entry))
+        if count == 0:
+            found.problems.append(f"{class_folder}: no pictures.")
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir(), key=lambda entry: unicodedata.normalize("NFC", entry.name))
+
+
+def _is_hidden(entry: Path) -> bool:
+    return entry.name.startswith((".", "__MACOSX"))
+
+
+def may_be_picture(path: Path) -> bool:
+    """Whether the name or the content is that of a picture; it may still be damaged."""
+    if path.suffix.lower() in Image.registered_extensions():
+        return True
+    try:
+        with Image.open(path):
+            return True
+    except Exception:  # of any type: this only asks
+        return False
+
+
+def read_facts(pictures: Sequence[Picture]) -> list[Facts | str]:
+    """For each picture what is known of it, or why it cannot be read."""
+
+    def read(picture: Picture) -> Facts | str:
+        try:
+            image = read_picture(picture.path)
+            with picture.path.open("rb") as file:
+                digest = sha256(file.read()).hexdigest()
+        except UserError as error:
+            return str(error)
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
+        return Facts(digest, (image.height, image.width), image.mode == "L")
+
+    with progress_bar("checking pictures", len(pictures)) as advance:
+        facts = []
+        for fact in in_threads(read, pictures):
+            facts.append(fact)
+            advance(1)
+    return facts
+
+
+def in_threads(function: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+    """`map` in threads: Pillow lets others run while it decodes and resizes."""
+    with ThreadPoolExecutor(count_cores()) as pool:
+        yield from pool.map(function, items)
+
+
+class Pictures:
+    """Pictures in files, read and fitted when they are indexed: bytes (n, height, width, channels)."""
+
+    def __init__(self, paths: Sequence[Path], shape: Shape, fit: Fit) -> None:
+        self.paths, self.fit = paths, fit
+        self.shape = (len(paths), *shape)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: Any) -> Bytes:
+        numbers = np.arange(len(self.paths))[rows]
+        images = list(in_threads(self._read, numbers))
+        return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
+
+    def _read(self, number: int) -> Bytes:
+        path, shape = self.paths[number], self.shape[1:]
+        try:
+            image = read_picture(path, OVERSAMPLING * max(shape[:2]))
+        except UserError as error:  # it has changed since it was checked
+            raise UserError(f"{path}: {error}.") from None
+        return fit_picture(image, shape, self.fit)
+
+
+def count_sizes(facts: Iterable[Facts]) -> Counter[tuple[int, int]]:
+    """How many pictures there are of each size."""
+    return Counter(fact.size for fact in facts)
