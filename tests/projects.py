@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SHIPPED = (
     ROOT / "tests/shipped"
 )  # copies of params.yaml and architectures.yaml; a user may change those in ROOT
-CODE = ["cnn", "pipeline", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config"]
+CODE = ["cnn", "pipeline", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", "data/README.md"]
 STAGES = list(YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"])
 
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import time
 from collections.abc import Sequence
 from hashlib import file_digest, sha256
@@ -10,18 +9,18 @@ from pathlib import Path
 
 import requests
 import urllib3
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from cnn.atomic import atomic_path, write_bytes
-from pipeline.data.dataset import LARGEST_FILE, DataFile
+from pipeline.data.dataset import DataFile
+from pipeline.data.progress import progress_bar
 from pipeline.errors import UserError
 
 MIRROR_VARIABLE = "DATASET_MIRROR"
 NOTE_VARIABLE = "NO_SOURCE_NOTE"  # a path: fetch writes an empty file there if no source has a file
 SHARED_FOLDER = Path("../shared/datasets")
 TIMEOUT = (5, 30)  # seconds: to connect, and between bytes
-LONGEST = 600  # seconds for one file
+LONGEST = 300  # seconds for one file, and those that SLOWEST allows
+SLOWEST = 200_000  # bytes per second
 PAUSES = (1, 3)  # seconds before the second and the third try
 OTHER_HASH = "its SHA-256 is not the published one"
 
@@ -97,7 +96,7 @@ def _try_download(location: str, file: DataFile, destination: Path) -> tuple[str
     """Download, check, and only then put in place: (what was wrong or None, whether it may be temporary)."""
     try:
         with atomic_path(destination) as temporary:
-            _stream(location, temporary, destination.name)
+            _stream(location, temporary, file)
             if not _is_whole(temporary, file):
                 raise _NotTheFileError(OTHER_HASH)
     except requests.HTTPError as error:
@@ -126,37 +125,26 @@ class _NotTheFileError(Exception):
     """What the server sends cannot be the file."""
 
 
-def _stream(url: str, path: Path, title: str) -> None:
-    """Write what a server sends to the file at `path`, but no more than LARGEST_FILE bytes."""
-    deadline = time.monotonic() + LONGEST
+def _stream(url: str, path: Path, wanted: DataFile) -> None:
+    """Write what a server sends to the file at `path`, but no more than the wanted file can have."""
+    deadline = time.monotonic() + LONGEST + wanted.largest / SLOWEST
     with requests.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as response:
         response.raise_for_status()
         if "html" in response.headers.get("Content-Type", ""):
             raise _NotTheFileError("it sent a web page instead of the file")
         length = response.headers.get("Content-Length", "")
-        with path.open("wb") as file, _progress_bar() as bar:
-            task = bar.add_task(title, total=int(length) if length.isdecimal() else None)
+        total = int(length) if length.isdecimal() else wanted.size
+        with path.open("wb") as file, progress_bar(wanted.name, total, of_bytes=True) as advance:
             try:
                 while chunk := response.raw.read1(2**16):  # what has arrived, without waiting for more
                     file.write(chunk)
-                    bar.advance(task, len(chunk))
-                    if file.tell() > LARGEST_FILE:
-                        raise _NotTheFileError(f"it sent more than {LARGEST_FILE:,} bytes")
+                    advance(len(chunk))
+                    if file.tell() > wanted.largest:
+                        raise _NotTheFileError(f"it sent more than {wanted.largest:,} bytes")
                     if time.monotonic() > deadline:
                         raise requests.Timeout
             except urllib3.exceptions.HTTPError as error:
                 raise requests.exceptions.ChunkedEncodingError from error
-
-
-def _progress_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
 
 
 def _is_url(location: str) -> bool:

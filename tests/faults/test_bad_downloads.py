@@ -18,7 +18,7 @@ import pytest
 from test_failed_writes import in_a_child
 from test_fetch import FILES, tiny_dataset  # noqa: F401
 
-from pipeline.data import sources
+from pipeline.data import dataset, sources
 from pipeline.data.catalogue import DATASETS
 from pipeline.errors import UserError
 from pipeline.paths import RAW
@@ -159,7 +159,8 @@ def serve():
 def impatient(monkeypatch):
     monkeypatch.setattr(sources, "TIMEOUT", (0.3, 0.3))
     monkeypatch.setattr(sources, "LONGEST", 0.5)
-    monkeypatch.setattr(sources, "LARGEST_FILE", 2**20)
+    monkeypatch.setattr(sources, "SLOWEST", float("inf"))
+    monkeypatch.setattr(dataset, "LARGEST_FILE", 2**20)
 
 
 def fetch_one():

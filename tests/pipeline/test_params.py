@@ -124,7 +124,7 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         (
             "data.dataset",
             "minst",
-            f"Unknown dataset 'minst'. Did you mean 'mnist'? Known: {', '.join(sorted(DATASETS))}.",
+            f"Unknown dataset 'minst'. Did you mean 'mnist'? Known: {', '.join(sorted([*DATASETS, 'own']))}.",
         ),
         ("data.validation_size", 1.5, "or a whole number of images >= 1; received 1.5."),
         ("data.validation_size", 0, "or a whole number of images >= 1; received 0."),
@@ -271,7 +271,7 @@ CONV2D = ["bias", "dilation", "groups", "initializer", "kernel_size", "out_chann
                 "10 classes",
                 "(10,)",
                 "(64,)",
-                "{type: dense, out_features: 10}",
+                "{type: dense, out_features: classes}",
                 "\nIn architectures.yaml: mine.",
             ],
         ),
@@ -590,10 +590,13 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(train_stage, "load_examples", lambda part, description: None)
     description = Description(
         dataset="mnist",
+        title="MNIST",
         class_names=["0"] * 10,
         image_shape=(28, 28, 1),
-        mean=0.5,
-        deviation=0.25,
+        framing="digit",
+        background=[0.0],
+        mean=[0.5],
+        deviation=[0.25],
         examples={"train": 5, "validation": 5, "test": 5},
     )
     chosen = load_params(write(tmp_path, keys))

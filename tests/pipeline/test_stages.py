@@ -134,8 +134,8 @@ def test_the_wilson_interval_has_its_published_values():
         (0, 20, (0.0, 0.1611)),
         (1, 29, (0.0061, 0.1718)),
     ):
-        outputs, actual = one_hot(np.zeros(count, int), 2), np.arange(count) >= right
-        examples = Examples(outputs, one_hot(actual.astype(int), 2))
+        outputs, actual = np.eye(2)[np.zeros(count, int)], np.arange(count) >= right
+        examples = Examples(outputs, np.eye(2)[actual.astype(int)])
         measures, _, _ = measure(outputs, examples, softmax_cross_entropy, ["a", "b"], 0.95)
         assert (measures.accuracy_low, measures.accuracy_high) == pytest.approx(interval, abs=5e-5)
 
