@@ -93,7 +93,7 @@ def _survey_folder(path: Path, data: "Data") -> Survey:
     good: list[tuple[Picture, Facts]] = []
     for picture, fact in zip(listing.pictures, facts, strict=True):
         if isinstance(fact, str):
-            problems.append(f"{picture.path}: {fact}.")
+            problems.append(f"{listing.name(picture.path)}: {fact}.")
         else:
             good.append((picture, fact))
     notes = [f"{name} is not a picture, and is passed over." for name in listing.passed_over]
@@ -101,7 +101,7 @@ def _survey_folder(path: Path, data: "Data") -> Survey:
         numbers, copies, wrong = find_copies(
             [fact.sha256 for _, fact in good],
             [(picture.part, picture.class_name) for picture, _ in good],
-            [str(picture.path) for picture, _ in good],
+            [listing.name(picture.path) for picture, _ in good],
         )
         good, problems, notes = [good[number] for number in numbers], problems + wrong, notes + copies
     problems += _few(

@@ -126,7 +126,7 @@ def test_a_change_reruns_only_what_depends_on_it_and_going_back_reruns_nothing(o
 
 
 EVERYTHING = {
-    "data.standardize": True,
+    "data.standardize": "channel",
     "model.architecture": "batch_norm",
     "train.epochs": 3,
     "train.batch_size": 32,
@@ -251,7 +251,10 @@ def test_run_falls_back_to_digits_and_says_why(other):
 
 @pytest.mark.parametrize(
     ("path", "content", "reason"),
-    [("data", "", "data"), ("dvc.yaml", "stages: 3", "'./dvc.yaml' validation failed.")],
+    [
+        ("pipeline/stages/fetch.py", "raise SystemExit('broken')", "broken"),
+        ("dvc.yaml", "stages: 3", "'./dvc.yaml' validation failed."),
+    ],
 )
 def test_run_falls_back_only_if_no_source_has_the_files(tmp_path, path, content, reason):
     project = make_project(tmp_path / "project")

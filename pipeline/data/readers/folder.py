@@ -40,18 +40,23 @@ class Facts(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The files of a folder: pictures to be read, names that are passed over, and problems."""
+    """The files of a `folder`: pictures to be read, names that are passed over, and problems."""
 
+    folder: Path
     pictures: list[Picture]
     parts: list[str]
     class_names: list[str]
     passed_over: list[str]
     problems: list[str]
 
+    def name(self, path: Path) -> str:
+        """The path of a file below the folder."""
+        return os.fsencode(path.relative_to(self.folder)).decode(errors="replace")
+
 
 def list_pictures(folder: Path) -> Listing:
     """Find the classes, and the files that may be pictures, without reading those."""
-    found = Listing([], [], [], [], [])
+    found = Listing(folder, [], [], [], [], [])
     folders = _visible_folders(folder, found)
     if folders and all(name in PARTS for name in folders) and "train" in folders:
         if {"validation", "val"} <= folders.keys():
@@ -68,6 +73,8 @@ def list_pictures(folder: Path) -> Listing:
         found.parts.append("train")
         _list_classes(folder, "train", folders, found)
     found.class_names[:] = sorted(set(found.class_names))
+    found.parts.sort(key=list(PARTS.values()).index)
+    found.pictures.sort(key=lambda picture: found.parts.index(picture.part))  # else by class and name
     return found
 
 
@@ -76,13 +83,15 @@ def _visible_folders(folder: Path, found: Listing) -> dict[str, Path]:
     folders = {}
     for entry in _entries(folder):
         if _is_hidden(entry):
-            found.passed_over.append(str(entry))
+            found.passed_over.append(found.name(entry))
         elif entry.is_dir():
             folders[entry.name] = entry
         elif may_be_picture(entry):
-            found.problems.append(f"{entry}: a picture outside of the classes' folders. Move or remove it.")
+            found.problems.append(
+                f"{found.name(entry)}: a picture outside of the classes' folders. Move or remove it."
+            )
         else:
-            found.passed_over.append(str(entry))
+            found.passed_over.append(found.name(entry))
     return folders
 
 
@@ -91,7 +100,7 @@ def _list_classes(folder: Path, part: str, folders: dict[str, Path], found: List
         class_name = unicodedata.normalize("NFC", name)  # some systems store é as e and an accent
         if not class_name.isprintable() or class_name != class_name.strip():
             found.problems.append(
-                f"{os.fsencode(class_folder)!r}: a class's name must consist of visible characters. Rename "
+                f"{found.name(class_folder)!r}: a class's name must consist of visible characters. Rename "
                 "the folder."
             )
             continue
@@ -99,18 +108,19 @@ def _list_classes(folder: Path, part: str, folders: dict[str, Path], found: List
         count = 0
         for entry in _entries(class_folder):
             if _is_hidden(entry):
-                found.passed_over.append(str(entry))
+                found.passed_over.append(found.name(entry))
             elif entry.is_dir():
                 found.problems.append(
-                    f"{entry}: a folder inside a class's folder. Move its pictures up, or remove it."
+                    f"{found.name(entry)}: a folder inside a class's folder. Move its pictures up, or "
+                    "remove it."
                 )
             elif may_be_picture(entry):
                 found.pictures.append(Picture(entry, part, class_name))
                 count += 1
             else:
-                found.passed_over.append(str(entry))
+                found.passed_over.append(found.name(entry))
         if count == 0:
-            found.problems.append(f"{class_folder}: no pictures.")
+            found.problems.append(f"{found.name(class_folder)}: no pictures.")
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -24,9 +24,10 @@ LARGEST_CLASS = 65_535
 def read_npz(path: Path) -> tuple[RawData | None, list[str], list[str]]:
     """(images and labels, names of the classes, problems); there are no images if there are problems."""
     try:
+        with path.open("rb") as content:
+            if content.read(6) == b"\x93NUMPY":
+                raise ValueError("it is an .npy file, of one array")
         with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                return None, [], ["it holds one array, not an .npz file's several. Save it with np.savez."]
             arrays = {NAMES.get(name, name): _read(file, name) for name in file.files}
     except Exception as error:  # of many types, for a file that is damaged or no archive
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -103,9 +104,11 @@ def _check(part: str, images: NDArray[Any], labels: NDArray[Any]) -> list[str]:
             f"{part}_labels: numbers from {labels.min()} to {labels.max()}; classes count from 0 to at most "
             f"{LARGEST_CLASS}."
         )
-    if images.shape[:1] != labels.shape[:1]:
+    if not images.ndim or not labels.ndim:
+        return problems
+    if len(images) != len(labels):
         problems.append(f"{part}: {len(images):,} images and {len(labels):,} labels; each image needs one.")
-    if images.ndim and len(images) == 0:
+    if len(images) == 0:
         problems.append(f"{part}_images: no images.")
     return problems
 
