@@ -161,7 +161,9 @@ def processed(monkeypatch, tmp_path, path, seed=0, **changes):
 
 def as_set(*parts):
     return sorted(
-        (label, image.tobytes()) for images, labels in parts for image, label in zip(images, labels, strict=True)
+        (label, image.tobytes())
+        for images, labels in parts
+        for image, label in zip(images, labels, strict=True)
     )
 
 

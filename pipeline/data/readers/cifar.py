@@ -57,7 +57,7 @@ def read_members(path: Path, names: Sequence[str]) -> dict[str, Bytes]:
                 if name in found:
                     raise ValueError(f"it holds {name} twice")
                 found[name] = _records(archive, member)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, TypeError, zlib.error) as error:  # TypeError: a header cut short
         raise ValueError(f"it does not unpack ({error})") from None
     if missing := [name for name in names if name not in found]:
         raise ValueError(f"{', '.join(missing)} is missing in it")
