@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from hashlib import md5
@@ -17,6 +18,7 @@ from pipeline.artefacts.train import Environment
 from pipeline.config.params import load_params
 from pipeline.config.yaml_files import read_mapping
 from pipeline.data.catalogue import DATASETS
+from pipeline.data.dataset import OWN
 from pipeline.data.sources import MIRROR_VARIABLE, SHARED_FOLDER
 from pipeline.errors import StoppedError, UserError
 from pipeline.paths import PARAMS, RAW
@@ -35,7 +37,10 @@ def verify() -> None:
         clone = Path(folder, "clone", _git("rev-parse", "--show-prefix"))
         recorded = read_lock(clone)
         problems = compare_committed(recorded, Path.cwd(), clone)
-        mirror = find_mirror(load_params(clone / PARAMS).data.dataset)
+        data = load_params(clone / PARAMS).data
+        mirror = None if data.dataset == OWN else find_mirror(data.dataset)
+        if data.dataset == OWN:
+            copy_images(Path(data.path), clone)
         (clone / LOCK).unlink()  # so that a new one lists only what has run in the clone
         (clone / ".dvc" / "config.local").write_text("[cache]\n    dir = cache\n")  # of the clone alone
         print("The output below comes from a temporary clone, in which the last commit runs.", flush=True)
@@ -85,6 +90,18 @@ def find_mirror(name: str) -> str | None:
         if all((folder / name / file.name).is_file() for file in DATASETS[name].files):
             return str(folder.resolve())
     return None
+
+
+def copy_images(path: Path, clone: Path) -> None:
+    """Copy own images, which Git does not keep, to the same place in the clone."""
+    place = (clone / path).resolve()  # of an absolute path: itself
+    if path.exists() and not place.exists():
+        if not place.is_relative_to(clone.parent.resolve()):
+            raise UserError(
+                f"verify needs own images inside the project, or an absolute data.path; it is {path}."
+            )
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(path, place) if path.is_dir() else shutil.copy(path, place)
 
 
 def compare(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str]:

@@ -4,7 +4,7 @@ import platform
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
-from math import log
+from math import ceil, log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pipeline.config.params import Params
 
 BAR_SECONDS = 0.1  # between updates of the bar
+STEPS_TO_LEARN = 100  # after which the loss should have fallen
 
 
 def train(params: "Params") -> None:
@@ -169,7 +170,7 @@ def _fit(
                     with nullcontext() if average is None else average.applied():
                         run.best_state = model.state_dict()
                 run.save()
-                _warn_if_nothing_is_learnt(report, params, len(description.class_names), console)
+                _warn_if_nothing_is_learnt(report, params, description, console)
         except NonFiniteError as error:
             smaller = min(learning_rate / 10, 0.1)
             name = options.optimizer.name
@@ -249,10 +250,16 @@ class _Bar:
         self._epoch_start, self._first = time.perf_counter(), 0
 
 
-def _warn_if_nothing_is_learnt(report: EpochReport, params: "Params", classes: int, console: Console) -> None:
-    """Warn if the loss is still ln(classes), that of equal probabilities, after a whole epoch."""
+def _warn_if_nothing_is_learnt(
+    report: EpochReport, params: "Params", description: Description, console: Console
+) -> None:
+    """Warn if the loss is still ln(classes), that of equal probabilities, after a whole epoch and some steps."""
+    classes = len(description.class_names)
     guessing = log(classes)
-    if params.train.loss.name == "mean_squared_error" or report.train_accuracy > 2 / classes:
+    steps = report.epoch * ceil(description.examples["train"] / params.train.batch_size)
+    if params.train.loss.name == "mean_squared_error" or steps < STEPS_TO_LEARN:
+        return
+    if report.train_accuracy > 2 / classes:
         return
     if report.train_loss > 0.98 * guessing:
         console.print(

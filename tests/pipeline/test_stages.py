@@ -183,13 +183,21 @@ def test_the_environment_is_known_on_a_processor_without_further_extensions(monk
 
 
 @pytest.mark.parametrize(
-    ("loss", "accuracy", "warned"),
-    [(2.3026, 0.1, True), (2.28, 0.12, True), (2.1, 0.1, False), (2.3, 0.4, False), (14.0, 0.1, True)],
+    ("loss", "accuracy", "images", "warned"),
+    [
+        (2.3026, 0.1, 2200, True),
+        (2.28, 0.12, 2200, True),
+        (2.1, 0.1, 2200, False),
+        (2.3, 0.4, 2200, False),
+        (14.0, 0.1, 2200, True),
+        (2.3026, 0.1, 2000, False),  # 3 epochs of 32 steps: too early to tell
+    ],
 )
-def test_a_network_that_learns_nothing_draws_a_warning(capsys, loss, accuracy, warned):
+def test_a_network_that_learns_nothing_draws_a_warning(capsys, loss, accuracy, images, warned):
     params = load_params(SHIPPED / "params.yaml")
     report = EpochReport(3, 0.1, loss, accuracy, loss, accuracy)
-    train._warn_if_nothing_is_learnt(report, params, 10, Console(width=1000))
+    about = describe(class_names=list("0123456789"), examples={"train": images, "validation": 1, "test": 1})
+    train._warn_if_nothing_is_learnt(report, params, about, Console(width=1000))
     said = capsys.readouterr().out
     assert said.startswith("warning: After epoch 3 the loss is ") == warned
     assert ("ln(10) = 2.3026" in said) == warned
