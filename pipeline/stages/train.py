@@ -253,7 +253,7 @@ class _Bar:
 def _warn_if_nothing_is_learnt(
     report: EpochReport, params: "Params", description: Description, console: Console
 ) -> None:
-    """Warn if the loss is still ln(classes), that of equal probabilities, after a whole epoch and some steps."""
+    """Warn if the loss is still ln(classes), that of equal probabilities, after an epoch and some steps."""
     classes = len(description.class_names)
     guessing = log(classes)
     steps = report.epoch * ceil(description.examples["train"] / params.train.batch_size)
