@@ -35,7 +35,10 @@ def compose(*steps: Augmentation) -> Augmentation:
     """
     functions: list[Augmentation] = []
     for fill, neighbours in groupby(steps, _affine_fill):
-        functions += neighbours if fill is None else [_multiplied(neighbours)]
+        if fill is None:
+            functions.extend(neighbours)
+        else:
+            functions.append(_multiplied(neighbours))
     calls = [(function, keywords_of(function)) for function in functions]
 
     def augment(

@@ -1,7 +1,6 @@
 """Brightness and contrast: a factor for each image. Values may leave the range of the given ones."""
 
 import numpy as np
-from jaxtyping import Float
 
 from cnn.augmentation.images import Colour, GivenImages, Images, Rng, check_images
 from cnn.checks import Fraction
@@ -38,10 +37,11 @@ def random_contrast(images: GivenImages, rng: Rng, fraction: Fraction) -> Images
         fraction: the largest change of the factor.
     """
     check_images(images)
-    return _scale(images, rng, fraction, images.mean(axis=(1, 2), keepdims=True))
+    in_order = np.ascontiguousarray(images)  # the order of a sum affects its last bits
+    return _scale(images, rng, fraction, in_order.mean(axis=(1, 2), keepdims=True))
 
 
-def _scale(images: Images, rng: Rng, fraction: float, fixed: Float[np.ndarray, "*#n_and_channels"]) -> Images:
+def _scale(images: Images, rng: Rng, fraction: float, fixed: np.ndarray) -> Images:
     """fixed + f · (x − fixed), with a factor f for each image."""
     if fraction == 0:
         return images.copy()
