@@ -78,9 +78,10 @@ def random_erasing(
     sizes = np.clip(sizes, 1, (h, w)).astype(np.intp)
     inside = erased & _rectangles(images, rng.integers(0, (h, w) - sizes, endpoint=True), sizes)
     y = images.copy()
-    image = inside.nonzero()[0]  # the image to which each pixel of a rectangle belongs
-    low, high = (bound(axis=(1, 2))[image] for bound in (images.min, images.max))
-    y[inside] = low + rng.random((len(image), c), images.dtype) * (high - low)
+    pixels = np.flatnonzero(inside)
+    image = pixels // (h * w)  # to which each of them belongs
+    low, high = images.min(axis=1).min(axis=1)[image], images.max(axis=1).max(axis=1)[image]
+    y.reshape(-1, c)[pixels] = low + rng.random((len(pixels), c), images.dtype) * (high - low)
     return y
 
 

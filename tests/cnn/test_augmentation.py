@@ -514,7 +514,7 @@ def test_contrast_matches_plain_loops(rng):
 def test_factors_are_uniform_on_the_stated_range(function):
     draw = Fixed(1.0)
     function(np.zeros((4, 2, 2, 1)), draw, 0.25)
-    assert (draw.low, draw.high, draw.size) == (0.75, 1.25, (4, 1, 1, 1))
+    assert (draw.low, draw.high, draw.size) == (0.75, 1.25, (4, 1, 1))
 
 
 @pytest.mark.parametrize("function", [random_brightness, random_contrast, random_erasing])
