@@ -58,11 +58,15 @@ def compose(*steps: Augmentation) -> Augmentation:
 
 
 def keywords_of(augment: Augmentation) -> tuple[str, ...]:
-    """The names in PLACE that `augment` has as keyword-only arguments; ValueError if it needs others."""
+    """The names in PLACE that `augment` has as keyword-only arguments; ValueError if it needs others.
+
+    What a functools.partial sets itself is not among them.
+    """
+    fixed = augment.keywords if isinstance(augment, partial) else {}
     try:
         arguments = signature(augment)
         only = [name for name, each in arguments.parameters.items() if each.kind is Parameter.KEYWORD_ONLY]
-        keywords = tuple(name for name in PLACE if name in only)
+        keywords = tuple(name for name in PLACE if name in only and name not in fixed)
         arguments.bind(None, None, **dict.fromkeys(keywords))
     except (TypeError, ValueError) as error:
         raise ValueError(

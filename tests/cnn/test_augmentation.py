@@ -426,6 +426,7 @@ def test_a_step_receives_the_keywords_that_it_has(rng):
     expected = alternating_flip(images, rng, True, examples=np.array([7, 8, 9]), epoch=2, seed=5)
     np.testing.assert_array_equal(y, expected)
     assert keywords_of(both) == ("examples", "epoch", "seed")
+    assert keywords_of(partial(alternating_flip, on=True, seed=3)) == ("examples", "epoch")  # its own seed
 
 
 @pytest.mark.parametrize(
