@@ -705,7 +705,7 @@ def test_single_precision_agrees_with_double_precision(rng, function, amount):
 
 @pytest.mark.parametrize(("function", "amount"), ALL)
 def test_the_argument_is_unchanged_and_may_be_a_read_only_view(rng, function, amount):
-    images = rng.standard_normal((6, 5, 8, 2)).transpose(0, 2, 1, 3)
+    images = rng.standard_normal((6, 2, 5, 20)).transpose(0, 3, 2, 1)
     before = images.copy()
     images.setflags(write=False)
     y = function(images, np.random.default_rng(1), amount)
@@ -788,7 +788,8 @@ def test_a_smoothness_out_of_range_is_refused(rng, smoothness):
 
 @pytest.mark.parametrize(("function", "amount"), FILLING)
 @pytest.mark.parametrize(
-    "fill", [None, math.nan, "0", True, np.zeros(2), np.zeros((1, 3)), np.array([0, 0, math.inf])]
+    "fill",
+    [None, math.nan, "0", True, np.zeros(2), np.zeros(1), np.zeros((1, 3)), np.array([0, 0, math.inf])],
 )
 def test_a_fill_that_is_not_one_finite_number_or_one_for_each_channel_is_refused(rng, function, amount, fill):
     with pytest.raises(ValueError) as error:
