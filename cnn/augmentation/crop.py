@@ -29,8 +29,8 @@ def random_crop(
     zeros; reflection leaves no edge by which the network could tell where the image ended.
 
     Args:
-        padding: pixels on each side.
-        mode: what they hold; reflect is the image's mirror image, constant is `fill`.
+        padding: how many pixels to add on each side.
+        mode: what the padding holds; reflect is the image's mirror image, constant is `fill`.
         fill: the value beyond the border, if `mode` is constant.
     """
     check_images(images, fill=fill)

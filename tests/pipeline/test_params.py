@@ -146,7 +146,7 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         (
             "train.augmentation.random_crop.mode",
             "wrap",
-            "train.augmentation.random_crop.mode must be what they hold: reflect or constant; received 'wrap'.",
+            "train.augmentation.random_crop.mode must be what the padding holds: reflect or constant; received 'wrap'.",
         ),
         (
             "train.augmentation.random_erasing.largest_area",
