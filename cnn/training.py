@@ -134,9 +134,9 @@ def fit_by_epoch(
         batch_size: images per step.
         shard_size: images of a batch that are computed together.
         seed: the seed of all random numbers.
-        augment: a random transform of the training images of each shard, (images, rng) -> images. It also
-            receives those of `examples` (the indices of the images in `train`), `epoch` (counted from 1) and
-            `seed` that it has as keyword-only arguments.
+        augment: a random transform of the training images of each shard, (images, rng) -> images, see
+            `cnn.augmentation.compose`. If it has keyword-only arguments named `examples`, `epoch` or `seed`,
+            it also receives the indices of the images in `train`, the epoch counted from 1, or `seed`.
         clip_norm, clip_value: limits of the gradients, see `cnn.clipping`; clip_value is applied first.
             None sets no limit.
         moving_average: an average of the weights, which is used for validation. To put it into the model,
