@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, wraps
 from inspect import signature
 from math import inf, isfinite
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -124,6 +124,21 @@ class Flag(Rule):
 
 
 @dataclass(frozen=True)
+class OneOf(Rule):
+    """One of a few words; the rule of an argument annotated as `Literal["a", "b"]`."""
+
+    words: tuple[str, ...]
+
+    def describe(self) -> str:
+        """For example "reflect or constant"."""
+        return " or ".join(self.words)
+
+    def holds(self, value: Any) -> bool:
+        """Whether `value` is one of the words."""
+        return isinstance(value, str) and value in self.words
+
+
+@dataclass(frozen=True)
 class Each(Rule):
     """A list whose items all follow a rule; stands for a `Sequence` of what has one."""
 
@@ -214,6 +229,8 @@ def rule_of(annotation: Any) -> Rule | None:
     if type(None) in parts:
         others = [part for part in parts if part is not type(None)]
         return rule_of(others[0]) if len(others) == 1 else None
+    if origin is Literal and all(isinstance(part, str) for part in parts):
+        return OneOf(parts)
     if origin in (Sequence, list):
         item = rule_of(parts[0])
         return None if item is None else Each(item)

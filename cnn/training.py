@@ -12,11 +12,12 @@ from typing import Annotated, Any, ParamSpec
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn.augmentation.composition import Augmentation, keywords_of
 from cnn.checks import Count, Positive, Whole, checked
 from cnn.clipping import clip_by_norm, clip_by_value, gradient_squares
 from cnn.engine.executors import Executor
 from cnn.engine.replicas import Rows
-from cnn.engine.shards import Augmentation, Examples, Loss, ShardedGradients, count_correct
+from cnn.engine.shards import Examples, Loss, ShardedGradients, count_correct
 from cnn.inspection import EpochStatistics
 from cnn.layers import Sequential
 from cnn.layers.trace import trace_forward
@@ -133,7 +134,9 @@ def fit_by_epoch(
         batch_size: images per step.
         shard_size: images of a batch that are computed together.
         seed: the seed of all random numbers.
-        augment: a random transform of the training images of each shard, (images, rng) -> images.
+        augment: a random transform of the training images of each shard, (images, rng) -> images, see
+            `cnn.augmentation.compose`. If it has keyword-only arguments named `examples`, `epoch` or `seed`,
+            it also receives the indices of the images in `train`, the epoch counted from 1, or `seed`.
         clip_norm, clip_value: limits of the gradients, see `cnn.clipping`; clip_value is applied first.
             None sets no limit.
         moving_average: an average of the weights, which is used for validation. To put it into the model,
@@ -154,6 +157,8 @@ def fit_by_epoch(
     validation = None if validation is None else _check_examples("validation", validation, model)
     if patience is not None and validation is None:
         raise ValueError("patience waits for a better validation accuracy, so it needs validation examples.")
+    if augment is not None:
+        keywords_of(augment)
     optimizer = SGD(model.parameters()) if optimizer is None else optimizer
     for name, owner in {
         "optimizer": optimizer,

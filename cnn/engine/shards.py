@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cnn.augmentation.composition import Augmentation, keywords_of
 from cnn.engine.executors import Executor
 from cnn.engine.passes import PASSES, Pass
 from cnn.engine.replicas import Replica, Replicas, Rows
 from cnn.layers import Layer
 from cnn.random import Stream, derive_rng
 
-Augmentation = Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]
 Loss = Callable[[NDArray[Any], NDArray[Any]], tuple[float, NDArray[Any]]]
 
 
@@ -58,7 +58,9 @@ class ShardedGradients:
                 f"{strange[0]} holds {model.buffers()[strange[0]].dtype}. Convert it to float64."
             )
         self.shard_size = shard_size
-        self._replicas = Replicas(model, executor, shared=_Job(loss, examples, seed, augment), passes=passes)
+        keywords = () if augment is None else keywords_of(augment)
+        job = _Job(loss, examples, seed, augment, keywords)
+        self._replicas = Replicas(model, executor, shared=job, passes=passes)
         self.predict = self._replicas.predict
 
     def __enter__(self) -> "ShardedGradients":
@@ -103,6 +105,7 @@ class _Job(NamedTuple):
     examples: Examples
     seed: int
     augment: Augmentation | None
+    keywords: tuple[str, ...]  # that augment takes
 
 
 class _Shard(NamedTuple):
@@ -122,7 +125,9 @@ def _compute_shard(
     images, targets = job.examples.images[indices], job.examples.targets[indices]
     fraction = len(indices) / batch_size
     if job.augment is not None:
-        images = job.augment(images, derive_rng(job.seed, Stream.AUGMENTATION, *at))
+        place = {"examples": indices, "epoch": at[0], "seed": job.seed}
+        keywords = {name: place[name] for name in job.keywords}
+        images = job.augment(images, derive_rng(job.seed, Stream.AUGMENTATION, *at), **keywords)
     outputs = model.forward(images, training=True, rng=derive_rng(job.seed, Stream.DROPOUT, *at))
     loss, grad_outputs = job.loss(outputs, targets)
     model.backward_parameters(grad_outputs * fraction)

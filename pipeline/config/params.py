@@ -3,19 +3,20 @@
 The sections of losses, optimisers, schedules and augmentations follow from their signatures in `cnn`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from cnn import Optimizer as CnnOptimizer
 from cnn import Parameter, schedules
-from cnn.engine.shards import Augmentation as Augment
+from cnn.augmentation.composition import Augmentation as Augment
+from cnn.augmentation.composition import compose
 from cnn.engine.shards import Loss as LossFunction
 from cnn.registry import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES, Bearer, did_you_mean, options
 from pipeline.config.sections import OUT_OF_RANGE, Choice, Section, one_of, with_methods
@@ -153,27 +154,39 @@ class Schedule(Choice):
         return schedules.warm_up(schedule, epochs=self.warm_up) if self.warm_up else schedule
 
 
-@with_methods(AUGMENTATIONS, short=True)
+def _try_augmentation(make: Bearer, keys: dict[str, Any]) -> None:
+    """Augment no images."""
+    make(np.zeros((0, 1, 1, 1), np.float32), np.random.default_rng(0), **keys)
+
+
+@with_methods(AUGMENTATIONS, _try_augmentation, short=True)
 class Augmentation(Section):
     """How training images are changed at random; see `cnn.augmentation`."""
 
-    def make(self, background: float) -> Augment | None:
-        """The augmentations that are on, in the library's order; None if all are off. `background`: black."""
-        chosen: list[Callable[..., NDArray[Any]]] = []
+    @model_validator(mode="after")
+    def _flips_once(self) -> Self:
+        keys = dict(self)
+        if keys["horizontal_flip"] and keys["alternating_flip"]:
+            raise ValueError(
+                "horizontal_flip and alternating_flip are both on, and would undo each other. Turn one off."
+            )
+        return self
+
+    def make(self, background: NDArray[np.float32], black: NDArray[np.float32]) -> Augment | None:
+        """The augmentations that are on, in the library's order; None if all are off.
+
+        `background` and `black` are the values, for each channel, of what surrounds an image and of a black
+        pixel.
+        """
+        given = {"fill": background, "black": black}
+        chosen: list[Augment] = []
         for name, value in self:
             keys = value.model_dump() if isinstance(value, Section) else {_first_key(name): value}
             if keys[_first_key(name)]:
-                fill = {"fill": background} if "fill" in options(AUGMENTATIONS[name]) else {}
-                chosen.append(partial(AUGMENTATIONS[name], **keys, **fill))
-        if not chosen:
-            return None
-
-        def augment(images: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-            for change in chosen:
-                images = change(images, rng)
-            return images
-
-        return augment
+                known = options(AUGMENTATIONS[name])
+                colours = {key: colour for key, colour in given.items() if key in known}
+                chosen.append(partial(AUGMENTATIONS[name], **keys, **colours))
+        return compose(*chosen) if chosen else None
 
 
 def _first_key(name: str) -> str:

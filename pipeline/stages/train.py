@@ -149,7 +149,9 @@ def _fit(
                 batch_size=options.batch_size,
                 shard_size=options.shard_size,
                 seed=params.seed,
-                augment=options.augmentation.make(float(description.normalised_background[0])),
+                augment=options.augmentation.make(
+                    description.normalised_background, description.normalised_black
+                ),
                 clip_norm=options.clip_norm,
                 clip_value=options.clip_value,
                 moving_average=average,

@@ -1,19 +1,39 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
-from cnn import augmentation
 from cnn.augmentation import (
+    affine,
+    alternating_flip,
+    compose,
     cutout,
+    elastic,
     elastic_distortion,
     horizontal_flip,
+    random_brightness,
+    random_contrast,
+    random_crop,
+    random_erasing,
     random_rotation,
     random_shear,
     random_shift,
     random_zoom,
 )
-from cnn.registry import AUGMENTATIONS
+from cnn.augmentation.composition import keywords_of
+from cnn.augmentation.flips import splitmix64
+from cnn.augmentation.sampling import sample
+from cnn.registry import AUGMENTATIONS, written_options
+
+
+def flip_in_first_epoch(images, rng, on):
+    return alternating_flip(images, rng, on, examples=np.arange(len(images)), epoch=1)
+
+
+def crop_with_background(images, rng, padding, *, fill=0.0):
+    return random_crop(images, rng, padding, mode="constant", fill=fill)
+
 
 # One amount for each function, with which almost every image changes.
 WARPS = [
@@ -23,21 +43,31 @@ WARPS = [
     (random_shear, 30.0),
     (elastic_distortion, 1.5),
 ]
-ALL = [*WARPS, (cutout, 3), (horizontal_flip, 0.5)]
+AFFINE = WARPS[:4]
+FILLING = [*WARPS, (cutout, 3), (crop_with_background, 3)]
+DRAWING = [
+    *FILLING,
+    (random_crop, 3),
+    (horizontal_flip, 0.5),
+    (random_brightness, 0.4),
+    (random_contrast, 0.4),
+    (random_erasing, 1.0),
+]
+ALL = [*DRAWING, (flip_in_first_epoch, True)]
 
 
 class Fixed:
     """A generator that returns the given values in every draw, and records the arguments of each call."""
 
     def __init__(self, *values):
-        self.values, self.low, self.high, self.size = values, None, None, None
+        self.values, self.low, self.high, self.size, self.endpoint = values, None, None, None, None
 
     def uniform(self, low, high, size):
         self.low, self.high, self.size = low, high, size
         return np.broadcast_to(np.array(self.values, float), size)
 
-    def integers(self, low, high, size):
-        self.low, self.high, self.size = low, high, size
+    def integers(self, low, high, size, endpoint=False):
+        self.low, self.high, self.size, self.endpoint = low, high, size, endpoint
         return np.broadcast_to(np.array(self.values), size)
 
 
@@ -77,7 +107,7 @@ def test_sampling_matches_plain_loops_inside_across_the_border_and_far_outside(r
     rows, columns = rng.uniform(-3, 7, (2, 2, 30, 20))
     rows[0, 0, :6] = [-1, 0, 3, 4, -1.5, 1e9]
     columns[0, 1, :6] = [-1, 0, 4, 5, 5.5, -1e9]
-    y = augmentation._sample(images, rows.copy(), columns.copy(), 0.7)
+    y = sample(images, rows.copy(), columns.copy(), 0.7)
     assert y.shape == (2, 30, 20, 3)
     for n, p, q, k in np.ndindex(y.shape):
         expected = interpolate(images[n, :, :, k], rows[n, p, q], columns[n, p, q], 0.7)
@@ -87,9 +117,10 @@ def test_sampling_matches_plain_loops_inside_across_the_border_and_far_outside(r
 def test_the_affine_helper_matches_plain_loops_with_a_matrix_for_each_image(rng):
     images, fill = rng.standard_normal((3, 5, 8, 2)), -0.4
     matrix, offset = rng.standard_normal((3, 2, 2)), rng.standard_normal((3, 2))
+    maps = np.concatenate([np.concatenate([matrix, offset[:, :, None]], axis=2), [[[0, 0, 1]]] * 3], axis=1)
     c = np.array([2.0, 3.5])
     expected = warp(images, lambda n, i, j: matrix[n] @ (np.array([i, j]) - c) + c + offset[n], fill)
-    y = augmentation._affine(images, matrix, offset, fill)
+    y = affine.sample_under(images, maps, fill)
     np.testing.assert_allclose(y, expected, atol=1e-12)
 
 
@@ -172,14 +203,14 @@ def test_each_draw_is_uniform_on_the_stated_range(function, amount, low, high, s
 
 @pytest.mark.parametrize("smoothness", [0.7, 4.0])
 def test_elastic_strength_is_the_root_mean_square_displacement(rng, smoothness):
-    d = augmentation._displacements(rng, (5, 13, 20), 1.7, smoothness, np.dtype(np.float64))
+    d = elastic._displacements(rng, (5, 13, 20), 1.7, smoothness, np.dtype(np.float64))
     assert d.shape == (5, 2, 13, 20)
     np.testing.assert_allclose(np.sqrt((d**2).sum(axis=1).mean(axis=(1, 2))), 1.7, rtol=1e-12)
 
 
 def test_elastic_displacements_are_as_smooth_as_the_gaussian_says(rng):
     """A Gaussian filter of deviation s correlates noise at distance k by exp(−k² / (4 s²))."""
-    d = augmentation._displacements(rng, (400, 40, 40), 1.0, 2.0, np.dtype(np.float64))[:, :, 10:30, 10:30]
+    d = elastic._displacements(rng, (400, 40, 40), 1.0, 2.0, np.dtype(np.float64))[:, :, 10:30, 10:30]
     variance = (d * d).mean()
     for k in (1, 2, 4):
         expected = math.exp(-(k**2) / 16)
@@ -188,7 +219,7 @@ def test_elastic_displacements_are_as_smooth_as_the_gaussian_says(rng):
 
 
 def test_elastic_displacements_have_no_direction_of_their_own_and_are_as_long_at_the_border(rng):
-    d = augmentation._displacements(rng, (2000, 12, 12), 1.0, 1.5, np.dtype(np.float32))
+    d = elastic._displacements(rng, (2000, 12, 12), 1.0, 1.5, np.dtype(np.float32))
     assert np.abs(d.mean(axis=0)).max() < 0.1
     np.testing.assert_allclose((d * d).mean(axis=0), 0.5, atol=0.1)
     assert abs((d[:, 0] * d[:, 1]).mean()) < 0.02
@@ -196,7 +227,7 @@ def test_elastic_displacements_have_no_direction_of_their_own_and_are_as_long_at
 
 def test_elastic_distortion_takes_each_pixel_from_where_the_field_points(rng, monkeypatch):
     images, d = rng.standard_normal((2, 5, 6, 2)), rng.uniform(-3, 3, (2, 2, 5, 6))
-    monkeypatch.setattr(augmentation, "_displacements", lambda *_: d)
+    monkeypatch.setattr(elastic, "_displacements", lambda *_: d)
     y = elastic_distortion(images, rng, 1.0, fill=0.3)
     expected = warp(images, lambda n, i, j: (i + d[n, 0, i, j], j + d[n, 1, i, j]), 0.3)
     np.testing.assert_allclose(y, expected, atol=1e-12)
@@ -204,7 +235,7 @@ def test_elastic_distortion_takes_each_pixel_from_where_the_field_points(rng, mo
 
 def test_elastic_distortion_passes_strength_and_smoothness_on(rng, monkeypatch):
     asked = []
-    monkeypatch.setattr(augmentation, "_displacements", lambda *a: asked.append(a) or np.zeros((2, 2, 5, 6)))
+    monkeypatch.setattr(elastic, "_displacements", lambda *a: asked.append(a) or np.zeros((2, 2, 5, 6)))
     elastic_distortion(np.zeros((2, 5, 6, 3)), rng, 1.25)
     elastic_distortion(np.zeros((2, 5, 6, 3)), rng, 1.25, smoothness=2.5)
     assert [a[1:4] for a in asked] == [((2, 5, 6), 1.25, 4.0), ((2, 5, 6), 1.25, 2.5)]
@@ -227,6 +258,371 @@ def test_flipping_mirrors_left_and_right(rng):
 def test_flipping_strikes_each_image_with_the_probability_given(rng):
     images = np.broadcast_to(np.array([0.0, 1.0]).reshape(1, 1, 2, 1), (20_000, 1, 2, 1))
     assert horizontal_flip(images, rng, 0.3)[:, 0, 0, 0].mean() == pytest.approx(0.3, abs=0.015)
+
+
+class Sequence:
+    """A generator whose draws from uniform are the given values, one after the other."""
+
+    def __init__(self, *values):
+        self.values = iter(values)
+
+    def uniform(self, low, high, size):
+        return np.broadcast_to(np.array(next(self.values), float), size)
+
+
+def drawn(*pairs):
+    """(what composes the steps, a generator of the values) for pairs of a function and the value it draws."""
+    largest = {random_shift: 20, random_rotation: 180, random_zoom: 0.9, random_shear: 80}
+    names = {random_shift: "pixels", random_zoom: "fraction"}
+    steps = [
+        partial(function, **{names.get(function, "degrees"): largest[function]}, fill=0.3)
+        for function, _ in pairs
+    ]
+    return steps, Sequence(*(value for _, value in pairs))
+
+
+def follow(position, function, value, c):
+    """Where `function` takes the value of an output position from, by its docstring."""
+    i, j = position[0] - c[0], position[1] - c[1]
+    if function is random_shift:
+        i, j = i - value[0], j - value[1]
+    elif function is random_rotation:
+        cos, sin = math.cos(math.radians(value)), math.sin(math.radians(value))
+        i, j = cos * i + sin * j, -sin * i + cos * j
+    elif function is random_zoom:
+        i, j = i / value, j / value
+    else:
+        i, j = i, math.tan(math.radians(value)) * i + j
+    return i + c[0], j + c[1]
+
+
+MAPS = [(random_shift, (1.25, -0.5)), (random_rotation, 25.0), (random_zoom, 1.3), (random_shear, 15.0)]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0), (2, 0), (1, 1), (0, 3, 0, 2, 1)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_affine_maps_are_followed_back_from_the_last_to_the_first(rng, order, dtype):
+    images, pairs = rng.standard_normal((2, 6, 9, 2)).astype(dtype), [MAPS[k] for k in order]
+    c = (2.5, 4.0)
+
+    def position(n, i, j):
+        for function, value in reversed(pairs):
+            i, j = follow((i, j), function, value, c)
+        return i, j
+
+    steps, generator = drawn(*pairs)
+    y = compose(*steps)(images, generator)
+    assert y.dtype == dtype
+    tolerance = 1e-12 if dtype is np.float64 else 1e-4
+    np.testing.assert_allclose(y, warp(images, position, 0.3), atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [(random_rotation, 33.0), (random_rotation, -33.0)],
+        [(random_shift, (2.5, -1.25)), (random_shift, (-2.5, 1.25))],
+        [(random_zoom, 0.7), (random_zoom, 1 / 0.7)],
+        [(random_shear, 20.0), (random_shear, -20.0)],
+        [
+            *[(random_rotation, 33.0), (random_shift, (2.5, -1.25)), (random_zoom, 0.7)],
+            *[(random_zoom, 1 / 0.7), (random_shift, (-2.5, 1.25)), (random_rotation, -33.0)],
+        ],
+    ],
+)
+def test_a_map_and_its_inverse_give_the_images_back_as_no_two_samplings_do(rng, pairs):
+    images = rng.standard_normal((3, 7, 10, 2))
+    steps, generator = drawn(*pairs)
+    np.testing.assert_allclose(compose(*steps)(images, generator), images, rtol=0, atol=1e-12)
+    y, (steps, generator) = images, drawn(*pairs)
+    for step in steps:
+        y = step(y, generator)
+    assert np.abs(y - images).max() > 0.1
+
+
+def test_maps_applied_at_once_are_those_applied_in_turn_up_to_interpolation():
+    images = blob(31, 35, row=14.0, column=18.0, deviation=4.0)
+    images = np.repeat(images, 20, axis=0)
+    steps = [
+        partial(random_shift, pixels=2.0),
+        partial(random_rotation, degrees=20.0),
+        partial(random_zoom, fraction=0.1),
+        partial(random_shear, degrees=10.0),
+    ]
+    at_once = compose(*steps)(images, np.random.default_rng(4))
+    y, generator = images, np.random.default_rng(4)
+    for step in steps:
+        y = step(y, generator)
+    np.testing.assert_allclose(at_once, y, atol=0.03)
+    assert np.abs(compose(*steps[::-1])(images, np.random.default_rng(4)) - y).max() > 0.1
+    assert (at_once**2).sum() > 1.005 * (y**2).sum()  # sampled four times, the dots are blurred
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("function", "amount"), AFFINE)
+def test_one_affine_map_alone_has_the_bytes_of_its_function(rng, function, amount, dtype):
+    images = rng.standard_normal((5, 6, 9, 2)).astype(dtype)
+    (name,) = set(written_options(AUGMENTATIONS[function.__name__]))
+    step = partial(function, **{name: amount}, fill=-0.7)
+    off = [partial(random_shift, pixels=0.0, fill=-0.7), partial(random_shear, degrees=0, fill=-0.7)]
+    expected = function(images, np.random.default_rng(1), amount, fill=-0.7).tobytes()
+    for steps in ([step], [off[0], step, off[1]]):
+        assert compose(*steps)(images, np.random.default_rng(1)).tobytes() == expected
+    y = compose(*off)(images, np.random.default_rng(1))
+    assert y.tobytes() == images.tobytes()
+    assert not np.shares_memory(y, images)
+
+
+TURN, SHIFT = partial(random_rotation, degrees=10.0), partial(random_shift, pixels=2.0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "samplings"),
+    [
+        ([SHIFT, TURN, SHIFT, TURN], 1),
+        ([SHIFT, partial(cutout, size=2), TURN], 2),
+        ([SHIFT, partial(SHIFT, fill=1.0)], 2),
+        ([partial(SHIFT, fill=np.ones(2)), partial(TURN, fill=np.ones(2, np.float32))], 1),
+        ([partial(SHIFT, fill=np.ones(2)), partial(TURN, fill=np.array([1.0, 2.0]))], 2),
+        ([SHIFT, partial(random_shift, pixels=0.0)], 1),
+        ([partial(random_shift, pixels=0.0)], 0),
+        ([SHIFT, lambda images, rng: random_shift(images, rng, 1.0)], 2),
+    ],
+)
+def test_neighbours_with_the_same_fill_are_sampled_once(rng, monkeypatch, steps, samplings):
+    calls = []
+    monkeypatch.setattr(affine, "sample", lambda images, *rest: calls.append(rest[-1]) or images)
+    compose(*steps)(rng.standard_normal((2, 5, 5, 2)), rng)
+    assert len(calls) == samplings
+    if samplings == 1:
+        np.testing.assert_array_equal(calls[0], steps[0].keywords.get("fill", 0.0))
+
+
+def test_other_steps_follow_one_another(rng):
+    images = rng.standard_normal((6, 7, 7, 1))
+    steps = [
+        partial(random_crop, padding=2),
+        partial(horizontal_flip, probability=0.5),
+        partial(cutout, size=3),
+    ]
+    y, generator = images, np.random.default_rng(8)
+    for step in steps:
+        y = step(y, generator)
+    np.testing.assert_array_equal(compose(*steps)(images, np.random.default_rng(8)), y)
+    np.testing.assert_array_equal(compose()(images, rng), images)
+
+
+def test_a_step_receives_the_keywords_that_it_has(rng):
+    received = []
+
+    def step(images, rng, *, epoch, examples):
+        received.append((epoch, examples.tolist()))
+        return images
+
+    images = rng.standard_normal((3, 2, 4, 1))
+    both = compose(step, partial(alternating_flip, on=True))
+    y = both(images, rng, examples=np.array([7, 8, 9]), epoch=2, seed=5)
+    assert received == [(2, [7, 8, 9])]
+    expected = alternating_flip(images, rng, True, examples=np.array([7, 8, 9]), epoch=2, seed=5)
+    np.testing.assert_array_equal(y, expected)
+    assert keywords_of(both) == ("examples", "epoch", "seed")
+    assert keywords_of(partial(alternating_flip, on=True, seed=3)) == ("examples", "epoch")  # its own seed
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (partial(random_shift), "missing a required argument: 'pixels'"),
+        (partial(random_shift, degrees=3), "incorrect arguments"),
+        (random_shift, "missing a required argument: 'pixels'"),
+        (lambda images, rng, *, strength: images, "missing a required .*argument: 'strength'"),
+        (lambda images: images, "too many positional arguments"),
+        (partial(random_shift, pixels=-1), r"^pixels must be in \[0, 1000\]; received -1\.$"),
+        (partial(random_rotation, degrees=200), r"^degrees must be in \[0, 180\]; received 200\.$"),
+    ],
+)
+def test_a_step_that_cannot_be_applied_is_refused_when_it_is_composed(step, message):
+    with pytest.raises(ValueError, match=message):
+        compose(SHIFT, step)
+
+
+def mirrored(i, size):
+    """The pixel at position i of a row that is mirrored at its ends, as often as needed."""
+    while size > 1 and not 0 <= i < size:
+        i = -i if i < 0 else 2 * (size - 1) - i
+    return i if size > 1 else 0
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant"])
+@pytest.mark.parametrize("shape", [(2, 5, 8, 3), (2, 1, 4, 1), (2, 1, 1, 2), (2, 2, 3, 1)])
+@pytest.mark.parametrize("t", [(0, 0), (1, -2), (-4, 3), (11, -9), (-30, 29)])
+def test_a_crop_matches_plain_loops_also_with_more_padding_than_image(rng, mode, shape, t):
+    images, fill = rng.standard_normal(shape).astype(np.float32), np.float32(0.5)
+    y, expected = random_crop(images, Fixed(*t), 30, mode=mode, fill=0.5), np.empty_like(images)
+    _, h, w, _ = shape
+    for n, i, j, k in np.ndindex(shape):
+        row, column = i + t[0], j + t[1]
+        if mode == "reflect":
+            expected[n, i, j, k] = images[n, mirrored(row, h), mirrored(column, w), k]
+        else:
+            inside = 0 <= row < h and 0 <= column < w
+            expected[n, i, j, k] = images[n, row, column, k] if inside else fill
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize(("mode", "options"), [("reflect", {}), ("constant", {"constant_values": -2.0})])
+def test_a_crop_is_a_window_of_the_padded_image(rng, mode, options):
+    images, draw = rng.standard_normal((1, 6, 5, 2)), np.random.default_rng(0)
+    padded = np.pad(images, ((0, 0), (3, 3), (3, 3), (0, 0)), mode, **options)
+    windows = {
+        padded[:, i : i + 6, j : j + 5].tobytes(): (i, j) for i, j in np.ndindex(7, 7)
+    }  # every place where a window fits
+    seen = {windows[random_crop(images, draw, 3, mode=mode, fill=-2.0).tobytes()] for _ in range(1000)}
+    assert seen == set(windows.values())
+
+
+def test_each_place_of_a_crop_is_equally_likely():
+    draw = Fixed(0, 0)
+    random_crop(np.zeros((4, 6, 5, 1)), draw, 3)
+    assert (draw.low, draw.high, draw.size, draw.endpoint) == (-3, 3, (4, 2), True)
+
+
+@pytest.mark.parametrize("mode", ["wrap", None, 1])
+def test_another_mode_of_a_crop_is_refused(rng, mode):
+    with pytest.raises(ValueError) as error:
+        random_crop(np.zeros((2, 4, 4, 1)), rng, 1, mode=mode)
+    assert str(error.value) == f"mode must be reflect or constant; received {mode!r}."
+
+
+@pytest.mark.parametrize("black", [0.0, -1.5, np.array([0.5, -2.0, 0.25])])
+def test_brightness_matches_plain_loops(rng, black):
+    images = rng.standard_normal((2, 3, 4, 3))
+    y, blacks = random_brightness(images, Fixed(1.25), 0.5, black=black), np.broadcast_to(black, 3)
+    for n, i, j, k in np.ndindex(images.shape):
+        assert y[n, i, j, k] == pytest.approx(blacks[k] + 1.25 * (images[n, i, j, k] - blacks[k]))
+
+
+def test_contrast_matches_plain_loops(rng):
+    images = rng.standard_normal((2, 3, 4, 3))
+    y = random_contrast(images, Fixed(0.75), 0.5)
+    for n, k in np.ndindex(2, 3):
+        mean = sum(images[n, i, j, k] for i, j in np.ndindex(3, 4)) / 12
+        for i, j in np.ndindex(3, 4):
+            assert y[n, i, j, k] == pytest.approx(mean + 0.75 * (images[n, i, j, k] - mean))
+
+
+@pytest.mark.parametrize("function", [random_brightness, random_contrast])
+def test_factors_are_uniform_on_the_stated_range(function):
+    draw = Fixed(1.0)
+    function(np.zeros((4, 2, 2, 1)), draw, 0.25)
+    assert (draw.low, draw.high, draw.size) == (0.75, 1.25, (4, 1, 1))
+
+
+@pytest.mark.parametrize("function", [random_brightness, random_contrast, random_erasing])
+def test_light_and_noise_mean_the_same_for_standardised_pixels(rng, function):
+    raw, mean, deviation = rng.random((6, 8, 7, 3)), np.array([0.2, 0.5, 0.7]), np.array([0.1, 0.3, 2.0])
+    black = {"black": -mean / deviation} if function is random_brightness else {}
+    y = function(raw, np.random.default_rng(1), 0.9)
+    assert not np.array_equal(y, raw)
+    of_standardised = function((raw - mean) / deviation, np.random.default_rng(1), 0.9, **black)
+    np.testing.assert_allclose(of_standardised, (y - mean) / deviation, atol=1e-12)
+
+
+def test_splitmix64_gives_the_numbers_of_the_reference():
+    first = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert splitmix64(1234567, np.arange(4)).tolist() == first
+    assert splitmix64(1234567, np.array([3, 0, 3], np.int32)).tolist() == [first[3], first[0], first[3]]
+    assert splitmix64(1234567 + 2**64, np.arange(4)).tolist() == first
+    assert splitmix64(0, np.arange(2)).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4]
+
+
+@pytest.mark.parametrize("seed", [0, 3, 2**70])
+def test_an_alternating_flip_follows_its_bit_and_the_epoch(rng, seed):
+    images, examples = rng.standard_normal((9, 3, 4, 2)), np.array([5, 0, 17, 3, 2, 49_999, 1, 11, 4])
+    for epoch in (1, 2, 3, 10):
+        y = alternating_flip(images, rng, True, examples=examples, epoch=epoch, seed=seed)
+        for n, place in enumerate(examples):
+            bit = int(splitmix64(seed, np.array([place]))[0]) >= 2**63
+            flipped = bit ^ (epoch % 2 == 0)
+            np.testing.assert_array_equal(y[n], images[n, :, ::-1] if flipped else images[n])
+
+
+def test_an_alternating_flip_shows_half_of_the_images_mirrored_and_the_other_half_next():
+    images = np.broadcast_to(np.array([0.0, 1.0]).reshape(1, 1, 2, 1), (20_000, 1, 2, 1))
+
+    def flipped(epoch, seed=0):
+        place = {"examples": np.arange(20_000), "epoch": epoch, "seed": seed}
+        return alternating_flip(images, None, True, **place)[:, 0, 0, 0]
+
+    first = flipped(1)
+    assert first.mean() == pytest.approx(0.5, abs=0.015)
+    assert (first[1:] == first[:-1]).mean() == pytest.approx(0.5, abs=0.015)
+    np.testing.assert_array_equal(flipped(2), 1 - first)
+    np.testing.assert_array_equal(flipped(3), first)
+    assert (flipped(1, seed=1) == first).mean() == pytest.approx(0.5, abs=0.015)
+
+
+def test_an_alternating_flip_does_not_depend_on_the_batch(rng):
+    images, order = rng.standard_normal((30, 3, 4, 1)), rng.permutation(30)
+
+    def flip(chosen):
+        return alternating_flip(images[chosen], rng, True, examples=chosen, epoch=2, seed=6)
+
+    whole = flip(np.arange(30))
+    np.testing.assert_array_equal(flip(order), whole[order])
+    np.testing.assert_array_equal(np.concatenate([flip(order[:7]), flip(order[7:])]), whole[order])
+
+
+@pytest.mark.parametrize("shape", [(40, 12, 20, 3), (10, 1, 1, 2), (10, 3, 1, 1)])
+@pytest.mark.parametrize("probability", [0.6, 1.0])
+def test_erasing_matches_plain_loops(rng, shape, probability):
+    images, options = rng.standard_normal(shape), {"smallest_area": 0.1, "largest_area": 0.3}
+    y = random_erasing(images, np.random.default_rng(3), probability, **options, largest_ratio=2.5)
+    draw, expected, (n, h, w, c) = np.random.default_rng(3), images.copy(), shape
+    chosen = draw.random(n) < probability
+    areas, logarithms = draw.uniform(0.1, 0.3, n), draw.uniform(-1, 1, n) * math.log(2.5)
+    sizes = []
+    for area, logarithm in zip(areas, logarithms, strict=True):
+        height = round(math.sqrt(area * h * w * math.exp(logarithm)))
+        width = round(math.sqrt(area * h * w / math.exp(logarithm)))
+        sizes.append((min(max(height, 1), h), min(max(width, 1), w)))
+    places = draw.integers(0, [(h - height, w - width) for height, width in sizes], endpoint=True)
+    pixels = [
+        (m, i, j)
+        for m in range(n)
+        if chosen[m]
+        for i in range(places[m, 0], places[m, 0] + sizes[m][0])
+        for j in range(places[m, 1], places[m, 1] + sizes[m][1])
+    ]
+    for (m, i, j), noise in zip(pixels, draw.random((len(pixels), c)), strict=True):
+        for k in range(c):
+            low, high = images[m, :, :, k].min(), images[m, :, :, k].max()
+            expected[m, i, j, k] = low + noise[k] * (high - low)
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_erased_rectangles_have_the_stated_areas_ratios_and_frequency(rng):
+    images = np.broadcast_to(np.indices((50, 60)).sum(axis=0)[None, :, :, None] * 1.0, (3000, 50, 60, 1))
+    changed = (random_erasing(images, rng, 0.4) != images)[..., 0]
+    hit = changed.any(axis=(1, 2))
+    assert hit.mean() == pytest.approx(0.4, abs=0.03)
+    heights, widths = (changed[hit].any(axis=axis).sum(axis=1) for axis in (2, 1))
+    areas, ratios = changed[hit].mean(axis=(1, 2)), heights / widths
+    np.testing.assert_array_equal(changed[hit].sum(axis=(1, 2)), heights * widths)  # rectangles
+    assert 0.015 < areas.min() < 0.03
+    assert 0.38 < areas.max() < 0.41
+    assert 0.25 < ratios.min() < 0.35
+    assert 2.9 < ratios.max() < 4
+    assert np.log(ratios).mean() == pytest.approx(0, abs=0.1)
+    covered = changed.mean(axis=0)
+    assert covered.min() > 0  # also the corners
+    np.testing.assert_allclose(covered, covered[::-1, ::-1], atol=0.06)
+
+
+def test_a_smallest_area_above_the_largest_is_refused(rng):
+    with pytest.raises(ValueError) as error:
+        random_erasing(np.zeros((2, 4, 4, 1)), rng, 0.5, smallest_area=0.3, largest_area=0.2)
+    assert str(error.value) == "smallest_area must be at most largest_area; received 0.3 and 0.2."
 
 
 @pytest.mark.parametrize(
@@ -260,10 +656,10 @@ def test_every_centre_of_a_cutout_is_equally_likely(rng):
 def test_images_of_one_batch_are_drawn_independently(rng, function, amount):
     images = np.repeat(rng.standard_normal((1, 9, 9, 2)), 40, axis=0)
     different = {image.tobytes() for image in function(images, rng, amount)}
-    assert len(different) == 2 if function is horizontal_flip else len(different) > 15
+    assert len(different) == 2 if function in (horizontal_flip, flip_in_first_epoch) else len(different) > 15
 
 
-@pytest.mark.parametrize(("function", "amount"), ALL)
+@pytest.mark.parametrize(("function", "amount"), [case for case in ALL if case[0] is not random_erasing])
 def test_channels_of_one_image_move_together(rng, function, amount):
     images = np.repeat(rng.standard_normal((8, 9, 9, 1)), 3, axis=3)
     y = function(images, rng, amount)
@@ -294,12 +690,13 @@ def test_dtype_and_shape_are_kept(rng, dtype, function, amount):
 def test_positions_have_the_precision_of_the_images(rng, monkeypatch, dtype, function, amount):
     """Positions of twice the width would take twice as long."""
     taken = []
-    monkeypatch.setattr(augmentation, "_sample", lambda *arguments: taken.extend(arguments[1:3]))
+    for module in (affine, elastic):
+        monkeypatch.setattr(module, "sample", lambda *arguments: taken.extend(arguments[1:3]))
     function(np.zeros((2, 4, 5, 1), dtype), rng, amount)
     assert [(t.shape, t.dtype) for t in taken] == [((2, 4, 5), dtype)] * 2
 
 
-@pytest.mark.parametrize(("function", "amount"), WARPS[:4])
+@pytest.mark.parametrize(("function", "amount"), AFFINE)
 def test_single_precision_agrees_with_double_precision(rng, function, amount):
     images = rng.random((8, 28, 28, 1))
     y = function(images.astype(np.float32), np.random.default_rng(1), amount)
@@ -308,7 +705,7 @@ def test_single_precision_agrees_with_double_precision(rng, function, amount):
 
 @pytest.mark.parametrize(("function", "amount"), ALL)
 def test_the_argument_is_unchanged_and_may_be_a_read_only_view(rng, function, amount):
-    images = rng.standard_normal((6, 5, 8, 2)).transpose(0, 2, 1, 3)
+    images = rng.standard_normal((6, 2, 5, 20)).transpose(0, 3, 2, 1)
     before = images.copy()
     images.setflags(write=False)
     y = function(images, np.random.default_rng(1), amount)
@@ -316,7 +713,7 @@ def test_the_argument_is_unchanged_and_may_be_a_read_only_view(rng, function, am
     np.testing.assert_array_equal(y, function(before, np.random.default_rng(1), amount))
 
 
-@pytest.mark.parametrize(("function", "amount"), ALL)
+@pytest.mark.parametrize(("function", "amount"), DRAWING)
 def test_the_same_generator_state_gives_the_same_bytes_and_another_state_others(rng, function, amount):
     images = rng.standard_normal((16, 6, 5, 2)).astype(np.float32)
     first, second, other = (
@@ -332,7 +729,7 @@ def test_an_image_that_equals_fill_stays_as_it_is(rng, function, amount):
     np.testing.assert_array_equal(function(images, rng, amount, fill=-0.4242), images)
 
 
-@pytest.mark.parametrize(("function", "amount"), [*WARPS, (cutout, 3)])
+@pytest.mark.parametrize(("function", "amount"), FILLING)
 def test_fill_is_zero_where_none_is_given_and_is_blended_in_where_one_is(rng, function, amount):
     """Warping is linear: on images of ones, y is the weight of the image in each pixel; fill has the rest."""
     images = np.ones((30, 7, 7, 1))
@@ -368,6 +765,12 @@ def test_an_empty_batch_stays_empty(rng, function, amount):
         (cutout, 1001, "size must be a whole number from 0 to 1000; received 1001."),
         (cutout, 2.0, "size must be a whole number from 0 to 1000; received 2.0."),
         (cutout, True, "size must be a whole number from 0 to 1000; received True."),
+        (random_crop, -1, "padding must be a whole number from 0 to 1000; received -1."),
+        (random_crop, 1.5, "padding must be a whole number from 0 to 1000; received 1.5."),
+        (random_brightness, 1.1, "fraction must be in [0, 1]; received 1.1."),
+        (random_contrast, -0.1, "fraction must be in [0, 1]; received -0.1."),
+        (random_erasing, 2, "probability must be in [0, 1]; received 2."),
+        (flip_in_first_epoch, 0.5, "on must be True or False; received 0.5."),
     ],
 )
 def test_an_amount_out_of_range_is_refused(rng, function, amount, text):
@@ -383,12 +786,41 @@ def test_a_smoothness_out_of_range_is_refused(rng, smoothness):
     assert str(error.value) == f"smoothness must be in (0, 1000]; received {smoothness}."
 
 
-@pytest.mark.parametrize(("function", "amount"), [*WARPS, (cutout, 3)])
-@pytest.mark.parametrize("fill", [None, math.nan])
-def test_a_fill_that_is_no_finite_number_is_refused(rng, function, amount, fill):
+@pytest.mark.parametrize(("function", "amount"), FILLING)
+@pytest.mark.parametrize(
+    "fill",
+    [None, math.nan, "0", True, np.zeros(2), np.zeros(1), np.zeros((1, 3)), np.array([0, 0, math.inf])],
+)
+def test_a_fill_that_is_not_one_finite_number_or_one_for_each_channel_is_refused(rng, function, amount, fill):
     with pytest.raises(ValueError) as error:
-        function(np.zeros((2, 4, 4, 1)), rng, amount, fill=fill)
-    assert str(error.value) == f"fill must be a finite number; received {fill}."
+        function(np.zeros((2, 4, 4, 3)), rng, amount, fill=fill)
+    assert str(error.value) == (
+        f"fill must be a finite number, or an array of 3, one for each channel; received {fill!r}."
+    )
+
+
+def test_a_black_that_does_not_fit_the_channels_is_refused(rng):
+    with pytest.raises(ValueError, match=r"^black must be a finite number, or an array of 1, one for each"):
+        random_brightness(np.zeros((2, 4, 4, 1)), rng, 0.1, black=np.zeros(3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("function", "amount"), FILLING)
+def test_each_channel_has_a_fill_of_its_own(rng, function, amount, dtype):
+    images = rng.standard_normal((6, 7, 5, 3)).astype(dtype)
+    fill = np.array([-1.5, 0.0, 0.7], np.float32)
+    y = function(images, np.random.default_rng(2), amount, fill=fill)
+    for k in range(3):
+        one = function(images[..., k : k + 1], np.random.default_rng(2), amount, fill=float(fill[k]))
+        np.testing.assert_array_equal(y[..., k : k + 1], one)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("function", "amount"), ALL)
+def test_an_image_may_be_a_single_pixel(rng, function, amount, dtype):
+    y = function(rng.standard_normal((5, 1, 1, 2)).astype(dtype), rng, amount)
+    assert (y.shape, y.dtype) == ((5, 1, 1, 2), dtype)
+    assert np.isfinite(y).all()
 
 
 @pytest.mark.parametrize(("function", "amount"), ALL)
@@ -411,10 +843,16 @@ EQUATIONS = {  # name -> the tests that compare it with its equation, value by v
     "random_shear": [test_a_positive_shear_leans_the_top_to_the_right_and_keeps_rows_apart],
     "elastic_distortion": [test_elastic_distortion_takes_each_pixel_from_where_the_field_points],
     "horizontal_flip": [test_flipping_mirrors_left_and_right],
+    "random_crop": [test_a_crop_matches_plain_loops_also_with_more_padding_than_image],
+    "alternating_flip": [test_an_alternating_flip_follows_its_bit_and_the_epoch],
+    "random_brightness": [test_brightness_matches_plain_loops],
+    "random_contrast": [test_contrast_matches_plain_loops],
     "cutout": [test_cutout_fills_a_square_and_clips_it_at_the_border],
+    "random_erasing": [test_erasing_matches_plain_loops],
 }
 
 
 def test_every_registered_augmentation_stands_under_its_equation_and_the_common_facts():
     assert set(EQUATIONS) == set(AUGMENTATIONS)
-    assert {function for function, _ in ALL} == set(AUGMENTATIONS.values())
+    wrapped = {flip_in_first_epoch: alternating_flip, crop_with_background: random_crop}
+    assert {wrapped.get(function, function) for function, _ in ALL} == set(AUGMENTATIONS.values())

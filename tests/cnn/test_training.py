@@ -1,3 +1,4 @@
+from functools import partial
 from math import log
 
 import numpy as np
@@ -22,6 +23,7 @@ from cnn import (
     fit_by_epoch,
     softmax_cross_entropy,
 )
+from cnn.augmentation import alternating_flip
 from cnn.engine import executors
 from cnn.engine.shards import ShardedGradients
 from cnn.gradient_check import numeric_gradient, relative_error
@@ -184,6 +186,50 @@ def test_each_shard_is_augmented_with_random_numbers_of_its_own():
     assert calls[0][1] == derive_rng(0, Stream.AUGMENTATION, 1, 0, 0).random()
     assert calls[-1][1] == derive_rng(0, Stream.AUGMENTATION, 2, 5, 0).random()
     assert len({number for _, number in calls}) == 10
+
+
+def test_an_augmentation_learns_which_images_it_gets_in_which_epoch():
+    calls, examples = [], random_examples(20)
+
+    def augment(images, rng, *, seed, examples, epoch):
+        calls.append((examples.copy(), epoch, seed, images.copy()))
+        return images
+
+    train(small_network(), examples, augment=augment, seed=9)
+    for epoch in (1, 2):
+        of_epoch = np.concatenate([places for places, at, _, _ in calls if at == epoch])
+        np.testing.assert_array_equal(of_epoch, derive_rng(9, Stream.SHUFFLE, epoch).permutation(20))
+    for places, _, seed, images in calls:
+        assert seed == 9
+        np.testing.assert_array_equal(images, examples.images[places])
+
+
+def test_an_augmentation_receives_only_the_keywords_that_it_has_and_keeps_its_other_defaults():
+    calls = []
+
+    def augment(images, rng, examples="default", *, epoch, strength=3):
+        calls.append((examples, epoch, strength))
+        return images
+
+    train(small_network(), random_examples(8), augment=augment)
+    assert calls == [("default", 1, 3)] * 2 + [("default", 2, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        (lambda images: images, "too many positional arguments"),
+        (lambda images, rng, *, strength: images, "missing a required .*argument: 'strength'"),
+        (partial(alternating_flip, flip=True), "incorrect arguments"),
+    ],
+)
+def test_an_augmentation_that_cannot_be_called_is_refused_at_the_call(augment, message):
+    with pytest.raises(
+        ValueError, match=rf"^An augmentation must be a function \(images, rng\), .*{message}"
+    ):
+        fit_by_epoch(small_network(), random_examples(8), augment=augment)
+    with pytest.raises(ValueError, match=message):
+        ShardedGradients(small_network(), softmax_cross_entropy, random_examples(8), 4, augment=augment)
 
 
 def test_what_augmentation_returns_is_trained_on():

@@ -4,6 +4,7 @@ import ast
 import inspect
 import math
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -44,6 +45,17 @@ from cnn import (
     mean_squared_error,
     schedules,
     softmax_cross_entropy,
+)
+from cnn.augmentation import (
+    affine,
+    alternating_flip,
+    compose,
+    random_brightness,
+    random_contrast,
+    random_crop,
+    random_erasing,
+    random_rotation,
+    random_shift,
 )
 from cnn.engine.shards import ShardedGradients
 from cnn.gradient_check import numeric_gradient
@@ -375,6 +387,74 @@ def _(theta, h):
     return {"numeric": numeric_gradient(lambda: float(value**3), value, h)}
 
 
+class Drawing:
+    """A generator whose draws are the given values, in turn."""
+
+    def __init__(self, *values):
+        self.values = iter(values)
+
+    def uniform(self, low, high, size):
+        return np.broadcast_to(next(self.values), size)
+
+    def integers(self, low, high, size=None, endpoint=False):
+        return np.broadcast_to(next(self.values), size or np.shape(high))
+
+    def random(self, size, dtype=None):
+        return np.broadcast_to(next(self.values), size)
+
+
+@example("affine_maps")
+def _(x, t, degrees):
+    shift = affine.shifts(1, Drawing(t), 1)
+    rotation, inverse = (affine.rotations(1, Drawing(angle), 180) for angle in (degrees, -degrees))
+    both = compose(partial(random_shift, pixels=1), partial(random_rotation, degrees=180))
+    return {
+        "shift": shift,
+        "rotation": rotation,
+        "product": shift @ rotation,
+        "there_and_back": rotation @ inverse,
+        "y": both(image(x), Drawing(t, degrees)),
+    }
+
+
+@example("crop")
+def _(x, t):
+    modes = {"reflected": "reflect", "constant": "constant"}
+    return {name: random_crop(image([x]), Drawing([0, t]), 2, mode=mode) for name, mode in modes.items()}
+
+
+@example("alternating_flip")
+def _(seed, examples):
+    images = np.broadcast_to(image([[0, 1]]), (len(examples), 1, 2, 1))
+
+    def flipped(epoch):
+        return alternating_flip(images, Drawing(), True, examples=np.array(examples), epoch=epoch, seed=seed)[
+            :, 0, 0, 0
+        ]
+
+    return {f"flipped_in_epoch_{epoch}": flipped(epoch) for epoch in (1, 2, 3)}
+
+
+@example("brightness_and_contrast")
+def _(x, factor, mean, deviation):
+    standardised, black = (array(x) - mean) / deviation, -mean / deviation
+    return {
+        "brighter": random_brightness(image([x]), Drawing(factor), 1),
+        "sharper": random_contrast(image([x]), Drawing(factor), 1),
+        "standardised": standardised,
+        "black": black,
+        "brighter_standardised": random_brightness(image([standardised]), Drawing(factor), 1, black=black),
+    }
+
+
+@example("erasing")
+def _(h, w, s, r):
+    chessboard = np.indices((1, h, w, 1)).sum(axis=0) % 2 * 1.0
+    draws = Drawing(0, s, math.log(r) / math.log(4), 0, 0.5)  # chosen, area, ratio, corner, noise
+    erased = (random_erasing(chessboard, draws, 0.5, largest_ratio=4) == 0.5)[0, :, :, 0]
+    return {"height": erased.any(axis=1).sum(), "width": erased.any(axis=0).sum()}
+
+
 BLOCKS = re.findall(r"^```python\n# example: (\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
@@ -405,7 +485,7 @@ def test_every_example_is_on_the_page_once_and_compared():
 
 
 def test_the_matrices_of_minimal_filtering_are_those_of_the_code():
-    written = re.findall(r"(\w)(\^T)? = \\begin\{pmatrix\} (.*?) \\end\{pmatrix\}", PAGE)
+    written = re.findall(r"([BGA])(\^T)? = \\begin\{pmatrix\} (.*?) \\end\{pmatrix\}", PAGE)
     a, b, g = (array([[float(v) for v in row] for row in matrix]) for matrix in minimal_filter(2))
     expected = {"A": a.T, "B": b.T, "G": g}
     assert [name for name, _, _ in written] == ["B", "G", "A"]

@@ -1,5 +1,7 @@
 """A run that is interrupted anywhere continues to the same bytes."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,11 @@ OPTIMIZERS = {
     "adamw": lambda parameters: AdamW(parameters, 0.01, weight_decay=0.1),
 }
 EXAMPLES, BATCH_SIZE, EPOCHS = 23, 5, 3
+AUGMENT = augmentation.compose(
+    partial(augmentation.random_shift, pixels=1.0),
+    partial(augmentation.alternating_flip, on=True),
+    partial(augmentation.random_erasing, probability=0.3),
+)
 STEPS = 5  # of an epoch; the last batch has three images
 
 
@@ -78,7 +85,7 @@ class Run:
                 self.examples,
                 optimizer=optimizer,
                 schedule=schedules.one_cycle(0.05, epochs=EPOCHS),
-                augment=lambda images, rng: augmentation.random_shift(images, rng, 1.0),
+                augment=AUGMENT,
                 clip_norm=1.0,
                 moving_average=average,
                 progress=progress,

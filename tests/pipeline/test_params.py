@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from pipeline.stages import train as train_stage
 
 ROOT = Path(__file__).parents[2]
 HEAD = "cannot be used:"
+ZERO = np.zeros(1, np.float32)
 
 
 def write(tmp_path, changes):
@@ -63,7 +65,7 @@ def test_the_params_that_come_with_the_project_are_the_references():
     plain = {"learning_rate": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
     assert (params.train.optimizer.name, params.train.optimizer.options()) == ("sgd", plain)
     assert params.train.schedule.make(0.1, 10)(9.5) == 0.1
-    assert params.train.augmentation.make(0.0) is None
+    assert params.train.augmentation.make(ZERO, ZERO) is None
 
 
 def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_path):
@@ -140,6 +142,17 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         ("train.augmentation.random_zoom", 1, "in [0, 1); received 1."),
         ("train.augmentation.cutout", 2.5, "a whole number from 0 to 1000; received 2.5."),
         ("train.augmentation.elastic_distortion.smoothness", 0, "in (0, 1000]; received 0."),
+        ("train.augmentation.alternating_flip", 0.5, "whether to flip: true or false; received 0.5."),
+        (
+            "train.augmentation.random_crop.mode",
+            "wrap",
+            "train.augmentation.random_crop.mode must be what the padding holds: reflect or constant; received 'wrap'.",
+        ),
+        (
+            "train.augmentation.random_erasing.largest_area",
+            0.01,
+            "smallest_area must be at most largest_area; received 0.02 and 0.01.",
+        ),
         (
             "train.optimizer.adagrad.zzz",
             1,
@@ -480,22 +493,56 @@ def test_each_augmentation_acts_by_its_key(tmp_path, rng, name):
         "horizontal_flip": (name, 1.0),
         "random_zoom": (name, 0.5),
         "cutout": (name, 3),
+        "random_crop": ("random_crop.padding", 3),
+        "alternating_flip": (name, True),
+        "random_brightness": (name, 0.5),
+        "random_contrast": (name, 0.5),
+        "random_erasing": ("random_erasing.probability", 1.0),
     }.get(name, (name, 5.0))
-    options = load_params(write(tmp_path, {f"train.augmentation.{key}": amount})).train.augmentation
-    augment = options.make(background=-3.0)
-    images = rng.random((4, 12, 12, 1))
-    keys = {} if name == "horizontal_flip" else {"fill": -3.0}
-    expected = getattr(cnn.augmentation, name)(images, np.random.default_rng(1), amount, **keys)
+    changes = {f"train.augmentation.{key}": amount, "train.augmentation.random_crop.mode": "constant"}
+    options = load_params(write(tmp_path, changes)).train.augmentation
+    background, black = np.float32([-3, 0, 2]), np.float32([-4, -5, -6])
+    augment = options.make(background, black)
+    images, place = rng.random((4, 12, 12, 3)), {"examples": np.arange(4), "epoch": 1, "seed": 2}
+    given = {"fill": background, "black": black, "mode": "constant", **place}
+    function = getattr(cnn.augmentation, name)
+    keys = {key: value for key, value in given.items() if key in inspect.signature(function).parameters}
+    expected = function(images, np.random.default_rng(1), amount, **keys)
     assert not np.array_equal(expected, images)
-    np.testing.assert_array_equal(augment(images, np.random.default_rng(1)), expected)
+    np.testing.assert_array_equal(augment(images, np.random.default_rng(1), **place), expected)
 
 
 def test_augmentations_follow_one_another_in_the_order_of_params(tmp_path, rng):
     keys = {"train.augmentation.random_shift": 2, "train.augmentation.cutout": 3}
-    augment = load_params(write(tmp_path, keys)).train.augmentation.make(0.0)
+    augment = load_params(write(tmp_path, keys)).train.augmentation.make(ZERO, ZERO)
     images, one = rng.random((4, 12, 12, 1)), np.random.default_rng(1)
     expected = cnn.augmentation.cutout(cnn.augmentation.random_shift(images, one, 2), one, 3)
     np.testing.assert_array_equal(augment(images, np.random.default_rng(1)), expected)
+
+
+def test_affine_maps_that_are_on_together_are_one_sampling(tmp_path, rng):
+    names = {
+        "random_shift": "pixels",
+        "random_rotation": "degrees",
+        "random_zoom": "fraction",
+        "random_shear": "degrees",
+    }
+    keys = {f"train.augmentation.{name}": 0.5 for name in names}
+    augment = load_params(write(tmp_path, keys)).train.augmentation.make(ZERO - 1, ZERO)
+    images = rng.random((4, 12, 12, 1))
+    steps = [partial(getattr(cnn.augmentation, name), fill=-1.0, **{key: 0.5}) for name, key in names.items()]
+    expected = cnn.augmentation.compose(*steps)(images, np.random.default_rng(1))
+    np.testing.assert_array_equal(augment(images, np.random.default_rng(1)), expected)
+
+
+def test_both_flips_at_once_are_refused(tmp_path):
+    keys = {"train.augmentation.horizontal_flip": 0.5, "train.augmentation.alternating_flip": True}
+    with pytest.raises(UserError) as error:
+        load_params(write(tmp_path, keys))
+    assert str(error.value).splitlines()[1:] == [
+        "- train.augmentation: horizontal_flip and alternating_flip are both on, and would undo each other. "
+        "Turn one off."
+    ]
 
 
 def test_warm_up_holds_the_chosen_schedule_back(tmp_path):
@@ -625,5 +672,6 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_an_augmentation_that_is_left_out_is_off(tmp_path, name):
     assert (
-        load_params(write(tmp_path, {f"train.augmentation.{name}": ...})).train.augmentation.make(0.0) is None
+        load_params(write(tmp_path, {f"train.augmentation.{name}": ...})).train.augmentation.make(ZERO, ZERO)
+        is None
     )

@@ -146,7 +146,11 @@ EVERYTHING = {
     "train.augmentation.random_zoom": 0.05,
     "train.augmentation.random_shear": 5.0,
     "train.augmentation.elastic_distortion.strength": 0.5,
+    "train.augmentation.random_crop.padding": 1,
+    "train.augmentation.random_brightness": 0.1,
+    "train.augmentation.random_contrast": 0.1,
     "train.augmentation.cutout": 3,
+    "train.augmentation.random_erasing.probability": 0.1,
 }
 
 
