@@ -17,6 +17,7 @@ from pipeline.config.architectures import build_chosen
 from pipeline.config.params import Params, load_params
 from pipeline.data.catalogue import DATASETS
 from pipeline.data.dataset import OWN
+from pipeline.data.own import find_images
 from pipeline.data.readers.folder import list_pictures
 from pipeline.data.sources import MIRROR_VARIABLE, NOTE_VARIABLE
 from pipeline.errors import StoppedError, UserError
@@ -43,7 +44,7 @@ def check_network(params: Params) -> None:
     """UserError if the network or the loss does not fit the images, as far as these are known already."""
     data = params.data
     if data.dataset == OWN:
-        path = Path(data.path)
+        path = find_images(data)
         classes = len(list_pictures(path).class_names) if path.is_dir() else 0
         shape = (*(data.size or ()), *([data.channels] if data.channels else []))
     else:

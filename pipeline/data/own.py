@@ -68,6 +68,12 @@ def choose_dataset(data: "Data") -> Dataset:
 
 def survey(data: "Data") -> Survey:
     """Read the images in `data.path`, and find all that is wrong with them; UserError if there are none."""
+    path = find_images(data)
+    return _survey_folder(path, data) if path.is_dir() else _survey_npz(path, data)
+
+
+def find_images(data: "Data") -> Path:
+    """`data.path`, which is a folder or an .npz file; UserError if it is not."""
     path = Path(data.path)
     if data.path == PLACEHOLDER:
         raise UserError(
@@ -75,10 +81,8 @@ def survey(data: "Data") -> Survey:
             "of pictures for each class, or to an .npz file, for example with: "
             "dvc exp run -S data.dataset=own -S data.path=data/own"
         )
-    if path.is_dir():
-        return _survey_folder(path, data)
-    if path.is_file() and path.suffix == ".npz":
-        return _survey_npz(path, data)
+    if path.is_dir() or (path.is_file() and path.suffix == ".npz"):
+        return path
     what = "is neither a folder nor an .npz file" if path.exists() else "does not exist"
     raise UserError(
         f"{path} {what}. In params.yaml, data.path must name a folder with a folder of pictures for each "
