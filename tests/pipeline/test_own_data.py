@@ -1,10 +1,12 @@
 """Own images: which pictures are read, as which bytes, in which parts."""
 
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
+from projects import commit, make_project, run, stages_run
 from test_bad_data import good_arrays, good_folder, options, parts, picture, turned
 
 from pipeline.artefacts.examples import load_examples
@@ -305,3 +307,38 @@ class Given:
     def read(self, folder):
         labels = np.arange(len(self.images)) % 2
         return RawData(self.images, labels, self.images, labels)
+
+
+def test_dvc_tracks_own_images_and_brings_them_to_a_colleague(tmp_path):
+    changes = {
+        "data.dataset": "own",
+        "data.path": "data/own",
+        "data.test_size": 0.25,
+        "data.validation_size": 0.25,
+        "train.epochs": 1,
+    }
+    project = make_project(tmp_path / "project", changes)
+    good_folder(project / "data/own", start=50)
+    assert run(project, "dvc", "add", "data/own").returncode == 0
+    first = run(project, "dvc", "repro", "train")
+    assert stages_run(first.stdout) == ["fetch", "preprocess", "train"], first.stderr
+    picture(99).save(project / "data/own/cat/0.png")
+    changed = run(project, "dvc", "repro", "train")
+    assert stages_run(changed.stdout) == ["preprocess", "train"]
+    picture(98).save(project / "data/own/cat/new.png")
+    added = run(project, "dvc", "repro", "preprocess")
+    assert stages_run(added.stdout) == ["preprocess"]
+    assert "train 5, validation 2, test 2 images" in added.stdout
+    (project / "data/own/cat/new.png").unlink()
+    again = run(project, "dvc", "repro", "train")  # all are known from before: results come from the cache
+    assert "Running stage" not in again.stdout
+    assert (
+        run(project, "dvc", "remote", "add", "--default", "shared", str(tmp_path / "shared")).returncode == 0
+    )
+    assert run(project, "dvc", "push").returncode == 0
+    commit(project)
+    subprocess.run(["git", "clone", "-q", project, tmp_path / "colleague"], check=True)
+    pulled = run(tmp_path / "colleague", "dvc", "pull")
+    for name in ("data/own/cat/0.png", "models/model.npz"):
+        assert (tmp_path / "colleague" / name).read_bytes() == (project / name).read_bytes(), pulled.stderr
+    assert "Running stage" not in run(tmp_path / "colleague", "dvc", "repro", "train").stdout
