@@ -14,12 +14,11 @@ from PIL import Image
 
 from pipeline.cores import count_cores
 from pipeline.data.dataset import Bytes, Fit
-from pipeline.data.pictures import Shape, fit_picture, read_picture
+from pipeline.data.pictures import Shape, read_fitted, read_picture
 from pipeline.data.progress import progress_bar
 from pipeline.errors import UserError
 
 PARTS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}  # by folder
-OVERSAMPLING = 2  # a JPEG file is decoded with at least this many times the pixels that are needed
 T = TypeVar("T")
 
 
@@ -186,12 +185,11 @@ class Pictures:
         return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
 
     def _read(self, number: int) -> Bytes:
-        path, shape = self.paths[number], self.shape[1:]
+        path = self.paths[number]
         try:
-            image = read_picture(path, OVERSAMPLING * max(shape[:2]))
+            return read_fitted(path, self.shape[1:], self.fit)
         except UserError as error:  # it has changed since it was checked
             raise UserError(f"{path}: {error}.") from None
-        return fit_picture(image, shape, self.fit)
 
 
 def count_sizes(facts: Iterable[Facts]) -> Counter[tuple[int, int]]:
