@@ -157,10 +157,10 @@ def explain(
 ) -> None:
     """Explain one test image and one training step on it in numbers: activations, gradients, the change.
 
-    It reads models/ and data/processed, and writes nothing. The image is drawn by its brightness. For each layer it prints the range of the
-    outputs in the forward pass, and in the backward pass the norm of each gradient with a check by finite
-    differences. Then it prints what one step of gradient descent would change. docs/mathematics.md derives
-    all of it.
+    It reads models/ and data/processed, and writes nothing. It draws the image, by its brightness alone. For
+    each layer it prints the range of the outputs in the forward pass, and in the backward pass the norm of
+    each gradient with a check by finite differences. Then it prints what one step of gradient descent would
+    change. docs/mathematics.md derives all of it.
     """
     from pipeline.apps import explain as command
 

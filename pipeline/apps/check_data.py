@@ -121,7 +121,7 @@ def examine(surveyed: Survey, data: "Data", seed: int) -> Findings:
         problems=[printable(problem) for problem in problems],
         notes=[printable(note) for note in surveyed.notes],
         facts=describe(surveyed, data),
-        parts=list(labels),
+        parts=list(labels) if len(labels) > 1 else ["images"] * len(labels),
         classes=[
             ClassOfImages(name, [own[number] for own in counts.values()], tiles.get(number, []))
             for number, name in enumerate(surveyed.class_names)
@@ -154,27 +154,28 @@ def describe(surveyed: Survey, data: "Data") -> dict[str, str]:
 
 def _what_happens(shape: Shape, surveyed: Survey, data: "Data") -> str:
     height, width, channels = shape
-    colour = "grey" if channels == 1 else "in colour"
-    if set(surveyed.sizes) == {(height, width)}:
-        return f"stays at {_by(height, width)} pixels, {colour}"
-    fitted = FITTED[data.fit]
-    if data.fit == "crop" and all(h * width == w * height for h, w in surveyed.sizes):
-        fitted = "resized"
-    return f"is {fitted} to {_by(height, width)} pixels, {colour}"
+    if data.size is None and len(surveyed.sizes) > 1:
+        size = "needs data.image_size"
+    elif set(surveyed.sizes) == {(height, width)}:
+        size = f"stays at {_by(height, width)} pixels"
+    else:
+        same_form = all(h * width == w * height for h, w in surveyed.sizes)
+        size = f"is {'resized' if same_form else FITTED[data.fit]} to {_by(height, width)} pixels"
+    if data.channels is None and len(surveyed.channels) > 1:
+        return f"{size}, and data.channels"
+    return f"{size}, {'grey' if channels == 1 else 'in colour'}"
 
 
 def _how_split(raw: RawData, data: "Data") -> Iterator[str]:
     given = raw.parts()
-    for part, size, source in (
-        ("test", data.test_size, "all images" if "validation" not in given else "the training images"),
-        ("validation", data.validation_size, "the rest" if "test" not in given else "the training images"),
-    ):
+    source = "all images" if len(given) == 1 else "the training images"
+    for part, size in (("test", data.test_size), ("validation", data.validation_size)):
         if part in given:
-            yield f"{part}: as they are"
+            yield f"{part}: as given"
         else:
-            share = f"{size:,} of" if isinstance(size, int) else f"{100 * size:g} % of"
-            yield f"{part}: {share} {source}"
-    yield f"training: {'' if data.train_size is None else f'{data.train_size:,} of '}what is left"
+            yield f"{part}: {f'{size:,}' if isinstance(size, int) else f'{100 * size:g} %'} of {source}"
+            source = "the rest"
+    yield f"training: {'all' if data.train_size is None else f'{data.train_size:,}'} of {source}"
 
 
 def contact_sheet(raw: RawData, surveyed: Survey, data: "Data") -> dict[int, list[Tile]]:
@@ -183,28 +184,21 @@ def contact_sheet(raw: RawData, surveyed: Survey, data: "Data") -> dict[int, lis
     classes = min(len(surveyed.class_names), CLASSES)
     each = min(max(PICTURES // classes, 1), PICTURES_OF_A_CLASS)
     largest = LARGEST if classes * each <= PICTURES else SMALLEST
+    parts = raw.parts()
     sheet: dict[int, list[Tile]] = {}
     for number in range(classes):
-        places = [
-            (part, row)
-            for part, (_, labels) in raw.parts().items()
-            for row in np.flatnonzero(labels == number)
-        ]
-        chosen = np.unique(np.linspace(0, len(places) - 1, each).round().astype(int)) if places else []
-        sheet[number] = [_tile(*places[k], raw, shape, surveyed, data, largest) for k in chosen]
+        sheet[number] = []
+        places = [(p, row) for p, (_, labels) in parts.items() for row in np.flatnonzero(labels == number)]
+        for k in np.linspace(0, len(places) - 1, min(each, len(places))).round().astype(int):
+            part, row = places[k]
+            images, _ = parts[part]
+            if isinstance(images, Pictures):
+                title = str(images.paths[row].relative_to(surveyed.path))
+            else:  # the rows of an .npz file have other numbers once copies have been left out
+                title = part if surveyed.notes else f"{part} image {row}"
+            (image,) = fit_array(images[row : row + 1], shape, data.fit)
+            sheet[number].append(Tile(printable(title), to_address(image, largest)))
     return sheet
-
-
-def _tile(
-    part: str, row: int, raw: RawData, shape: Shape, surveyed: Survey, data: "Data", largest: int
-) -> Tile:
-    images, _ = raw.parts()[part]
-    if isinstance(images, Pictures):
-        title = str(images.paths[row].relative_to(surveyed.path))
-    else:  # the rows of an .npz file have other numbers once copies have been left out
-        title = part if surveyed.notes else f"{part} image {row}"
-    (image,) = fit_array(images[row : row + 1], shape, data.fit)
-    return Tile(printable(title), to_address(image, largest))
 
 
 def to_address(image: Bytes, largest: int) -> str:

@@ -20,8 +20,7 @@ def open_console() -> Console:
 def make_table(title: str, *columns: str) -> Table:
     """An empty table; its first column holds text, the others numbers."""
     table = Table(
-        title=f"\n{title}",
-        title_justify="left",
+        title=title,
         box=SIMPLE_HEAD,
         show_edge=False,
         padding=(0, 1, 0, 0),
@@ -35,10 +34,11 @@ def print_table(console: Console, table: Table) -> None:
     """Print a table of `make_table`; if the terminal is too narrow for its numbers, a list of its rows."""
     columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
     needed = LEAST_FIRST_COLUMN + sum(1 + max(map(cell_len, cells)) for cells in columns[1:])
+    console.print(f"\n{table.title}")
+    table.title = None  # it would be wrapped at the table's width
     if needed <= console.width:
         console.print(table)
         return
-    console.print(table.title)
     for first, *others in list(zip(*columns, strict=True))[1:]:
         console.print(first, overflow="fold")
         for (header, *_), cell in zip(columns[1:], others, strict=True):
