@@ -16,8 +16,13 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from pipeline.config.params import Data
 
+# Pillow warns, for example, of odd EXIF data, which do no harm. This holds for all threads, as a block with
+# warnings.catch_warnings would not.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 Shape = tuple[int, int, int]  # height, width, channels
 WHITE = (255, 255, 255)
+LARGEST_AREA = Image.MAX_IMAGE_PIXELS or 2**26  # pixels
 OVERSAMPLING = 2  # a JPEG file is decoded with at least this many times the pixels that are needed
 
 
@@ -52,13 +57,12 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
 
     UserError, with the reason alone, if the file cannot be opened or decoded.
     """
-    with _problems_as_user_errors(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # for example about odd EXIF data, which do no harm
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
-            if image.format == "EPS":
-                raise UserError("EPS is a program, not a picture: save it as PNG")  # Pillow would run it
-            yield image
+    with _problems_as_user_errors(path), Image.open(path) as image:
+        if image.width * image.height > LARGEST_AREA:
+            raise _too_large()
+        if image.format == "EPS":
+            raise UserError("EPS is a program, not a picture: save it as PNG")  # Pillow would run it
+        yield image
 
 
 @contextmanager
@@ -82,12 +86,16 @@ def _problems_as_user_errors(path: Path) -> Iterator[None]:
             "it is not an image in a known format: convert it to one, such as PNG or JPEG"
         ) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = f"{(Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million"
-        raise UserError(f"it has more than {limit} pixels: make it smaller, or crop it") from None
+        raise _too_large() from None
     except Exception as error:  # Pillow's decoders raise errors of any type if a file is damaged
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"it cannot be read: {error.strerror}") from None
         raise UserError(f"it is damaged, or of a kind that cannot be decoded ({error})") from None
+
+
+def _too_large() -> UserError:
+    limit = f"{LARGEST_AREA // 1_000_000} million"
+    return UserError(f"it has more than {limit} pixels: make it smaller, or crop it")
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
