@@ -124,15 +124,15 @@ def test_all_problems_are_listed_and_the_rest_is_shown(own):
     code, output, page = check(own)
     assert code == 1
     problems = [
-        f"{folder}/empty.png: it is empty.",
-        f"{folder}/text.jpg: it is not an image in a known format",
-        f"{own / NAMES[1]}/copy.png: the same image as {folder}/00.png, under another label",
+        f"{NAMES[0]}/empty.png: it is empty.",
+        f"{NAMES[0]}/text.jpg: it is not an image in a known format",
+        f"{NAMES[1]}/copy.png: the same image as {NAMES[0]}/00.png, under another label",
     ]
     assert "\nProblems, to be solved before training (3):\n" in output
     for problem in problems:
         assert f"\n- {problem}" in output
         assert f"<li>{problem}" in unescape(page)
-    assert f"{own}/notes.txt is not a picture, and is passed over." in output
+    assert "notes.txt is not a picture, and is passed over." in output
     assert counts(output) == dict(zip(NAMES, ([20], [30], [40]), strict=True))
     assert [len(shown) for shown in tiles(page).values()] == [12, 12, 12]
     assert "To train" not in output
