@@ -47,7 +47,8 @@ def fetch() -> None:
     """Fetch the dataset's files into data/raw, and check the SHA-256 of each.
 
     Sources are tried in this order: the folder or URL in the environment variable DATASET_MIRROR, which
-    holds DATASET/FILE; the folder ../shared/datasets, if it exists; the public mirrors.
+    holds DATASET/FILE; the folder ../shared/datasets, if it exists; the public mirrors. Your own images stay
+    where they are.
     """
     from pipeline.stages import fetch as stage
 
@@ -56,10 +57,10 @@ def fetch() -> None:
 
 @app.command(short_help="convert them to arrays")
 def preprocess() -> None:
-    """Convert data/raw to arrays in data/processed: pixels in [0, 1], a channel axis, one-hot labels.
+    """Convert data/raw, or your own images, to arrays in data/processed: bytes of one shape, one-hot labels.
 
-    It splits off validation images, with all classes in proportion, and applies data.train_size and
-    data.standardize.
+    It splits off test images if there are none, and validation images, with all classes in proportion. It
+    applies data.image_size, channels, fit, train_size and standardize.
     """
     from pipeline.stages import preprocess as stage
 
@@ -100,7 +101,7 @@ def check_data(
     path: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[PATH]",
+            metavar="PATH",
             help="a folder with a folder of pictures for each class, or an .npz file; data.path if left out",
             show_default=False,
         ),
@@ -130,8 +131,10 @@ def predict(
 
     A picture is brought to the network's size and colours as the training images were. It should show one
     thing of the kinds that the network was trained on.
-    A network that was trained on digits takes photographs and scans of one handwritten digit each, upright,
+
+    A network that was trained on MNIST takes photographs and scans of one handwritten digit each, upright,
     dark on light or light on dark. The digit's size and position do not matter, nor does uneven light.
+
     The chart shows the five most probable classes, or all if there are at most ten; --json has all of them.
     A bad file is reported and skipped; the exit code is then 1.
     """

@@ -47,7 +47,7 @@ def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> N
             text = f"{path}: {str(error).removesuffix('.')}."
             if not isinstance(error, UserError):
                 text = f"{path}: {type(error).__name__}: {error}. This is a bug: please report it."
-            print(f"error: {text}", file=sys.stderr)
+            print(f"error: {printable(text)}", file=sys.stderr)
             document.append({"file": str(path), "error": text})
             continue
         probabilities = dict(zip(names, classify(model, image, network.data), strict=True))

@@ -7,7 +7,7 @@ from rich.table import Table
 
 UNKNOWN_WIDTH = 80  # if the terminal says 0
 LEAST_WIDTH = 20  # in a narrower terminal, lines wrap
-LEAST_FIRST_COLUMN = 12
+LEAST_FIRST_COLUMN = 8
 
 
 def open_console() -> Console:
