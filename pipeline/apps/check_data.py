@@ -113,7 +113,7 @@ def examine(surveyed: Survey, data: "Data", seed: int) -> Findings:
                 _, chosen = split_parts(raw.parts(), data, seed)
                 labels = {part: chosen[part] for part in PARTS}
             except UserError as error:
-                problems.append(str(error))
+                problems.append(str(error).replace("\n", " "))
         tiles = contact_sheet(raw, surveyed, data)
     counts = {part: Counter(own.tolist()) for part, own in labels.items()}
     return Findings(
@@ -221,7 +221,7 @@ def print_findings(found: Findings) -> None:
     console.print(f"{found.path}:", soft_wrap=True)
     for what, text in found.facts.items():
         console.print(f"  {what}: {text}", soft_wrap=True)
-    if found.classes:
+    if found.parts:
         several = len(found.parts) > 1
         table = make_table("Images of each class", "class", *found.parts, *(["all"] if several else []))
         for each in found.classes:

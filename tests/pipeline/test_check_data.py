@@ -160,7 +160,7 @@ def test_a_split_that_is_impossible_is_a_problem(own):
     code, output, page = check(own)
     assert code == 1
     assert "- The 90 training images of own cannot be split into 88 for training and 2 for test" in output
-    assert "data.test_size" in page
+    assert " In params.yaml: data.train_size and data.test_size.</li>" in page
 
 
 def test_names_are_shown_as_text_and_the_page_needs_no_other_file(own):
@@ -248,4 +248,5 @@ def test_an_empty_folder_is_a_problem(project):
     code, output, page = check("own")
     assert code == 1
     assert "a network needs at least two classes" in output
+    assert "Images of each class" not in output
     assert tiles(page) == {}

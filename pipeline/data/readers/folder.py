@@ -18,7 +18,14 @@ from pipeline.data.pictures import Shape, read_fitted, read_picture
 from pipeline.data.progress import progress_bar
 from pipeline.errors import UserError
 
-PARTS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}  # by folder
+PARTS = {  # by folder
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
+PICTURES_OF_OTHERS = {".heic", ".heif", ".jxl", ".svg"}  # which Pillow does not read
 T = TypeVar("T")
 
 
@@ -58,8 +65,9 @@ def list_pictures(folder: Path) -> Listing:
     found = Listing(folder, [], [], [], [], [])
     folders = _visible_folders(folder, found)
     if folders and all(name in PARTS for name in folders) and "train" in folders:
-        if {"validation", "val"} <= folders.keys():
-            found.problems.append("validation, val: two folders of one part. Merge them.")
+        same = [name for name in PARTS if name in folders and PARTS[name] == "validation"]
+        if len(same) > 1:
+            found.problems.append(f"{', '.join(same)}: {len(same)} folders of one part. Merge them.")
         for name, part_folder in folders.items():
             found.parts.append(PARTS[name])
             _list_classes(part_folder, PARTS[name], _visible_folders(part_folder, found), found)
@@ -132,7 +140,7 @@ def _is_hidden(entry: Path) -> bool:
 
 def may_be_picture(path: Path) -> bool:
     """Whether the name or the content is that of a picture; it may still be damaged."""
-    if path.suffix.lower() in Image.registered_extensions():
+    if path.suffix.lower() in Image.registered_extensions().keys() | PICTURES_OF_OTHERS:
         return True
     try:
         with Image.open(path):
