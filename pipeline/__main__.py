@@ -47,7 +47,8 @@ def fetch() -> None:
     """Fetch the dataset's files into data/raw, and check the SHA-256 of each.
 
     Sources are tried in this order: the folder or URL in the environment variable DATASET_MIRROR, which
-    holds DATASET/FILE; the folder ../shared/datasets, if it exists; the public mirrors.
+    holds DATASET/FILE; the folder ../shared/datasets, if it exists; the public mirrors. Your own images stay
+    where they are.
     """
     from pipeline.stages import fetch as stage
 
@@ -56,10 +57,10 @@ def fetch() -> None:
 
 @app.command(short_help="convert them to arrays")
 def preprocess() -> None:
-    """Convert data/raw to arrays in data/processed: pixels in [0, 1], a channel axis, one-hot labels.
+    """Convert data/raw, or your own images, to arrays in data/processed: bytes of one shape, one-hot labels.
 
-    It splits off validation images, with all classes in proportion, and applies data.train_size and
-    data.standardize.
+    It splits off test images if there are none, and validation images, with all classes in proportion. It
+    applies data.image_size, channels, fit, train_size and standardize.
     """
     from pipeline.stages import preprocess as stage
 
@@ -95,21 +96,46 @@ def report() -> None:
     stage.report(load_params())
 
 
-@app.command(short_help="recognise photographed digits")
+@app.command(short_help="check your own images before training")
+def check_data(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="PATH",
+            help="a folder with a folder of pictures for each class, or an .npz file; data.path if left out",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Check your own images before training: what is wrong with them, and what will happen to them.
+
+    All problems are listed, each with its file; the exit code is then 1. reports/check_data.html shows some
+    pictures of each class as the network will receive them. The settings are those of the section data in
+    params.yaml. Nothing is trained, and your files stay as they are.
+    """
+    from pipeline.apps import check_data as command
+
+    command.check_data(path)
+
+
+@app.command(short_help="recognise what is in pictures")
 def predict(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE", help="photographs or scans, such as JPEG or PNG")
-    ],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="pictures, such as JPEG or PNG")],
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document, for programs")] = False,
     show: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="save pictures of what the network saw in this folder"),
     ] = None,
 ) -> None:
-    """Recognise the handwritten digit in each photograph or scan, with the network in models/.
+    """Recognise what is in each picture, with the network in models/.
 
-    Each image must show one digit, upright, dark on light or light on dark. The digit's size and position
-    do not matter, nor does uneven light.
+    A picture is brought to the network's size and colours as the training images were. It should show one
+    thing of the kinds that the network was trained on.
+
+    A network that was trained on MNIST takes photographs and scans of one handwritten digit each, upright,
+    dark on light or light on dark. The digit's size and position do not matter, nor does uneven light.
+
+    The chart shows the five most probable classes, or all if there are at most ten; --json has all of them.
     A bad file is reported and skipped; the exit code is then 1.
     """
     from pipeline.apps import predict as command
@@ -134,10 +160,10 @@ def explain(
 ) -> None:
     """Explain one test image and one training step on it in numbers: activations, gradients, the change.
 
-    It reads models/ and data/processed, and writes nothing. For each layer it prints the range of the
-    outputs in the forward pass, and in the backward pass the norm of each gradient with a check by finite
-    differences. Then it prints what one step of gradient descent would change. docs/mathematics.md derives
-    all of it.
+    It reads models/ and data/processed, and writes nothing. It draws the image, by its brightness alone. For
+    each layer it prints the range of the outputs in the forward pass, and in the backward pass the norm of
+    each gradient with a check by finite differences. Then it prints what one step of gradient descent would
+    change. docs/mathematics.md derives all of it.
     """
     from pipeline.apps import explain as command
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from PIL import Image
 from rich.panel import Panel
 from rich.table import Table
 from threadpoolctl import threadpool_limits
@@ -17,6 +16,7 @@ from cnn.gradient_check import numeric_gradient, relative_error
 from cnn.layers.layer import Rng, Shape
 from cnn.layers.trace import Trace, Traced
 from cnn.random import Stream, derive_rng
+from pipeline.apps.terminal import make_table, open_console, print_table
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.config.architectures import gives_probabilities
@@ -24,6 +24,8 @@ from pipeline.config.params import load_params
 from pipeline.errors import UserError
 
 SHADES = " .:-=+*#%@"  # from black to white
+WIDEST_PICTURE = 64  # characters, two for a pixel
+TOP = 5  # classes that are shown
 COMPANIONS = 7  # images besides the explained one, if batch normalisation needs a batch
 STEPS = (1e-4, 1e-6, 1e-8)  # ε of difference quotients, see `compare`
 
@@ -47,23 +49,26 @@ def explain(index: int) -> None:
     batch = (index + np.arange(1 if alone else min(1 + COMPANIONS, count))) % count
     step = TrainingStep(model, loss, Examples(test.images[batch], test.targets[batch]))
 
-    console = Console(markup=False, highlight=False, emoji=False)
-    picture = draw(description.brightness(test.images[index]))
+    console = open_console()
+    cells = min(WIDEST_PICTURE, console.width - 4)  # 4 for the frame
+    picture = draw(shrink(description.brightness(test.images[index]), cells // 2))
     console.print(Panel.fit(picture, title=f"test image {index}"))
     console.print(f"Its label: {names[test.targets[index].argmax()]}")
-    console.print(_prediction_table(probabilities, names))
+    print_table(console, _prediction_table(probabilities, names))
     others = "" if alone else f" and the {len(batch) - 1} after it (for batch normalisation)"
     console.print(f"One training step, in float64, on this image{others}: loss {step.before:.6g}")
-    console.print(step.forward_table())
+    print_table(console, step.forward_table())
     with threadpool_limits(1, user_api="blas"):  # more threads would only wait, as the products are small
-        console.print(step.backward_table())
+        print_table(console, step.backward_table())
     console.print(
         "Each gradient is checked along a random direction v: analytic is Σ gradient · v; numeric is "
         "(L(+εv) − L(−εv)) / 2ε, from forward passes alone. An error above 1e-4 comes from a kink of ReLU or "
         "max pooling, or from a gradient so small that L's rounding hides it. docs/mathematics.md derives "
         "every row."
     )
-    console.print(*step.sgd_table(learning_rate))
+    table, loss_change = step.sgd_table(learning_rate)
+    print_table(console, table)
+    console.print(loss_change)
 
 
 class Nudged(Traced):
@@ -110,7 +115,7 @@ class TrainingStep:
 
     def forward_table(self) -> Table:
         """Each layer, first to last, with the range of its output for the explained image."""
-        table = _table("Forward", "layer", "output shape", "parameters", "min", "mean", "max")
+        table = make_table("Forward", "layer", "output shape", "parameters", "min", "mean", "max")
         image = self._images[0]
         table.add_row("image", _by(image.shape), "", *_range(image))
         for layer, _, y, _ in self._layers:
@@ -123,7 +128,7 @@ class TrainingStep:
 
     def backward_table(self) -> Table:
         """Each layer, last to first, with the norm of each gradient and a check by finite differences."""
-        table = _table("Backward", "layer", "gradient", "norm", "analytic", "numeric", "error")
+        table = make_table("Backward", "layer", "gradient", "norm", "analytic", "numeric", "error")
         rows = [("loss", "dL/dy", self.grad_outputs[0], self._check_outputs())]
         for layer, x, _, grad_x in reversed(self._layers):
             title = f"{layer.name} {type(layer.original).__name__}"
@@ -138,7 +143,7 @@ class TrainingStep:
 
     def sgd_table(self, learning_rate: float) -> tuple[Table, str]:
         """Make a step of plain gradient descent; return a table of the changes and a sentence on the loss."""
-        table = _table("One step of SGD", "parameter", "shape", "norm", "change", "largest")
+        table = make_table("One step of SGD", "parameter", "shape", "norm", "change", "largest")
         for name, gradient in self.gradients.items():
             self.parameters[name].grad = gradient
             change = learning_rate * np.abs(gradient)
@@ -205,6 +210,15 @@ def compare(loss_at: Callable[[float], float], analytic: float) -> tuple[float, 
     return analytic, numeric, error
 
 
+def shrink(pixels: NDArray[Any], largest: int) -> NDArray[Any]:
+    """An image (h, w, c) with at most `largest` pixels a side: each is the mean of those in its place."""
+    height, width, _ = pixels.shape
+    scale = min(1, largest / max(height, width))
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    channels = [Image.fromarray(channel.astype(np.float32)) for channel in np.moveaxis(pixels, -1, 0)]
+    return np.stack([np.asarray(c.resize(size, Image.Resampling.BOX)) for c in channels], axis=-1)
+
+
 def draw(pixels: NDArray[Any]) -> str:
     """An image (h, w, c), black 0 and white 1, as text: two characters per pixel."""
     levels = np.rint(pixels.mean(axis=2).clip(0, 1) * (len(SHADES) - 1)).astype(int)
@@ -212,23 +226,9 @@ def draw(pixels: NDArray[Any]) -> str:
 
 
 def _prediction_table(probabilities: NDArray[Any], names: Sequence[str]) -> Table:
-    table = _table("Prediction", "class", "probability")
-    for best in np.argsort(-probabilities, kind="stable")[:5]:
+    table = make_table("Prediction", "class", "probability")
+    for best in np.argsort(-probabilities, kind="stable")[:TOP]:
         table.add_row(names[best], f"{probabilities[best]:.4%}")
-    return table
-
-
-def _table(title: str, *columns: str) -> Table:
-    """An empty table; its first column holds text, the others numbers."""
-    table = Table(
-        title=f"\n{title}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
     return table
 
 

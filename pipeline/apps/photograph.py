@@ -4,15 +4,15 @@ All lengths below are fractions of the photograph's longer side, or of the digit
 number of pixels nor the distance of the camera matters.
 """
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from scipy import ndimage
 
+from pipeline.data.pictures import open_picture
 from pipeline.errors import UserError
 
 Grey = NDArray[np.float64]  # (h, w) in [0, 1]
@@ -42,42 +42,17 @@ class Digit:
 
 
 def find_digit(path: Path) -> Digit:
-    """The one digit in the image file `path`; UserError if there is none, or more than one."""
+    """The one digit in the image file; UserError, with the reason alone, if there is not exactly one."""
     photograph = read_photograph(path)
-    try:
-        strength, mask = find_ink(photograph)
-        digit = select_digit(mask)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    strength, mask = find_ink(photograph)
+    digit = select_digit(mask)
     return Digit(photograph, _box(digit), frame(strength, digit))
 
 
 def read_photograph(path: Path) -> Grey:
     """The image in grey, upright according to its EXIF data, with a longer side of LONGER_SIDE pixels."""
-    try:
-        if not path.exists():
-            raise UserError(f"{path} does not exist.")
-        if not path.is_file():  # a device might never end
-            kind = "a folder: name the image files in it" if path.is_dir() else "not an ordinary file"
-            raise UserError(f"{path} is {kind}.")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # for example about odd EXIF data, which do no harm
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                grey = to_grey(ImageOps.exif_transpose(image))
-    except UserError:
-        raise
-    except UnidentifiedImageError:
-        raise UserError(
-            f"{path} is not an image in a known format. Convert it to one, such as PNG or JPEG."
-        ) from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = f"{(Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million"
-        raise UserError(f"{path} has more than {limit} pixels. Make it smaller, or crop it.") from None
-    except Exception as error:  # Pillow's decoders raise errors of any type if a file is damaged
-        if isinstance(error, OSError) and error.strerror:
-            raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-        raise UserError(f"{path} is damaged, or of a kind that cannot be decoded ({error}).") from None
+    with open_picture(path) as image:
+        grey = to_grey(ImageOps.exif_transpose(image))
     scale = LONGER_SIDE / max(grey.shape)
     height, width = (max(1, round(side * scale)) for side in grey.shape)
     return np.clip(_resize(grey, height, width, Image.Resampling.BICUBIC), 0.0, 1.0)

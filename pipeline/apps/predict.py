@@ -1,4 +1,4 @@
-"""`python -m pipeline predict FILE…`: the digit that the trained network sees in an image."""
+"""`python -m pipeline predict FILE…`: what the trained network sees in pictures."""
 
 import json
 import sys
@@ -8,18 +8,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
+from PIL import Image, ImageDraw, ImageOps
+from rich.cells import cell_len
 from rich.table import Table
 
 from cnn import Sequential
-from pipeline.apps.photograph import find_digit
+from cnn.atomic import atomic_path
+from pipeline.apps.photograph import Digit, find_digit
+from pipeline.apps.terminal import open_console, printable
 from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.trained import load_model, probabilities_of
-from pipeline.data.dataset import DIGITS
+from pipeline.data.dataset import Bytes
+from pipeline.data.pictures import fit_picture, middle, read_fitted, read_picture
 from pipeline.errors import UserError
-from pipeline.report.figures import digit_figure, save_figure
 
-BAR = 40  # characters for a probability of 1
+BAR, SHORTEST_BAR = 40, 10  # characters for a probability of 1
+LEAST_WIDTH_FOR_BARS = 40  # characters of the terminal
+SHOWN = 5  # classes, if there are more than FEW
+FEW = 10
+SIDE, GAP = 512, 16  # pixels, of the pictures that --show saves
+FRAME = "#2f7fd1"
 
 
 def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> None:
@@ -31,53 +39,106 @@ def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> N
         raise UserError(f"--show needs a folder for its pictures; {pictures} is a file.")
     model, network = load_model()
     names = network.data.class_names
-    if tuple(names) != DIGITS:
-        print(
-            f"note: The network was trained on {network.data.dataset}, not on handwritten digits. "
-            "The ink is framed as a digit, and the network answers with the most probable of its own "
-            "classes.",
-            file=sys.stderr,
-        )
     document: list[dict[str, Any]] = []
     for number, path in enumerate(files, start=1):
         try:
-            digit = find_digit(path)
+            image, digit = look_at(path, network.data)
         except Exception as error:  # of any type: one bad file must not lose the answers for the others
-            text = str(error)
+            text = f"{path}: {str(error).removesuffix('.')}."
             if not isinstance(error, UserError):
                 text = f"{path}: {type(error).__name__}: {error}. This is a bug: please report it."
-            print(f"error: {text}", file=sys.stderr)
+            print(f"error: {printable(text)}", file=sys.stderr)
             document.append({"file": str(path), "error": text})
             continue
-        probabilities = dict(zip(names, classify(model, digit.image, network.data), strict=True))
+        probabilities = dict(zip(names, classify(model, image, network.data), strict=True))
         prediction = max(names, key=probabilities.__getitem__)
         document.append({"file": str(path), "prediction": prediction, "probabilities": probabilities})
         if not as_json:
             print_chart(path, prediction, probabilities)
         if pictures is not None:
-            title = f"{prediction}, probability {probabilities[prediction]:.1%}"
-            figure = digit_figure(digit.photograph, digit.box, digit.image, title)
-            save_figure(figure, pictures / f"{number}-{path.stem}.png")
+            with atomic_path(pictures / f"{number}-{path.stem}.png") as temporary:
+                side_by_side(path, image, digit, network.data).save(temporary, "PNG")
     if as_json:
         print(json.dumps(document, indent=2))
     if any("error" in result for result in document):
         sys.exit(1)
 
 
-def classify(model: Sequential, image: NDArray[np.float32], data: Description) -> list[float]:
-    """The probability of each class for an image in [0, 1]; `data` describes what it was trained on."""
-    outputs = model.predict(data.normalise(image[np.newaxis, :, :, np.newaxis]))
+def look_at(path: Path, data: Description) -> tuple[Bytes, Digit | None]:
+    """(the picture as the training images were prepared, the digit in it if `data` are digits).
+
+    UserError, with the reason alone, if there is none.
+    """
+    if data.framing != "digit":
+        return read_fitted(path, data.image_shape, data.framing), None
+    digit = find_digit(path)
+    return fit_picture(_grey(digit.image), data.image_shape, "crop"), digit
+
+
+def classify(model: Sequential, image: NDArray[Any], data: Description) -> list[float]:
+    """The probability of each class for an image (h, w, channels), of bytes or of numbers in [0, 1]."""
+    outputs = model.predict(data.normalise(image[np.newaxis]))
     return [float(probability) for probability in probabilities_of(model, outputs)[0]]
 
 
 def print_chart(path: Path, prediction: str, probabilities: dict[str, float]) -> None:
-    """Print the prediction and a bar for each class."""
-    console = Console(markup=False)
+    """Print the prediction, and bars: of the most probable classes, or of all if they are few."""
+    console = open_console()
+    console.print(f"{printable(path)}: {prediction}", soft_wrap=True)
+    shown = list(probabilities)
+    if len(shown) > FEW:
+        shown = sorted(shown, key=probabilities.__getitem__, reverse=True)[:SHOWN]
     full = "#" if console.options.ascii_only else "█"
+    bar = 0
+    if console.width >= LEAST_WIDTH_FOR_BARS:
+        room = console.width - max(map(cell_len, shown)) - len(">    100.0%  ")
+        bar = min(max(room, SHORTEST_BAR), BAR)
     table = Table.grid(padding=(0, 2))
-    for name, probability in probabilities.items():
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True)
+    for name in shown:
         mark = ">" if name == prediction else ""
-        table.add_row(mark, name, f"{probability:.1%}".rjust(6), full * round(BAR * probability))
-    shown = str(path).encode(errors="replace").decode()  # a name may hold bytes that are not text
-    console.print(f"{shown}: {prediction}", highlight=False, soft_wrap=True)
-    console.print(table, highlight=False)
+        p = probabilities[name]
+        table.add_row(mark, name, f"{p:.1%}".rjust(6), *([full * round(bar * p)] if bar else []))
+    console.print(table)
+    if others := len(probabilities) - len(shown):
+        rest = 1 - sum(probabilities[name] for name in shown)
+        console.print(f"   and {others:,} other classes, together {max(rest, 0):.1%}", soft_wrap=True)
+
+
+def side_by_side(path: Path, image: Bytes, digit: Digit | None, data: Description) -> Image.Image:
+    """The picture, with a frame around what was used of it; beside it the image that the network received."""
+    if digit is not None:
+        picture = _grey(digit.photograph)
+        rows, columns = digit.box
+        box: tuple[float, ...] = columns.start, rows.start, columns.stop, rows.stop
+    else:
+        picture = read_picture(path, SIDE)
+        box = middle(picture, *data.image_shape[:2]) if data.framing == "crop" else (0, 0, *picture.size)
+    whole = box == (0, 0, *picture.size)
+    left, right = (
+        _enlarge(part.convert("RGB"))
+        for part in (picture, Image.fromarray(image[..., 0] if image.shape[2] == 1 else image))
+    )
+    if not whole:
+        scale = left.width / picture.width
+        corners = [min(round(scale * x), side - 1) for x, side in zip(box, 2 * left.size, strict=True)]
+        draw = ImageDraw.Draw(left)
+        draw.rectangle(corners, outline="white", width=5)  # visible on any picture
+        draw.rectangle(corners, outline=FRAME, width=3)
+    both = Image.new("RGB", (left.width + GAP + right.width, max(left.height, right.height)), "white")
+    both.paste(left, (0, 0))
+    both.paste(right, (left.width + GAP, 0))
+    return both
+
+
+def _enlarge(picture: Image.Image) -> Image.Image:
+    """The picture with a longer side of SIDE pixels; small ones keep their pixels visible."""
+    small = max(picture.size) < SIDE
+    method = Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC
+    return ImageOps.contain(picture, (SIDE, SIDE), method)
+
+
+def _grey(fractions: NDArray[Any]) -> Image.Image:
+    return Image.fromarray(np.rint(255 * fractions).astype(np.uint8))

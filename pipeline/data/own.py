@@ -32,18 +32,19 @@ PLACEHOLDER = "data/README.md"  # what data.path names if it names no images
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found: `raw` is there if there are no `problems`. Sizes are (height, width)."""
+    """What was found: the `problems`, and the images that have none. Sizes are (height, width)."""
 
     path: Path
     class_names: list[str]
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    raw: RawData | None = None
+    channels: Counter[int] = field(default_factory=Counter)
+    usable: RawData | None = None
 
     def dataset(self, data: "Data") -> Dataset:
         """The images as a dataset; UserError with all problems if there are some."""
-        raw = self.raw
+        raw = self.usable
         if self.problems or raw is None:
             more = len(self.problems) - SHOWN
             lines = [f"- {problem}" for problem in self.problems[:SHOWN]]
@@ -113,9 +114,9 @@ def _survey_folder(path: Path, data: "Data") -> Survey:
     )
     problems += _mixed([fact for _, fact in good], data)
     sizes = count_sizes(fact for _, fact in good)
-    if problems:
-        return Survey(path, listing.class_names, problems, notes, sizes)
-    return Survey(path, listing.class_names, [], notes, sizes, _pictures(good, listing, data))
+    channels = Counter(1 if fact.is_grey else 3 for _, fact in good)
+    usable = _pictures(good, listing, data) if good else None
+    return Survey(path, listing.class_names, problems, notes, sizes, channels, usable)
 
 
 def _pictures(good: Sequence[tuple[Picture, Facts]], listing: Listing, data: "Data") -> RawData:
@@ -157,8 +158,10 @@ def _survey_npz(path: Path, data: "Data") -> Survey:
     counts = Counter((part, names[label]) for part, (_, labels) in parts.items() for label in labels)
     problems += _few(counts, names, list(parts), data)
     height, width = raw.train_images.shape[1:3]
-    sizes = Counter({(height, width): sum(len(labels) for _, labels in parts.values())})
-    return Survey(path, names, problems, notes, sizes, None if problems else raw)
+    count = sum(len(labels) for _, labels in parts.values())
+    sizes = Counter({(height, width): count})
+    channels = Counter({raw.train_images.shape[3] if len(raw.train_images.shape) == 4 else 1: count})
+    return Survey(path, names, problems, notes, sizes, channels, raw)
 
 
 def find_copies(

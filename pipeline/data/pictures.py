@@ -16,8 +16,14 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from pipeline.config.params import Data
 
+# Pillow warns, for example, of odd EXIF data, which do no harm. This holds for all threads, as a block with
+# warnings.catch_warnings would not.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 Shape = tuple[int, int, int]  # height, width, channels
 WHITE = (255, 255, 255)
+LARGEST_AREA = Image.MAX_IMAGE_PIXELS or 2**26  # pixels
+OVERSAMPLING = 2  # a JPEG file is decoded with at least this many times the pixels that are needed
 
 
 def target_shape(images: Images, data: "Data") -> Shape:
@@ -27,6 +33,11 @@ def target_shape(images: Images, data: "Data") -> Shape:
     return height, width, data.channels or own_channels
 
 
+def read_fitted(path: Path, shape: Shape, fit: Fit) -> Bytes:
+    """The picture in the file as bytes (height, width, channels), the same for training and for predict."""
+    return fit_picture(read_picture(path, OVERSAMPLING * max(shape[:2])), shape, fit)
+
+
 def read_picture(path: Path, least: int | None = None) -> Image.Image:
     """The picture in the file, upright according to its EXIF data, in mode L (grey) or RGB.
 
@@ -34,15 +45,24 @@ def read_picture(path: Path, least: int | None = None) -> Image.Image:
     may be decoded at a fraction of its size, if its shorter side still has at least this many pixels: this
     is several times as fast. UserError, with the reason alone, if the file cannot be read.
     """
-    with _problems_as_user_errors(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # for example about odd EXIF data, which do no harm
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
-            if image.format == "EPS":
-                raise UserError("EPS is a program, not a picture: save it as PNG")  # Pillow would run it
-            if least is not None:
-                image.draft(None, (least, least))
-            return to_eight_bits(ImageOps.exif_transpose(image))
+    with open_picture(path) as image:
+        if least is not None:
+            image.draft(None, (least, least))
+        return to_eight_bits(ImageOps.exif_transpose(image))
+
+
+@contextmanager
+def open_picture(path: Path) -> Iterator[Image.Image]:
+    """The image in the file, to be decoded in this block.
+
+    UserError, with the reason alone, if the file cannot be opened or decoded.
+    """
+    with _problems_as_user_errors(path), Image.open(path) as image:
+        if image.width * image.height > LARGEST_AREA:
+            raise _too_large()
+        if image.format == "EPS":
+            raise UserError("EPS is a program, not a picture: save it as PNG")  # Pillow would run it
+        yield image
 
 
 @contextmanager
@@ -66,12 +86,16 @@ def _problems_as_user_errors(path: Path) -> Iterator[None]:
             "it is not an image in a known format: convert it to one, such as PNG or JPEG"
         ) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        limit = f"{(Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million"
-        raise UserError(f"it has more than {limit} pixels: make it smaller, or crop it") from None
+        raise _too_large() from None
     except Exception as error:  # Pillow's decoders raise errors of any type if a file is damaged
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"it cannot be read: {error.strerror}") from None
         raise UserError(f"it is damaged, or of a kind that cannot be decoded ({error})") from None
+
+
+def _too_large() -> UserError:
+    limit = f"{LARGEST_AREA // 1_000_000} million"
+    return UserError(f"it has more than {limit} pixels: make it smaller, or crop it")
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
@@ -117,12 +141,12 @@ def fit_picture(image: Image.Image, shape: Shape, fit: Fit) -> Bytes:
         if fit == "pad":
             image = _pad(image, height, width)
         else:
-            box = _middle(image, height, width) if fit == "crop" else None
+            box = middle(image, height, width) if fit == "crop" else None
             image = image.resize((width, height), Image.Resampling.BICUBIC, box=box)
     return np.asarray(image).reshape(shape)
 
 
-def _middle(image: Image.Image, height: int, width: int) -> tuple[float, float, float, float]:
+def middle(image: Image.Image, height: int, width: int) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) of the largest middle part with these proportions."""
     scale = min(image.width / width, image.height / height)
     left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2

@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
@@ -202,28 +201,6 @@ def tiles_figure(
         line[0].text(
             -0.15, 0.5, title, transform=line[0].transAxes, ha="right", va="center", fontsize=8, color=INK
         )
-    return figure
-
-
-@styled()
-def digit_figure(
-    photograph: NDArray[np.float64], box: tuple[slice, slice], image: NDArray[np.float32], title: str
-) -> Figure:
-    """The photograph with a frame around `box` (rows, columns); beside it `image`, what the network saw."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    figure.suptitle(title)
-    whole, seen = figure.subplots(1, 2)
-    whole.imshow(photograph, cmap=GREY, vmin=0, vmax=1)
-    rows, columns = box
-    corner, width, height = (columns.start, rows.start), columns.stop - columns.start, rows.stop - rows.start
-    for colour, line in (("white", 4), (VALIDATION_COLOUR, 2)):  # visible on any photograph
-        whole.add_patch(Rectangle(corner, width, height, fill=False, color=colour, linewidth=line))
-    whole.set_title("photograph, and where the digit is", fontsize=10)
-    seen.imshow(image, cmap=GREY, vmin=0, vmax=1)
-    seen.set_title(f"what the network saw: {image.shape[1]}x{image.shape[0]} pixels", fontsize=10)
-    for axes in (whole, seen):
-        axes.set_xticks([])
-        axes.set_yticks([])
     return figure
 
 

@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
-from pipeline.apps.photograph import find_digit
-from pipeline.apps.predict import classify
+from pipeline.apps.predict import classify, look_at
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.trained import load_trained
 from pipeline.errors import UserError
@@ -82,19 +81,19 @@ def count_recognised(count=500):
     """Print how many of the first test digits the network recognises: as photographs, and as they are."""
     model, network = load_trained()
     images, targets = load_examples("test", network.data)
-    digits = images[:count, ..., 0] * network.data.deviation + network.data.mean
+    digits = network.data.brightness(images[:count])
     labels = targets[:count].argmax(axis=1)
 
-    def answer(digit):
-        return np.argmax(classify(model, digit, network.data))
+    def answer(image):
+        return np.argmax(classify(model, image, network.data))
 
     photographed = 0
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "photograph.png"
         for number, (digit, label) in enumerate(zip(digits, labels, strict=True)):
-            Image.fromarray(photograph(digit, np.random.default_rng(number))).save(file)
+            Image.fromarray(photograph(digit[..., 0], np.random.default_rng(number))).save(file)
             try:
-                photographed += answer(find_digit(file).image) == label
+                photographed += answer(look_at(file, network.data)[0]) == label
             except UserError:  # no digit was found, or several
                 continue
     as_they_are = sum(answer(digit) == label for digit, label in zip(digits, labels, strict=True))

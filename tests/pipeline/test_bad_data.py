@@ -155,6 +155,10 @@ BAD_FOLDERS = {  # how a good folder is spoilt, and what is said
         "one class, cat: a network needs at least two",
     ),
     "no class": (lambda f: [(remove(f, f"{n}/*"), (f / n).rmdir()) for n in ("cat", "dog")], "no class"),
+    "a picture in a format that cannot be read": (
+        lambda f: (f / "cat/phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50)),
+        "cat/phone.HEIC: it is not an image in a known format",
+    ),
     "an empty class": (lambda f: (f / "owl").mkdir(), "owl: no pictures"),
     "a class of text files": (
         lambda f: (f / "owl").mkdir() or (f / "owl/a.txt").write_text("a"),
@@ -222,7 +226,7 @@ BAD_PARTS = {
     ),
     "two folders for validation": (
         lambda f: [good_folder(f / part, start=700 + k) for k, part in enumerate(("validation", "val"))],
-        "validation, val: two folders of one part",
+        "validation, val: 2 folders of one part",
     ),
     "a picture beside the classes of a part": (
         lambda f: picture(99).save(f / "test/a.png"),

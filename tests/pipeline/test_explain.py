@@ -1,4 +1,3 @@
-import json
 import re
 import shutil
 from pathlib import Path
@@ -12,7 +11,8 @@ from cnn import SGD, BatchNorm, Dense, checkpoint, cross_entropy, softmax_cross_
 from cnn.layers.trace import trace_shapes
 from cnn.ops.softmax import softmax
 from pipeline.__main__ import app
-from pipeline.apps.explain import compare, draw
+from pipeline.apps.explain import compare, draw, shrink
+from pipeline.artefacts.preprocess import Description
 from pipeline.config.architectures import build_model, gives_probabilities, load_layers
 from pipeline.errors import UserError
 
@@ -21,8 +21,9 @@ DEEP = {"type": "conv2d", "out_channels": 1, "kernel_size": 3, "padding": "same"
 for _ in range(4):
     DEEP = {"type": "residual", "layers": [DEEP]}
 OTHERS = {
-    "softmax": [{"type": "flatten"}, {"type": "dense", "out_features": CLASSES}, {"type": "softmax"}],
-    "deep": [DEEP, {"type": "flatten"}, {"type": "dense", "out_features": CLASSES}],
+    "small": [{"type": "global_avg_pool2d"}, {"type": "dense", "out_features": "classes"}],
+    "softmax": [{"type": "flatten"}, {"type": "dense", "out_features": "classes"}, {"type": "softmax"}],
+    "deep": [DEEP, {"type": "flatten"}, {"type": "dense", "out_features": "classes"}],
     "nested": [
         {"type": "residual", "layers": [{"type": "sequential", "layers": [{"type": "tanh"}]}]},
         {"type": "conv2d", "out_channels": 2, "kernel_size": 3},
@@ -30,7 +31,7 @@ OTHERS = {
         {"type": "max_pool2d", "kernel_size": 2},
         {"type": "dropout", "rate": 0.5},
         {"type": "flatten"},
-        {"type": "dense", "out_features": CLASSES},
+        {"type": "dense", "out_features": "classes"},
     ],
 }
 NAMES = ["baseline", "sample", "batch_norm", "residual", *OTHERS]
@@ -38,36 +39,41 @@ NAMES = ["baseline", "sample", "batch_norm", "residual", *OTHERS]
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """project(name): a folder with that network, untrained, and ten test images with blank borders."""
+    """project(name): a folder with that network, untrained, and ten test images with blank borders.
+
+    They have `shape`, and there are `classes`, the first of which are cat, dog and owl.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
-    def make(name="baseline", mean=0.0, deviation=1.0):
+    def make(name="baseline", mean=0.0, deviation=1.0, shape=(SIZE, SIZE, 1), classes=CLASSES):
         for file in ("params.yaml", "architectures.yaml"):
             shutil.copy(SHIPPED / file, file)
         rng = np.random.default_rng(0)
-        pixels = np.zeros((COUNT, SIZE, SIZE, 1), np.float32)
-        pixels[:, 3:-3, 3:-3] = rng.random((COUNT, SIZE - 6, SIZE - 6, 1))
-        images, targets = (pixels - mean) / deviation, np.eye(CLASSES, dtype=np.float32)[np.arange(COUNT) % 3]
-        description = {
-            "dataset": "mnist",
-            "class_names": ["cat", "dog", "owl"],
-            "image_shape": [SIZE, SIZE, 1],
-            "mean": mean,
-            "deviation": deviation,
-            "examples": {"train": COUNT, "validation": COUNT, "test": COUNT},
-        }
-        folder = Path("data/processed")
-        folder.mkdir(parents=True)
-        (folder / "dataset.json").write_text(json.dumps(description))
-        np.save(folder / "test_images.npy", images.astype(np.float32))
-        np.save(folder / "test_targets.npy", targets)
+        height, width, channels = shape
+        pixels = np.zeros((COUNT, *shape), np.uint8)
+        pixels[:, 3:-3, 3:-3] = rng.integers(0, 256, (COUNT, height - 6, width - 6, channels), np.uint8)
+        targets = np.eye(classes, dtype=np.uint8)[np.arange(COUNT) % 3]
+        description = Description(
+            dataset="mnist",
+            title="MNIST",
+            class_names=["cat", "dog", "owl", *(f"class {k}" for k in range(3, classes))],
+            image_shape=shape,
+            framing="crop",
+            background=[0.0] * channels,
+            mean=[mean] * channels,
+            deviation=[deviation] * channels,
+            examples={"train": COUNT, "validation": COUNT, "test": COUNT},
+        )
+        description.save()
+        np.save("data/processed/test_images.npy", pixels)
+        np.save("data/processed/test_targets.npy", targets)
+        images, targets = description.normalise(pixels), targets.astype(np.float32)
         layers = OTHERS.get(name) or load_layers(name)
-        layers[-1 - (name == "softmax")]["out_features"] = CLASSES
-        model = build_model(layers, name, (SIZE, SIZE, 1), CLASSES, rng)
+        model = build_model(layers, name, shape, classes, rng)
         for parameter in model.parameters().values():  # biases start at 0, where ReLU has a kink
             parameter.value += 0.1 * rng.standard_normal(parameter.value.shape, np.float32)
-        metadata = {"architecture": name, "layers": layers, "data": description, "epoch": 1}
+        metadata = {"architecture": name, "layers": layers, "data": description.model_dump(), "epoch": 1}
         metadata["environment"] = {"machine": "", "numpy": "", "numpy_simd": [], "blas": []}
         checkpoint.save(Path("models/model.npz"), model.state_dict(), metadata)
         return model, images, targets
@@ -83,7 +89,7 @@ def explain(*arguments):
 
 def table(text, title):
     """The rows of a table, each a list of its non-empty cells."""
-    lines = text[text.index(f"\n{title} ") :].split("\n")[4:]
+    lines = text[text.index(f"\n{title}\n") :].split("\n")[4:]
     rows = [re.split(r"\s{2,}", line.strip()) for line in lines]
     return rows[: next(i for i, row in enumerate(rows) if len(row) < 2)]
 
@@ -122,6 +128,54 @@ def test_no_name_is_cut_off_in_a_narrow_terminal(project, monkeypatch):
     assert max(map(len, text.splitlines())) <= 80
     first_column = "".join(line.split("  ")[0] for line in text.partition("One step of SGD")[2].splitlines())
     assert all(name in first_column for name in model.parameters())
+
+
+@pytest.mark.parametrize("shape", [(12, 16, 3), (14, 10, 3)])
+def test_a_network_for_colours_and_many_classes_is_explained(project, shape):
+    model, images, _ = project("sample", mean=0.4, deviation=0.3, shape=shape, classes=100)
+    text = explain("--index", "2")
+    assert "Its label: owl\n" in text
+    probabilities = softmax(model.predict(images[2:3])[0])
+    best = np.argsort(-probabilities)[:5]
+    names = ["cat", "dog", "owl", *(f"class {k}" for k in range(3, 100))]
+    assert table(text, "Prediction") == [[names[k], f"{probabilities[k]:.4%}"] for k in best]
+    assert f"image  {' x '.join(map(str, shape))}  " in re.sub(" {2,}", "  ", text)
+    rows = table(text, "Backward")
+    assert max(float(row[-1]) for row in rows) < 1e-5
+    picture = [line[2:-2] for line in text.splitlines() if line.startswith("│")]
+    assert picture == draw(images[2] * 0.3 + 0.4).splitlines()
+
+
+@pytest.mark.parametrize(("columns", "cells"), [("200", 64), ("0", 64), ("40", 36), ("20", 16)])
+def test_a_large_image_is_drawn_as_wide_as_fits(project, monkeypatch, columns, cells):
+    project("small", shape=(64, 128, 3))
+    monkeypatch.setenv("COLUMNS", columns)
+    picture = [line for line in explain().splitlines() if line.startswith("│")]
+    assert {len(line) for line in picture} == {cells + 4}
+    assert len(picture) == cells // 4  # two characters a pixel, and half as high as wide
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "20", "40"])
+def test_numbers_are_whole_in_a_narrow_terminal(project, monkeypatch, columns):
+    project("sample")
+    wide = explain()
+    monkeypatch.setenv("COLUMNS", columns)
+    narrow = explain()
+    assert "…" not in narrow
+    assert max(map(len, narrow.splitlines())) <= {"0": 80, "1": 20}.get(columns, int(columns))
+    joined = re.sub(r"\s+", "", narrow)
+    for title in ("Forward", "Backward", "One step of SGD"):
+        for row in table(wide, title):
+            assert all(re.sub(r"\s+", "", cell) in joined for cell in row)
+
+
+def test_an_image_shrinks_by_averaging(rng):
+    pixels = rng.random((8, 12, 3))
+    means = pixels.reshape(4, 2, 6, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(shrink(pixels, 6), means, atol=1e-6)
+    np.testing.assert_allclose(shrink(pixels, 12), pixels, atol=1e-6)
+    assert shrink(rng.random((1, 500, 1)), 10).shape == (1, 10, 1)
+    np.testing.assert_allclose(shrink(np.full((97, 55, 1), 0.3), 32), 0.3, atol=1e-6)
 
 
 def test_a_wrong_gradient_shows(project, monkeypatch):

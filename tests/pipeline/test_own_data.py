@@ -197,8 +197,10 @@ def test_the_split_follows_the_seed(tmp_path, monkeypatch):
     assert any(as_set(one[part]) != as_set(other[part]) for part in one)
 
 
-def test_parts_that_are_there_are_used_as_they_are(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["validation", "valid", "val"])
+def test_parts_that_are_there_are_used_as_they_are(tmp_path, monkeypatch, name):
     parts(tmp_path, ("train", "validation", "test"))
+    (tmp_path / "own/validation").rename(tmp_path / "own" / name)
     found, _ = processed(monkeypatch, tmp_path, tmp_path / "own")
     for part, start in (("train", 100), ("validation", 200), ("test", 300)):
         wanted = [((k % 2), np.asarray(picture(start + k)).tobytes()) for k in range(8)]

@@ -1,6 +1,7 @@
 """`python -m pipeline predict`, with a network that the test trains in a few seconds."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -8,15 +9,19 @@ import numpy as np
 import pytest
 from photographs import drawn_seven, enlarge, photograph
 from PIL import Image
+from rich.cells import cell_len
+from scipy import ndimage
 from sklearn.datasets import load_digits
 
 from cnn import SGD, checkpoint, softmax_cross_entropy
 from pipeline import __main__ as program
 from pipeline.apps import predict as command
 from pipeline.apps.photograph import find_digit, frame
+from pipeline.artefacts.preprocess import Description
 from pipeline.config.architectures import build_model
+from pipeline.data.readers.folder import Pictures
 from pipeline.data.readers.idx import read_idx
-from pipeline.stages.preprocess import one_hot, scale
+from pipeline.stages.preprocess import one_hot
 
 ROOT = Path(__file__).parents[2]
 MNIST = [
@@ -30,8 +35,20 @@ LAYERS = [
     {"type": "dense", "out_features": 10},
 ]
 NAMES = [str(digit) for digit in range(10)]
-DATA = {"dataset": "mnist", "class_names": NAMES, "image_shape": [28, 28, 1], "mean": 0.13, "deviation": 0.31}
-DATA["examples"] = {"train": 1, "validation": 1, "test": 1}
+MEAN, DEVIATION = np.float32(0.13), np.float32(0.31)
+DATA = {
+    "dataset": "mnist",
+    "title": "MNIST",
+    "class_names": NAMES,
+    "image_shape": [28, 28, 1],
+    "framing": "digit",
+    "background": [0.0],
+    "mean": [0.13],
+    "deviation": [0.31],
+    "examples": {"train": 1, "validation": 1, "test": 1},
+}
+COLOUR = {"background": [0.0] * 3, "mean": [0.5] * 3, "deviation": [0.25] * 3}
+RED, GREEN, BLUE = (200, 30, 40), (20, 180, 60), (30, 40, 220)
 
 
 def mnist():
@@ -40,7 +57,7 @@ def mnist():
     for part, count in (("train", 12_000), ("t10k", 300)):
         images, _ = read_idx(MNIST[0] / f"{part}-images-idx3-ubyte.gz", 3)
         labels, _ = read_idx(MNIST[0] / f"{part}-labels-idx1-ubyte.gz", 1)
-        parts += [scale(images[:count])[..., 0], labels[:count]]
+        parts += [images[:count] / np.float32(255), labels[:count]]
     return parts
 
 
@@ -62,11 +79,11 @@ def examples():
 def trained(examples):
     """A network trained for a few epochs."""
     images, labels = examples[:2]
-    images = ((images - DATA["mean"]) / DATA["deviation"]).astype(np.float32)[..., np.newaxis]
+    images = ((images - MEAN) / DEVIATION).astype(np.float32)[..., np.newaxis]
     rng = np.random.default_rng(0)
     model = build_model(LAYERS, "the test", (28, 28, 1), 10, rng)
     optimizer = SGD(model.parameters(), 0.05, momentum=0.9)
-    targets = one_hot(labels, 10)
+    targets = one_hot(labels, 10).astype(np.float32)
     for _ in range(2 if MNIST else 15):
         order = rng.permutation(len(images))
         for batch in np.array_split(order, len(order) // 64):
@@ -84,8 +101,8 @@ def project(trained, tmp_path, monkeypatch):
     return tmp_path
 
 
-def save(model, **data):
-    metadata = {"architecture": "baseline", "layers": LAYERS, "data": DATA | data, "epoch": 1}
+def save(model, layers=LAYERS, **data):
+    metadata = {"architecture": "baseline", "layers": layers, "data": DATA | data, "epoch": 1}
     metadata["environment"] = {"machine": "none", "numpy": "none", "numpy_simd": [], "blas": []}
     checkpoint.save(Path("models/model.npz"), model.state_dict(), metadata)
 
@@ -123,7 +140,7 @@ def test_probabilities_are_the_softmax_of_what_the_network_says_of_standardised_
     drawn_seven().save("seven.png")
     _, out, _ = predict("--json", "seven.png")
     image = find_digit(Path("seven.png")).image.reshape(1, 28, 28, 1)
-    (logits,) = trained.forward((image - np.float32(0.13)) / np.float32(0.31))
+    (logits,) = trained.forward((np.rint(255 * image) / np.float32(255) - MEAN) / DEVIATION)
     expected = np.exp(logits) / np.exp(logits).sum()
     assert list(json.loads(out)[0]["probabilities"].values()) == pytest.approx(expected, rel=1e-3)
 
@@ -148,9 +165,9 @@ def test_json_is_one_document_with_a_result_for_each_file(project, predict):
     drawn_seven(paper=20, ink=220).save("chalk.png")
     code, out, err = predict("seven.png", "--json", "missing.png", "chalk.png")
     assert code == 1
-    assert err == "error: missing.png does not exist.\n"
+    assert err == "error: missing.png: it does not exist.\n"
     seven, missing, chalk = json.loads(out)
-    assert missing == {"file": "missing.png", "error": "missing.png does not exist."}
+    assert missing == {"file": "missing.png", "error": "missing.png: it does not exist."}
     for result, file in ((seven, "seven.png"), (chalk, "chalk.png")):
         assert (result["file"], result["prediction"]) == (file, "7")
         assert list(result["probabilities"]) == NAMES
@@ -166,7 +183,7 @@ def test_one_bad_file_does_not_hide_the_others(project, predict):
     assert code == 1
     assert "a.png: 7" in out
     assert "c.png: 7" in out
-    assert err.startswith("error: b.png is not an image in a known format.")
+    assert err.startswith("error: b.png: it is not an image in a known format")
     assert len(err.splitlines()) == 1
 
 
@@ -211,20 +228,130 @@ def test_without_a_trained_network_it_says_how_to_get_one(tmp_path, monkeypatch,
     assert predict("a.png")[0] == "error: models/model.npz is missing. Make it with: dvc repro train"
 
 
-def test_a_network_for_other_things_than_digits_says_so_and_uses_its_own_names(project, predict, trained):
-    names = ["shirt", "trouser", "pullover", "dress", "coat", "sandal", "blouse", "sneaker", "bag", "boot"]
-    save(trained, dataset="fashion_mnist", class_names=names)
-    drawn_seven().save("a.png")
-    code, out, err = predict("a.png")
-    assert code == 0
-    assert out.startswith("a.png: sneaker\n")
-    assert err.startswith("note: The network was trained on fashion_mnist, not on handwritten digits.")
-    assert len(err.splitlines()) == 1
-
-
 def test_a_name_that_is_no_text_is_no_obstacle(project, predict):
     name = "seven\udcff.png"  # a byte that is not UTF-8
     drawn_seven().save(name, format="PNG")
     code, out, _ = predict(name)
     assert code == 0
-    assert out.startswith("seven?.png: 7")
+    assert out.startswith("seven�.png: 7")
+
+
+def test_a_digit_for_a_network_of_another_shape_is_brought_to_it(project):
+    drawn_seven().save("seven.png")
+    digit = find_digit(Path("seven.png")).image
+    image, _ = command.look_at(Path("seven.png"), description(framing="digit", image_shape=(32, 32, 3)))
+    assert image.shape == (32, 32, 3)
+    assert (image == image[..., :1]).all()
+    rows, columns = ndimage.center_of_mass(image[..., 0].astype(float))
+    assert (rows, columns) == pytest.approx([x * 32 / 28 for x in ndimage.center_of_mass(digit)], abs=0.7)
+
+
+# Networks that were trained on other pictures
+
+
+def description(**changes):
+    return Description.model_validate_json(json.dumps(DATA | COLOUR | changes))
+
+
+def save_colours(names=("red", "green", "blue"), framing="crop", others=0):
+    """A network that says which channel is the brightest; it has more classes after those."""
+    layers = [{"type": "global_avg_pool2d"}, {"type": "dense", "out_features": 3 + others}]
+    model = build_model(layers, "the test", (8, 12, 3), 3 + others, np.random.default_rng(0))
+    weight, bias = (model.parameters()[f"1.{part}"].value for part in ("weight", "bias"))
+    weight[:], bias[:] = 0, 0
+    weight[:, :3] = 20 * np.eye(3)
+    names = [*names, *(f"class {number}" for number in range(others))]
+    save(model, layers, class_names=names, image_shape=[8, 12, 3], framing=framing, **COLOUR)
+
+
+@pytest.fixture
+def colours(tmp_path, monkeypatch):
+    """A folder with a network for three colours."""
+    monkeypatch.chdir(tmp_path)
+    save_colours()
+    for name, colour in (("red", RED), ("green", GREEN), ("blue", BLUE)):
+        Image.new("RGB", (300, 90), colour).save(f"{name}.png")
+
+
+def test_a_picture_is_recognised_by_its_colours(colours, predict):
+    _, out, err = predict("--json", "red.png", "green.png", "blue.png")
+    assert err == ""
+    assert [result["prediction"] for result in json.loads(out)] == ["red", "green", "blue"]
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_training_picture_gives_the_bytes_of_training(tmp_path, rng, fit, suffix):
+    """Also a large JPEG file, which is decoded at a fraction of its size."""
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(rng.integers(0, 256, (900, 700, 3), np.uint8)).save(path)
+    shape = (24, 32, 3)
+    (trained,) = Pictures([path], shape, fit)[:]
+    image, _ = command.look_at(path, description(framing=fit, image_shape=shape))
+    np.testing.assert_array_equal(image, trained)
+
+
+def test_the_framing_decides_what_the_network_sees(colours, predict):
+    picture = Image.new("RGB", (300, 80), BLUE)  # the middle of 120 pixels is red
+    picture.paste(RED, (90, 0, 210, 80))
+    picture.save("middle.png")
+    answers = {}
+    for framing in ("crop", "stretch"):
+        save_colours(framing=framing)
+        answers[framing] = json.loads(predict("--json", "middle.png")[1])[0]["prediction"]
+    assert answers == {"crop": "red", "stretch": "blue"}
+
+
+def test_of_many_classes_the_five_most_probable_are_shown_and_json_has_all(colours, predict):
+    save_colours(others=997)
+    _, out, _ = predict("blue.png")
+    title, *lines, rest = out.splitlines()
+    assert title == "blue.png: blue"
+    assert len(lines) == 5
+    assert lines[0].startswith(">  blue  ")
+    shares = [float(line.split("%")[0].split()[-1]) for line in lines]
+    assert shares == sorted(shares, reverse=True)
+    assert re.fullmatch(r"   and 995 other classes, together \d+\.\d%", rest)
+    (result,) = json.loads(predict("blue.png", "--json")[1])
+    assert len(result["probabilities"]) == 1000
+    assert sum(result["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+
+
+LONG = [
+    "a name of a class that is by far too long for one line of any terminal",
+    "日本語の猫の名前",
+    "[b]:cat: <b>",
+]
+
+
+@pytest.mark.parametrize("width", [0, 1, 20, 40, 80, 200])
+def test_names_and_numbers_are_whole_at_any_width(colours, predict, monkeypatch, width):
+    save_colours(LONG)
+    monkeypatch.setenv("COLUMNS", str(width))
+    _, out, _ = predict("green.png")
+    title, *lines = out.splitlines()
+    assert title == f"green.png: {LONG[1]}"
+    assert "…" not in out
+    assert max(map(cell_len, lines)) <= (max(width, 20) if width else 80)
+    names = "".join(re.sub(r"[\d.]+%.*", "", line[1:]) for line in lines)
+    assert names.replace(" ", "") == "".join(LONG).replace(" ", "")
+    assert sum(float(share) for share in re.findall(r"([\d.]+)%", out)) == pytest.approx(100, abs=0.2)
+    assert ("█" in out) == (width == 0 or width >= 40)
+
+
+def test_what_the_network_saw_is_saved_in_colour_beside_the_picture_with_its_frame(colours, predict):
+    assert predict("red.png", "--show", "seen")[0] == 0
+    with Image.open("seen/1-red.png") as picture:
+        assert picture.size == (512 + 16 + 512, 341)  # 300x90 pixels, and 12x8
+        assert picture.getpixel((10, 10)) == RED
+        assert picture.getpixel((512 + 16 + 250, 170)) == RED
+        blue = (np.asarray(picture)[40] == (0x2F, 0x7F, 0xD1)).all(axis=1)
+    left, right = np.flatnonzero(blue)[[0, -1]]
+    assert right - left == pytest.approx(135 * 512 / 300, abs=4)  # the middle in the proportions 12 to 8
+
+
+def test_a_picture_that_is_used_whole_has_no_frame(colours, predict):
+    save_colours(framing="pad")
+    predict("red.png", "--show", "seen")
+    with Image.open("seen/1-red.png") as picture:
+        assert not (np.asarray(picture) == (0x2F, 0x7F, 0xD1)).all(axis=2).any()

@@ -14,12 +14,18 @@ from PIL import Image
 
 from pipeline.cores import count_cores
 from pipeline.data.dataset import Bytes, Fit
-from pipeline.data.pictures import Shape, fit_picture, read_picture
+from pipeline.data.pictures import Shape, read_fitted, read_picture
 from pipeline.data.progress import progress_bar
 from pipeline.errors import UserError
 
-PARTS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}  # by folder
-OVERSAMPLING = 2  # a JPEG file is decoded with at least this many times the pixels that are needed
+PARTS = {  # by folder
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
+PICTURES_OF_OTHERS = {".heic", ".heif", ".jxl", ".svg"}  # which Pillow does not read
 T = TypeVar("T")
 
 
@@ -59,8 +65,9 @@ def list_pictures(folder: Path) -> Listing:
     found = Listing(folder, [], [], [], [], [])
     folders = _visible_folders(folder, found)
     if folders and all(name in PARTS for name in folders) and "train" in folders:
-        if {"validation", "val"} <= folders.keys():
-            found.problems.append("validation, val: two folders of one part. Merge them.")
+        same = [name for name in PARTS if name in folders and PARTS[name] == "validation"]
+        if len(same) > 1:
+            found.problems.append(f"{', '.join(same)}: {len(same)} folders of one part. Merge them.")
         for name, part_folder in folders.items():
             found.parts.append(PARTS[name])
             _list_classes(part_folder, PARTS[name], _visible_folders(part_folder, found), found)
@@ -133,7 +140,7 @@ def _is_hidden(entry: Path) -> bool:
 
 def may_be_picture(path: Path) -> bool:
     """Whether the name or the content is that of a picture; it may still be damaged."""
-    if path.suffix.lower() in Image.registered_extensions():
+    if path.suffix.lower() in Image.registered_extensions().keys() | PICTURES_OF_OTHERS:
         return True
     try:
         with Image.open(path):
@@ -186,12 +193,11 @@ class Pictures:
         return np.stack(images) if images else np.empty((0, *self.shape[1:]), np.uint8)
 
     def _read(self, number: int) -> Bytes:
-        path, shape = self.paths[number], self.shape[1:]
+        path = self.paths[number]
         try:
-            image = read_picture(path, OVERSAMPLING * max(shape[:2]))
+            return read_fitted(path, self.shape[1:], self.fit)
         except UserError as error:  # it has changed since it was checked
             raise UserError(f"{path}: {error}.") from None
-        return fit_picture(image, shape, self.fit)
 
 
 def count_sizes(facts: Iterable[Facts]) -> Counter[tuple[int, int]]:
