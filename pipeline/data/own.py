@@ -86,8 +86,8 @@ def find_images(data: "Data") -> Path:
         return path
     what = "is neither a folder nor an .npz file" if path.exists() else "does not exist"
     raise UserError(
-        f"{path} {what}. In params.yaml, data.path must name a folder with a folder of pictures for each "
-        "class, or an .npz file."
+        f"{path} {what}. Own images (data.path in params.yaml) are a folder with a folder of pictures for "
+        "each class, or an .npz file."
     )
 
 
@@ -206,9 +206,9 @@ def _few(
         return [f"{found}: a network needs at least two classes to tell apart. Each is a folder of pictures."]
     missing = [part for part in ("validation", "test") if part not in parts]
     needed = 1 + len(missing)
-    purposes = " and ".join(["training", *missing])
+    purposes = " and ".join([", ".join(["training", *missing[:-1]]), *missing[-1:]])
     return [
-        f"{name}: {number} usable images to train on, but {purposes} need {needed}, one each."
+        f"{name}: {number} usable training images; at least {needed} are needed, one for {purposes} each."
         for name in names
         if (number := counts["train", name]) < needed
     ]

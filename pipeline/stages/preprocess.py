@@ -1,6 +1,7 @@
 """The preprocess stage: bring all images to one shape, and split them into parts."""
 
 from collections.abc import Iterator
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,12 +107,15 @@ def split(
     count = size if isinstance(size, int) else round(size * len(labels))
     if train_size is None:
         train_size = len(labels) - count
-    classes = len(np.unique(labels))
-    if min(train_size, count) < classes or train_size + count > len(labels):
+    counts = np.unique(labels, return_counts=True)[1]
+    classes = len(counts)
+    if min(train_size, count) < classes or train_size + count > len(labels) or counts.min() < 2:
+        share = ceil(100 * classes / len(labels)) / 100
+        hint = f" data.{part}_size must be at least {share:g}, or {classes}." if count < classes else ""
         raise UserError(
             f"The {len(labels):,} training images of {data.dataset} cannot be split into {train_size:,} for "
             f"training and {count:,} for {part}: each part needs at least one image of each of the "
-            f"{classes} classes, and both together at most as many as there are.\n"
+            f"{classes} classes, and both together at most as many as there are.{hint}\n"
             f"In params.yaml: data.train_size and data.{part}_size."
         )
     train, taken = train_test_split(

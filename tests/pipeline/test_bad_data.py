@@ -164,9 +164,19 @@ BAD_FOLDERS = {  # how a good folder is spoilt, and what is said
         lambda f: (f / "owl").mkdir() or (f / "owl/a.txt").write_text("a"),
         "owl: no pictures",
     ),
-    "a class of one": (lambda f: remove(f, "dog/[3-9].png"), "dog: 1 usable images .* need 3"),
-    "a class of two": (lambda f: remove(f, "dog/[5-9].png"), "dog: 2 usable images .* need 3"),
+    "a class of one": (
+        lambda f: remove(f, "dog/[3-9].png"),
+        "dog: 1 usable training images; at least 3 are needed",
+    ),
+    "a class of two": (
+        lambda f: remove(f, "dog/[5-9].png"),
+        "dog: 2 usable training images; at least 3 are needed",
+    ),
     "a folder in a class's folder": (nested, "cat/more: a folder inside a class's folder"),
+    "a folder around the classes": (
+        lambda f: [(f / "all").mkdir(), *((f / n).rename(f / "all" / n) for n in ("cat", "dog"))],
+        "all: the only folder here. If it holds the classes, name it in data.path",
+    ),
     "a picture outside": (lambda f: picture(99).save(f / "a.png"), "- a.png: a picture outside"),
     "a picture under two labels": (
         two_labels,
@@ -234,7 +244,7 @@ BAD_PARTS = {
     ),
     "too few training pictures": (
         lambda f: remove(f, "train/cat/[1-9].png"),
-        "cat: 1 usable images .* need 2",
+        "cat: 1 usable training images; at least 2 are needed",
     ),
 }
 
@@ -305,7 +315,7 @@ BAD_ARRAYS = {  # what is changed in good arrays (None: removed), and what is sa
     "objects": ({"train_images": np.array([{}, None] * 6, object)}, "train_images: it holds Python objects"),
     "test images of another shape": ({"test_images": np.zeros((6, 9, 9, 3), np.uint8)}, "differ in shape"),
     "one class": ({"train_labels": np.zeros(12, int), "test_labels": np.zeros(6, int)}, "one class, 0"),
-    "a class of one": (with_label(slice(0, 9, 3), 1), "0: 1 usable images .* need 2"),
+    "a class of one": (with_label(slice(0, 9, 3), 1), "0: 1 usable training images; at least 2 are needed"),
     "the same image in training and test": (
         {"test_images": np.concatenate([A["train_images"][:1], A["test_images"][1:]])},
         "test image 0: the same image as train image 0: a leak",

@@ -209,6 +209,12 @@ def test_parts_that_are_there_are_used_as_they_are(tmp_path, monkeypatch, name):
     assert [len(fewer[part][1]) for part in ("train", "validation", "test")] == [4, 8, 8]
 
 
+def test_names_of_parts_may_have_capitals(tmp_path, monkeypatch):
+    parts(tmp_path, ("Training", "Val", "TEST"))
+    found, _ = processed(monkeypatch, tmp_path, tmp_path / "own")
+    assert [len(found[part][1]) for part in ("train", "validation", "test")] == [8, 8, 8]
+
+
 def test_copies_within_a_class_are_used_once_and_named(tmp_path, monkeypatch, capsys):
     folder = good_folder(tmp_path / "own")
     shutil.copy(folder / "cat/0.png", folder / "cat/again.png")

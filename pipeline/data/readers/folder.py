@@ -18,12 +18,14 @@ from pipeline.data.pictures import Shape, read_fitted, read_picture
 from pipeline.data.progress import progress_bar
 from pipeline.errors import UserError
 
-PARTS = {  # by folder
+PARTS = {  # by folder, in small letters or capitals
     "train": "train",
+    "training": "train",
     "validation": "validation",
     "valid": "validation",
     "val": "validation",
     "test": "test",
+    "testing": "test",
 }
 PICTURES_OF_OTHERS = {".heic", ".heif", ".jxl", ".svg"}  # which Pillow does not read
 T = TypeVar("T")
@@ -64,13 +66,15 @@ def list_pictures(folder: Path) -> Listing:
     """Find the classes, and the files that may be pictures, without reading those."""
     found = Listing(folder, [], [], [], [], [])
     folders = _visible_folders(folder, found)
-    if folders and all(name in PARTS for name in folders) and "train" in folders:
-        same = [name for name in PARTS if name in folders and PARTS[name] == "validation"]
-        if len(same) > 1:
-            found.problems.append(f"{', '.join(same)}: {len(same)} folders of one part. Merge them.")
+    parts = {name: PARTS.get(name.lower(), "") for name in folders}
+    if "train" in parts.values() and all(parts.values()):
+        for part in sorted(set(parts.values())):
+            same = [name for name in parts if parts[name] == part]
+            if len(same) > 1:
+                found.problems.append(f"{', '.join(same)}: {len(same)} folders of one part. Merge them.")
+            found.parts.append(part)
         for name, part_folder in folders.items():
-            found.parts.append(PARTS[name])
-            _list_classes(part_folder, PARTS[name], _visible_folders(part_folder, found), found)
+            _list_classes(part_folder, parts[name], _visible_folders(part_folder, found), found)
         trained = {picture.class_name for picture in found.pictures if picture.part == "train"}
         for part, name in sorted(
             {(p.part, p.class_name) for p in found.pictures if p.class_name not in trained}
@@ -79,6 +83,11 @@ def list_pictures(folder: Path) -> Listing:
     else:
         found.parts.append("train")
         _list_classes(folder, "train", folders, found)
+        if len(folders) == 1 and any(entry.is_dir() for entry in _entries(*folders.values())):
+            (inner,) = folders
+            found.problems.append(
+                f"{inner}: the only folder here. If it holds the classes, name it in data.path."
+            )
     found.class_names[:] = sorted(set(found.class_names))
     found.parts.sort(key=list(PARTS.values()).index)
     found.pictures.sort(key=lambda picture: found.parts.index(picture.part))  # else by class and name
