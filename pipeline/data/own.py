@@ -223,7 +223,7 @@ def _mixed(facts: Sequence[Facts], data: "Data") -> list[str]:
             f"{grey:,} pictures are grey and {len(facts) - grey:,} are in colour. Set data.channels to 1 or "
             "3: they are converted."
         )
-    sizes = sorted({fact.size for fact in facts})
+    sizes = sorted({fact.size for fact in facts}, key=lambda size: (size[0] * size[1], size))
     if data.size is None and len(sizes) > 1:
         (h, w), (height, width) = sizes[0], sizes[-1]
         problems.append(

@@ -236,7 +236,7 @@ BAD_PARTS = {
     ),
     "two folders for validation": (
         lambda f: [good_folder(f / part, start=700 + k) for k, part in enumerate(("validation", "val"))],
-        "validation, val: 2 folders of one part",
+        "val, validation: 2 folders of one part",
     ),
     "a picture beside the classes of a part": (
         lambda f: picture(99).save(f / "test/a.png"),
