@@ -387,6 +387,24 @@ def test_the_evidence_of_a_linear_network_is_its_weights_times_the_pixels(visit,
     assert text.count("framed in blue") == text.count("framed in orange") == 1
 
 
+def test_a_patch_is_blanked_with_the_background_of_each_channel(visit, rng):
+    shape = (10, 10, 3)
+    statistics = {"mean": [0.5, 0.4, 0.3], "deviation": [0.2, 0.3, 0.4], "background": [0.9, 0.2, 0.6]}
+    about = metadata(shape, ["a", "b"], framing="crop", **statistics)
+    model = linear(shape, 2, rng)
+    image = rng.integers(0, 256, shape, np.uint8)
+    page = visit(render(model, about, [(0, image)]))
+    weight = model.state_dict()["1.weight"]
+    weights = (weight[:, 0] - weight[:, 1]).reshape(shape)
+    sign = 1 if page.inner_text("#verdict") == "a" else -1
+    change = sign * weights * (about.data.normalise(image) - about.data.normalised_background)
+    parts = np.pad(change.sum(axis=-1), 1)
+    sums = np.array([[parts[i : i + 2, j : j + 2].sum() for j in range(11)] for i in range(11)])
+    expected = (sums[:-1, :-1] + sums[1:, :-1] + sums[:-1, 1:] + sums[1:, 1:]) / 4
+    found = page.evaluate("Array.from(playground.evidence().perPixel)")
+    np.testing.assert_allclose(found, expected.ravel(), atol=1e-3)
+
+
 def test_patches_that_hardly_change_the_odds_have_no_frame(visit, two_classes):
     model, _ = two_classes
     model.load_state_dict({name: array / 1000 for name, array in model.state_dict().items()})
