@@ -407,7 +407,7 @@ def test_a_patch_is_blanked_with_the_background_of_each_channel(visit, rng):
 
 def test_patches_that_hardly_change_the_odds_have_no_frame(visit, two_classes):
     model, _ = two_classes
-    model.load_state_dict({name: array / 1000 for name, array in model.state_dict().items()})
+    model.load_state_dict({name: array / 100 for name, array in model.state_dict().items()})
     page = visit(render(model, metadata((28, 28, 1), ["a", "b"]), []))
     draw(page, SEVEN)
     settle(page)
