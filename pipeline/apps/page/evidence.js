@@ -34,7 +34,7 @@ function pixelsIn(patch, [height, width]) {
   return pixels;
 }
 
-// `pixels` with the patch in the background's colour, a number for each channel; null if nothing would change.
+// `pixels` with the patch in the background's colour, a number for each channel; null if nothing changes.
 function blank(pixels, shape, patch, background) {
   const channels = shape[2];
   const blanked = pixels.slice();

@@ -35,7 +35,9 @@ function paintImage(canvas, values) {
   const image = context.createImageData(canvas.width, canvas.height);
   const channels = values.length / (canvas.width * canvas.height);
   for (let k = 0; k < canvas.width * canvas.height; k++) {
-    for (let c = 0; c < 3; c++) image.data[4 * k + c] = 255 * values[k * channels + Math.min(c, channels - 1)];
+    for (let c = 0; c < 3; c++) {
+      image.data[4 * k + c] = 255 * values[k * channels + Math.min(c, channels - 1)];
+    }
     image.data[4 * k + 3] = 255;
   }
   context.putImageData(image, 0, 0);

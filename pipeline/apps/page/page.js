@@ -73,7 +73,8 @@ byId("layers").append(...views.map((view) => view.element));
 const [inputCanvas, evidenceCanvas] = [byId("input"), byId("evidence")];
 inputCanvas.width = shape[1];
 inputCanvas.height = shape[0];
-const CELL = Math.max(1, Math.round(336 / Math.max(shape[0], shape[1]))); // canvas pixels per pixel of the image
+// Canvas pixels per pixel of the image, so that patches can be outlined.
+const CELL = Math.max(1, Math.round(336 / Math.max(shape[0], shape[1])));
 evidenceCanvas.width = shape[1] * CELL;
 evidenceCanvas.height = shape[0] * CELL;
 const background = normalise(content.data.background);
@@ -289,7 +290,8 @@ function showPicture(picture) {
 
 // Shows what a canvas holds, framed as the training images were.
 function takePicture(canvas, text) {
-  const raster = toRaster(framing === "digit" ? toCanvas(canvas, canvas.width, canvas.height, SIDE) : canvas, shape[2]);
+  const shown = toCanvas(canvas, canvas.width, canvas.height, SIDE);
+  const raster = toRaster(framing === "digit" ? shown : canvas, shape[2]);
   let bytes;
   if (framing === "digit") {
     const ink = frame(inkOf(raster), shape[0], shape[1]);
@@ -297,7 +299,7 @@ function takePicture(canvas, text) {
     const [paper] = content.data.background;
     bytes = Uint8ClampedArray.from(ink, (value) => 255 * (paper + value * (drawing.inkValue - paper)));
   } else bytes = fitPicture(raster, shape, framing);
-  showPicture({ bytes, canvas: toCanvas(canvas, canvas.width, canvas.height, SIDE), text });
+  showPicture({ bytes, canvas: shown, text });
 }
 
 async function takeFile(file) {
@@ -345,7 +347,7 @@ else drawing.paint();
 // For tests and for the console. An image is a list of numbers in the order (row, column, channel), as the
 // network receives it; `outputs` are by the layers' names, as in the checkpoint, with "" for the last.
 window.playground = {
-  pixels: () => drawing.image() && normalise(drawing.image()), // what the network receives; null for empty paper
+  pixels: () => drawing.image() && normalise(drawing.image()), // the image; null for empty paper
   run: async (pixels) => (await ask(Float32Array.from(pixels), true)).outputs,
   probabilities: () => probabilities, // those shown
   evidence: () => evidence, // the one shown, as in evidence.js
