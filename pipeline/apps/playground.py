@@ -1,4 +1,4 @@
-"""`python -m pipeline playground`: a page that runs the trained network in the browser while you draw."""
+"""`python -m pipeline playground`: a page that runs the trained network in the browser."""
 
 import base64
 import re
@@ -24,7 +24,8 @@ from pipeline.report.rendering import fill
 
 PLAYGROUND = REPORTS / "playground.html"
 TEMPLATE = Path(__file__).parent / "page/playground.html"
-Labelled = list[tuple[int, NDArray[np.float32]]]  # (class, image)
+LARGEST_CHOICE = 24  # test images in the page
+Labelled = list[tuple[int, NDArray[np.uint8]]]  # (class, image)
 
 
 def playground() -> None:
@@ -34,16 +35,22 @@ def playground() -> None:
     write_text(PLAYGROUND, render(model, network, examples))
     if not examples:
         print("note: The page has no test images: data/processed does not hold the data of this network.")
-    print(f"The network is in {PLAYGROUND}: open it in a browser, and draw.")
+    print(f"The network is in {PLAYGROUND}: open it in a browser.")
 
 
 def example_images(data: Description) -> Labelled:
-    """The first test image of each class; none if data/processed is missing or holds other `data`."""
+    """The first test image of each of the first classes; none if data/processed does not hold `data`."""
     if not Description.path.exists() or Description.load() != data:
         return []
     test = load_examples("test", data)
     classes, first = np.unique(test.targets.argmax(axis=1), return_index=True)
-    return [(int(label), test.images[index]) for label, index in zip(classes, first, strict=True)]
+    chosen = zip(classes[:LARGEST_CHOICE], first, strict=False)
+    return [(int(label), to_bytes(test.images[index], data)) for label, index in chosen]
+
+
+def to_bytes(x: NDArray[np.float32], data: Description) -> NDArray[np.uint8]:
+    """The image that the network receives as `x`."""
+    return np.rint(255 * data.brightness(x)).astype(np.uint8)
 
 
 def render(model: Sequential, about: Network, examples: Labelled) -> str:
@@ -57,7 +64,7 @@ def render(model: Sequential, about: Network, examples: Labelled) -> str:
         "network": describe(trace.network, weights),
         "gives_probabilities": gives_probabilities(model),
         "weights": encode(weights),
-        "examples": [{"label": label, "pixels": encode([image])} for label, image in examples],
+        "examples": [{"label": label, "pixels": to_base64(image.tobytes())} for label, image in examples],
     }
     return fill(TEMPLATE, content=content)
 
@@ -113,4 +120,9 @@ def layers_of_the_page() -> frozenset[str]:
 
 def encode(arrays: list[NDArray[Any]]) -> str:
     """The arrays' numbers in sequence, as base64 of little-endian float32, the byte order of all browsers."""
-    return base64.b64encode(b"".join(array.astype("<f4").tobytes() for array in arrays)).decode("ascii")
+    return to_base64(b"".join(array.astype("<f4").tobytes() for array in arrays))
+
+
+def to_base64(data: bytes) -> str:
+    """The bytes as text."""
+    return base64.b64encode(data).decode("ascii")

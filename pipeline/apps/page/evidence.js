@@ -10,61 +10,82 @@ function logOdds(logits, k) {
   return logits[k] - largest - Math.log(others.reduce((sum, z) => sum + Math.exp(z - largest), 0));
 }
 
-// The patches of an image, {top, left, size}: squares, about a seventh of it wide. Each overlaps
-// the next by half, and they extend beyond the edges, so that every pixel lies in four of them.
+// The patches of an image, {top, left, height, width}: about a seventh of it high and wide. Each overlaps the
+// next by half, and they extend beyond the edges, so that every pixel lies in four of them.
 function patchesOf(height, width) {
-  const step = Math.max(1, Math.round(Math.min(height, width) / 14));
-  const size = 2 * step;
+  const [stepY, stepX] = [height, width].map((length) => Math.ceil(length / 15));
   const patches = [];
-  for (let top = step - size; top < height; top += step) {
-    for (let left = step - size; left < width; left += step) patches.push({ top, left, size });
+  for (let top = -stepY; top < height; top += stepY) {
+    for (let left = -stepX; left < width; left += stepX) {
+      patches.push({ top, left, height: 2 * stepY, width: 2 * stepX });
+    }
   }
   return patches;
 }
 
 // The pixels of a patch that lie in the image, row · width + column.
-function pixelsIn({ top, left, size }, [height, width]) {
+function pixelsIn(patch, [height, width]) {
   const pixels = [];
-  for (let row = Math.max(0, top); row < Math.min(height, top + size); row++) {
-    for (let column = Math.max(0, left); column < Math.min(width, left + size); column++) {
+  for (let row = Math.max(0, patch.top); row < Math.min(height, patch.top + patch.height); row++) {
+    for (let column = Math.max(0, patch.left); column < Math.min(width, patch.left + patch.width); column++) {
       pixels.push(row * width + column);
     }
   }
   return pixels;
 }
 
-// `pixels` with the patch at `background`; null if nothing would change.
+// `pixels` with the patch in the background's colour, a number for each channel; null if nothing changes.
 function blank(pixels, shape, patch, background) {
   const channels = shape[2];
   const blanked = pixels.slice();
   let changed = false;
   for (const pixel of pixelsIn(patch, shape)) {
     const values = blanked.subarray(pixel * channels, (pixel + 1) * channels);
-    changed ||= values.some((value) => value !== background);
-    values.fill(background);
+    changed ||= values.some((value, c) => value !== background[c]);
+    values.set(background);
   }
   return changed ? blanked : null;
 }
 
-// Yields, as patches are tried, {perPixel, strongest, weakest}. A patch has
+const LEAST_FACTOR = 1.1; // of the odds, for a patch to be worth a frame
+
+// The mean weight that is shown in full colour: the greatest one, unless all of them are weak.
+function fullColour(perPixel) {
+  return perPixel.reduce((a, b) => Math.max(a, Math.abs(b)), Math.log(LEAST_FACTOR));
+}
+
+// Yields {perPixel, strongest, weakest} as patches are tried. A patch has
 //     weight = log-odds of class k with it − without it
 // positive if it speaks for the class. `perPixel` is the mean of the weights over the patches that a pixel
-// lies in; `strongest` and `weakest` are {patch, weight, logits without it} for the greatest and the least.
+// lies in. At the end, `strongest` and `weakest` are {patch, weight, logits without it}: of the patches that
+// multiply the odds by LEAST_FACTOR, or divide them by it, the ones with the greatest and the least mean of
+// `perPixel`, which must be a tenth of full colour: what is framed is coloured. Null if there is none.
 // `logitsOf(pixels)` asks the network.
 async function* gatherEvidence(pixels, shape, background, k, logitsOf) {
   const [height, width] = shape;
   const whole = logOdds(await logitsOf(pixels), k);
   const perPixel = new Float32Array(height * width);
-  let strongest = null;
-  let weakest = null;
+  const tried = [];
   for (const patch of patchesOf(height, width)) {
     const blanked = blank(pixels, shape, patch, background);
     if (blanked === null) continue;
     const logits = await logitsOf(blanked);
-    const found = { patch, weight: whole - logOdds(logits, k), logits };
-    for (const pixel of pixelsIn(patch, shape)) perPixel[pixel] += found.weight / 4;
-    if (strongest === null || found.weight > strongest.weight) strongest = found;
-    if (weakest === null || found.weight < weakest.weight) weakest = found;
-    yield { perPixel, strongest, weakest };
+    const weight = whole - logOdds(logits, k);
+    for (const pixel of pixelsIn(patch, shape)) perPixel[pixel] += weight / 4;
+    tried.push({ patch, weight, logits });
+    yield { perPixel, strongest: null, weakest: null };
+  }
+  yield { perPixel, strongest: mostColoured(1), weakest: mostColoured(-1) };
+
+  function mostColoured(sign) {
+    let best = null;
+    let most = fullColour(perPixel) / 10;
+    for (const found of tried) {
+      if (sign * found.weight < Math.log(LEAST_FACTOR)) continue;
+      const inside = pixelsIn(found.patch, shape);
+      const mean = inside.reduce((sum, pixel) => sum + sign * perPixel[pixel], 0) / inside.length;
+      if (mean > most) [best, most] = [found, mean];
+    }
+    return best;
   }
 }

@@ -10,7 +10,8 @@ function colours() {
     const hex = parseInt(style.getPropertyValue(name).trim().slice(1), 16);
     return [hex >> 16, (hex >> 8) & 255, hex & 255];
   };
-  return { positive: read("--positive"), negative: read("--negative"), ink: read("--ink") };
+  const { matches: isDark } = matchMedia("(prefers-color-scheme: dark)");
+  return { positive: read("--positive"), negative: read("--negative"), ink: read("--ink"), isDark };
 }
 
 // Fills a canvas with an image of its size: opacity |value(k)| / largest for pixel k, colour by sign.
@@ -24,6 +25,20 @@ function paintValues(canvas, value, largest, { positive, negative }) {
     image.data[4 * k + 1] = green;
     image.data[4 * k + 2] = blue;
     image.data[4 * k + 3] = largest > 0 ? (255 * Math.abs(v)) / largest : 0; // a canvas clamps and rounds
+  }
+  context.putImageData(image, 0, 0);
+}
+
+// Fills a canvas with an image of its size: values from 0 to 1, in grey (one channel) or in colour (three).
+function paintImage(canvas, values) {
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(canvas.width, canvas.height);
+  const channels = values.length / (canvas.width * canvas.height);
+  for (let k = 0; k < canvas.width * canvas.height; k++) {
+    for (let c = 0; c < 3; c++) {
+      image.data[4 * k + c] = 255 * values[k * channels + Math.min(c, channels - 1)];
+    }
+    image.data[4 * k + 3] = 255;
   }
   context.putImageData(image, 0, 0);
 }

@@ -8,79 +8,97 @@
 
 // ---- sliding windows ------------------------------------------------------------------------------------
 
-// Calls visit(place, tap, row, column) for each window and each of its pixels:
-//     place = p·out_w + q,    tap = i·kernel_w + j
+const PADDING = -1;
+const BEYOND = -2; // outside the padding, too (ceil_mode)
+
+// For each window and each of its pixels the pixel's number, row · width + column, or where it is instead:
+//     result[(p · out_w + q) · kernel_h · kernel_w + i · kernel_w + j]
 //     row = p·stride_h + i·dilation_h − top,    column = q·stride_w + j·dilation_w − left
-// Rows and columns outside the image are in the padding, or beyond it (ceil_mode).
-function slide(layer, visit) {
+// It is computed once for each layer.
+function windows(layer, [height, width]) {
+  if (layer.windows) return layer.windows;
   const [outHeight, outWidth] = layer.shape;
   const [kernelHeight, kernelWidth] = layer.kernel_size;
   const [strideHeight, strideWidth] = layer.stride;
   const [dilationHeight, dilationWidth] = layer.dilation;
-  const [[top], [left]] = layer.pads;
+  const [[top, bottom], [left, right]] = layer.pads;
+  layer.windows = new Int32Array(outHeight * outWidth * kernelHeight * kernelWidth);
+  let k = 0;
   for (let p = 0; p < outHeight; p++) {
     for (let q = 0; q < outWidth; q++) {
       for (let i = 0; i < kernelHeight; i++) {
         for (let j = 0; j < kernelWidth; j++) {
           const row = p * strideHeight + i * dilationHeight - top;
           const column = q * strideWidth + j * dilationWidth - left;
-          visit(p * outWidth + q, i * kernelWidth + j, row, column);
+          const isBeyond = row >= height + bottom || column >= width + right;
+          const isInside = row >= 0 && row < height && column >= 0 && column < width;
+          layer.windows[k++] = isInside ? row * width + column : isBeyond ? BEYOND : PADDING;
         }
       }
     }
   }
+  return layer.windows;
 }
 
 // y[p, q, o] = bias[o] + Σ_{i, j, c} x[row, column, c] · kernel[i, j, c, o], where the padding is 0.
 // With groups, c runs over the part of the channels that o belongs to.
-function conv2d(layer, x, [height, width, channels]) {
+function conv2d(layer, x, shape) {
   const { kernel, bias } = layer.arrays;
-  const out = layer.shape[2];
-  const inGroup = channels / layer.groups;
-  const outGroup = out / layer.groups;
-  const sums = new Float64Array(layer.shape[0] * layer.shape[1] * out);
-  slide(layer, (place, tap, row, column) => {
-    if (row < 0 || row >= height || column < 0 || column >= width) return;
-    const pixel = (row * width + column) * channels;
-    for (let c = 0; c < channels; c++) {
-      const value = x[pixel + c];
-      if (value === 0) continue; // most of a drawing is empty, and ReLU's outputs are often 0
-      const group = Math.floor(c / inGroup);
-      const first = (tap * inGroup + c - group * inGroup) * out + group * outGroup;
-      const to = place * out + group * outGroup;
-      for (let o = 0; o < outGroup; o++) sums[to + o] += value * kernel[first + o];
+  const pixels = windows(layer, shape);
+  const taps = layer.kernel_size[0] * layer.kernel_size[1];
+  const [places, out, channels] = [layer.shape[0] * layer.shape[1], layer.shape[2], shape[2]];
+  const [inGroup, outGroup] = [channels / layer.groups, out / layer.groups];
+  const y = new Float32Array(places * out);
+  const sums = new Float64Array(out);
+  for (let place = 0; place < places; place++) {
+    if (bias) sums.set(bias);
+    else sums.fill(0);
+    for (let tap = 0; tap < taps; tap++) {
+      const pixel = pixels[place * taps + tap];
+      if (pixel < 0) continue;
+      for (let group = 0; group < layer.groups; group++) {
+        const to = group * outGroup;
+        for (let c = 0; c < inGroup; c++) {
+          const value = x[pixel * channels + group * inGroup + c];
+          if (value === 0) continue; // most of a drawing is empty, and ReLU's outputs are often 0
+          const first = (tap * inGroup + c) * out + to;
+          for (let o = 0; o < outGroup; o++) sums[to + o] += value * kernel[first + o];
+        }
+      }
     }
-  });
-  if (bias) for (let k = 0; k < sums.length; k++) sums[k] += bias[k % out];
-  return new Float32Array(sums);
+    y.set(sums, place * out);
+  }
+  return y;
 }
 
 // y[p, q, c] = max_{i, j} x[row, column, c], where the padding is −∞.
-function maxPool2d(layer, x, [height, width, channels]) {
-  const y = new Float32Array(layer.shape[0] * layer.shape[1] * channels).fill(-Infinity);
-  slide(layer, (place, tap, row, column) => {
-    if (row < 0 || row >= height || column < 0 || column >= width) return;
-    const pixel = (row * width + column) * channels;
-    for (let c = 0; c < channels; c++) {
-      y[place * channels + c] = Math.max(y[place * channels + c], x[pixel + c]);
-    }
-  });
+function maxPool2d(layer, x, shape) {
+  const pixels = windows(layer, shape);
+  const [places, channels] = [layer.shape[0] * layer.shape[1], shape[2]];
+  const taps = pixels.length / places;
+  const y = new Float32Array(places * channels).fill(-Infinity);
+  for (let k = 0; k < pixels.length; k++) {
+    if (pixels[k] < 0) continue;
+    const [from, to] = [pixels[k] * channels, Math.floor(k / taps) * channels];
+    for (let c = 0; c < channels; c++) if (!(x[from + c] <= y[to + c])) y[to + c] = x[from + c];
+  }
   return y;
 }
 
 // y[p, q, c] = 1/count · Σ_{i, j} x[row, column, c], where the padding is 0. It counts if count_include_pad
 // is set; what ceil_mode adds beyond it never counts.
-function avgPool2d(layer, x, [height, width, channels]) {
-  const [[top, bottom], [left, right]] = layer.count_include_pad ? layer.pads : [[0, 0], [0, 0]];
-  const places = layer.shape[0] * layer.shape[1];
+function avgPool2d(layer, x, shape) {
+  const pixels = windows(layer, shape);
+  const [places, channels] = [layer.shape[0] * layer.shape[1], shape[2]];
+  const taps = pixels.length / places;
   const sums = new Float64Array(places * channels);
   const counts = new Float64Array(places);
-  slide(layer, (place, tap, row, column) => {
-    if (row >= -top && row < height + bottom && column >= -left && column < width + right) counts[place]++;
-    if (row < 0 || row >= height || column < 0 || column >= width) return;
-    const pixel = (row * width + column) * channels;
-    for (let c = 0; c < channels; c++) sums[place * channels + c] += x[pixel + c];
-  });
+  for (let k = 0; k < pixels.length; k++) {
+    const place = Math.floor(k / taps);
+    if (pixels[k] >= 0 || (pixels[k] === PADDING && layer.count_include_pad)) counts[place]++;
+    if (pixels[k] < 0) continue;
+    for (let c = 0; c < channels; c++) sums[place * channels + c] += x[pixels[k] * channels + c];
+  }
   return Float32Array.from(sums, (sum, k) => sum / counts[Math.floor(k / channels)]);
 }
 
@@ -226,6 +244,7 @@ const LAYERS = {
 
 // The layer's output. It is stored in `outputs` by the layer's name, as are those of the layers inside.
 function forward(layer, x, shape, outputs) {
+  if (!LAYERS[layer.type]) throw new Error(`this page has no layer ${layer.type}`);
   return (outputs[layer.name] = LAYERS[layer.type](layer, x, shape, outputs));
 }
 
@@ -240,7 +259,8 @@ function attachArrays(layer, weights) {
 // ---- the worker's messages ------------------------------------------------------------------------------
 
 // First {network, weights, shape}; then {id, pixels, all}, each answered by {id, outputs, milliseconds}: the
-// outputs of all layers by name, or, without `all`, only the last one's, whose name is "".
+// outputs of all layers by name, or, without `all`, only the last one's, whose name is "". If that fails, the
+// answer is {id, problem}.
 let model;
 self.onmessage = ({ data }) => {
   if (data.network) {
@@ -250,7 +270,11 @@ self.onmessage = ({ data }) => {
   }
   const start = performance.now();
   const outputs = {};
-  const y = forward(model.network, data.pixels, model.shape, outputs);
-  const milliseconds = performance.now() - start;
-  self.postMessage({ id: data.id, outputs: data.all ? outputs : { "": y }, milliseconds });
+  try {
+    const y = forward(model.network, data.pixels, model.shape, outputs);
+    const milliseconds = performance.now() - start;
+    self.postMessage({ id: data.id, outputs: data.all ? outputs : { "": y }, milliseconds });
+  } catch (error) {
+    self.postMessage({ id: data.id, problem: error.message });
+  }
 };
