@@ -54,7 +54,7 @@ class Survey:
         for note in self.notes:
             print(f"note: {note}")
         return Dataset(
-            title=f"{self.path.stem}, own images",
+            title=f"own images: {self.path.stem}",
             class_names=tuple(self.class_names),
             read_files=lambda folder, files: raw,
             files=(),

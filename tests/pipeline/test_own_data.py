@@ -173,7 +173,7 @@ def test_a_folder_is_split_into_parts_that_hold_each_picture_once(tmp_path, monk
     folder = good_folder(tmp_path / "own", ("b", "a", "c"))
     found, description = processed(monkeypatch, tmp_path, folder)
     assert description.class_names == ["a", "b", "c"]
-    assert (description.dataset, description.title) == ("own", "own, own images")
+    assert (description.dataset, description.title) == ("own", "own images: own")
     assert description.image_shape == (5, 6, 3)
     assert {part: len(labels) for part, (_, labels) in found.items()} == {
         "train": 6,
