@@ -86,13 +86,18 @@ class Predictions(NamedTuple):
     predicted: NDArray[np.intp]
     probability: NDArray[np.float64]
 
+    def matrix(self, classes: int) -> NDArray[np.intp]:
+        """The confusion matrix: [i, j] is how many images of class i were taken for class j."""
+        pairs = self.actual * classes + self.predicted
+        return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
 
 class Confusion(NamedTuple):
     """Images of class `actual` that were taken for class `predicted`."""
 
     actual: int
     predicted: int
-    count: int
+    images: int
 
 
 def largest_confusions(matrix: NDArray[np.integer[Any]], limit: int) -> list[Confusion]:
