@@ -32,7 +32,6 @@ INK = "#1d2430"  # of text and axes; on pages, the colour of the surrounding tex
 TRAIN_COLOUR, VALIDATION_COLOUR = "#8a8f98", "#12908a"
 SERIES = ("#12908a", "#b0509a", "#7d68c8", "#8a8f98", "#c44b4b", "#5d8c2f", "#a08000", "#6b7fa3")
 RIGHT, WRONG = "#e1e3e8", "#b4235a"  # of the confusion matrix, as in report.css
-GREY = matplotlib.colormaps["gray"]
 WEIGHTS = ("kernel", "weight")  # the ends of the names of parameters with two axes or more
 FEWEST = 10  # answers in a group: of fewer, the share of right ones says next to nothing
 LONGEST_NAME = 18  # characters of a class's name
