@@ -1,7 +1,8 @@
 """Views into a network, as arrays. `cnn.layers.trace` has the activations; plotting is done elsewhere."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from cnn.parameter import Parameter
 from cnn.state import Stateful
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+LARGEST_CHUNK = 2**22  # numbers, of images with covered parts: 16 MB of float32
 
 
 def kernels(model: Layer) -> Iterator[tuple[str, NDArray[np.floating]]]:
@@ -20,28 +22,65 @@ def kernels(model: Layer) -> Iterator[tuple[str, NDArray[np.floating]]]:
             yield name, layer.kernel.value
 
 
+class Occlusion(NamedTuple):
+    """How much a score falls if squares of an image are covered, one at a time."""
+
+    side: int  # of the squares, in pixels
+    falls: NDArray[np.floating]  # (rows, columns): of each square; positive: it is evidence for a high score
+    per_pixel: NDArray[np.floating]  # (h, w): the mean over the four squares in which a pixel lies
+
+    @property
+    def strongest(self) -> tuple[slice, slice, float]:
+        """(rows, columns, fall) of the square whose covering lowers the score most."""
+        row, column = np.unravel_index(self.falls.argmax(), self.falls.shape)
+        height, width = self.per_pixel.shape
+        rows, columns = _square(int(row), self.side, height), _square(int(column), self.side, width)
+        return rows, columns, float(self.falls[row, column])
+
+
 def occlusion(
     score: Callable[[NDArray[np.floating]], NDArray[np.floating]],
     image: NDArray[np.floating],
     *,
-    patch: int = 5,
     background: float | NDArray[np.floating] = 0.0,
-) -> NDArray[np.floating]:
-    """How much the score of an image (h, w, c) falls if the area around each pixel is covered.
+) -> Occlusion:
+    """How much the score of an image (h, w, c) falls if each of many squares is covered.
 
-    A square of `patch` pixels of `background` (a number, or one for each channel) is put around each pixel in
-    turn; `score` maps images (n, h, w, c) to one number each. In the result (h, w), a positive value means
-    that the covered area is evidence for a high score, and a negative value that it is evidence against one.
+    The squares, filled with `background` (a number, or one for each channel), are about a seventh of the
+    shorter side wide. Each overlaps the next by half, and they extend beyond the edges, so that every pixel
+    lies in four. `score` maps images (n, h, w, c) to one number each; it is called with several MB at a time.
     Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks" (2014), section 4.2.
     """
     height, width, _ = image.shape
-    covered = np.repeat(image[None], height * width, axis=0)
-    reach = patch // 2
-    for index, (row, column) in enumerate(np.ndindex(height, width)):
-        rows = slice(max(row - reach, 0), row + reach + 1)
-        columns = slice(max(column - reach, 0), column + reach + 1)
-        covered[index, rows, columns] = background
-    return (score(image[None]) - score(covered)).reshape(height, width)
+    step = max(1, math.floor(min(height, width) / 14 + 0.5))
+    side = 2 * step
+    rows = [_square(row, side, height) for row in range(-(-height // step) + 1)]
+    columns = [_square(column, side, width) for column in range(-(-width // step) + 1)]
+    falls = np.zeros((len(rows), len(columns)))
+    squares = [
+        (index, place)
+        for index in np.ndindex(falls.shape)
+        if (image[place := (rows[index[0]], columns[index[1]])] != background).any()  # else nothing changes
+    ]
+    whole = score(image[None])
+    at_once = max(1, LARGEST_CHUNK // image.size)
+    for start in range(0, len(squares), at_once):
+        chunk = squares[start : start + at_once]
+        covered = np.repeat(image[None], len(chunk), axis=0)
+        for one, (_, place) in zip(covered, chunk, strict=True):
+            one[place] = background
+        for (index, _), fall in zip(chunk, whole - score(covered), strict=True):
+            falls[index] = fall
+    per_pixel = np.zeros((height, width))
+    for index in np.ndindex(falls.shape):
+        per_pixel[rows[index[0]], columns[index[1]]] += falls[index] / 4
+    return Occlusion(side, falls, per_pixel)
+
+
+def _square(number: int, side: int, length: int) -> slice:
+    """The part of square `number` that lies within an axis of this length; number 0 starts before it."""
+    start = (number - 1) * side // 2
+    return slice(max(start, 0), min(start + side, length))
 
 
 class EpochStatistics(Stateful):

@@ -1,6 +1,6 @@
 """What the evaluate stage writes: metrics, and the network's answer for each test image."""
 
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,8 @@ from pydantic import Field, PlainSerializer
 from pipeline.artefacts.record import CsvRow, JsonFile, Record
 from pipeline.errors import damage_reported
 from pipeline.paths import REPORTS
+
+LARGEST_MATRIX = 30  # classes: of more, the largest confusions are listed instead of all counts
 
 if TYPE_CHECKING:  # what only reads a result should not depend on all of cnn
     from cnn import Sequential
@@ -84,13 +86,40 @@ class Predictions(NamedTuple):
     predicted: NDArray[np.intp]
     probability: NDArray[np.float64]
 
+    def matrix(self, classes: int) -> NDArray[np.intp]:
+        """The confusion matrix: [i, j] is how many images of class i were taken for class j."""
+        pairs = self.actual * classes + self.predicted
+        return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+class Confusion(NamedTuple):
+    """Images of class `actual` that were taken for class `predicted`."""
+
+    actual: int
+    predicted: int
+    images: int
+
+
+def largest_confusions(matrix: NDArray[np.integer[Any]], limit: int) -> list[Confusion]:
+    """At most `limit` pairs of different classes, those that were confused most often first.
+
+    matrix[i, j] is how many images of class i were taken for class j. Equal counts are in class order.
+    """
+    errors = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
+    order = np.argsort(-errors, axis=None, kind="stable")[:limit]
+    pairs = [(int(k) // len(matrix), int(k) % len(matrix)) for k in order]
+    return [Confusion(i, j, count) for i, j in pairs if (count := int(errors[i, j]))]
+
 
 def load_predictions(class_names: list[str]) -> Predictions:
     """Read predictions.csv; its classes must be among `class_names`."""
     rows = Prediction.load()
+    number = {name: k for k, name in enumerate(class_names)}
     with damage_reported(Prediction.path, Prediction.stage):
+        if unknown := {row.actual for row in rows}.union(row.predicted for row in rows) - number.keys():
+            raise ValueError(f"{min(unknown)!r} is not a class")
         return Predictions(
-            np.array([class_names.index(row.actual) for row in rows]),
-            np.array([class_names.index(row.predicted) for row in rows]),
+            np.array([number[row.actual] for row in rows]),
+            np.array([number[row.predicted] for row in rows]),
             np.array([row.probability for row in rows]),
         )

@@ -12,17 +12,20 @@ from numpy.typing import NDArray
 from cnn import Sequential
 from cnn.layers.layer import Shape
 from cnn.layers.trace import trace_shapes
-from pipeline.artefacts.evaluate import Metrics
+from pipeline.artefacts.evaluate import LARGEST_MATRIX, Confusion, Metrics
 from pipeline.artefacts.train import Network
 from pipeline.config.params import Params
 from pipeline.config.yaml_files import to_yaml
 from pipeline.report.calibration import Bin, expected_calibration_error
-from pipeline.report.figures import DIVERGING, to_png_address
+from pipeline.report.facts import FRAMINGS, scale_in_words, shape_in_words
+from pipeline.report.figures import Row, labels
+from pipeline.report.images import Pixels, to_address, visible
 from pipeline.report.reference import REFERENCE_ACCURACY, REFERENCE_SOURCE
 from pipeline.report.rendering import fill
+from pipeline.report.verdict import verdict, worst_classes
 
 Image = NDArray[np.floating[Any]]
-Rows = Sequence[tuple[str, Sequence[tuple[str, Image]]]]
+WORST = 10  # classes, of many
 TEMPLATE = Path(__file__).parent / "templates/report.html"
 
 
@@ -35,9 +38,26 @@ class Example(NamedTuple):
     probabilities: NDArray[np.float32]
 
     @property
+    def shown(self) -> list[int]:
+        """The three most probable classes, and the actual one if it is not among them."""
+        best = self.answers[:3]
+        return best if self.actual in best else [*best, self.actual]
+
+    @property
     def answers(self) -> list[int]:
         """The classes, the most probable first."""
-        return [int(k) for k in np.argsort(self.probabilities)[::-1]]
+        return [int(k) for k in np.argsort(-self.probabilities, kind="stable")]
+
+
+class Argument(NamedTuple):
+    """What argued for the network's answer: see `pipeline.report.evidence`."""
+
+    example: Example
+    image: Pixels
+    heat: Pixels
+    side: int  # of the squares that were covered
+    times: str  # by how much the strongest square multiplies the odds; empty if none argues for it
+    square: tuple[slice, slice]  # its rows and columns
 
 
 @dataclass(frozen=True)
@@ -48,44 +68,63 @@ class Findings:
     metrics: Metrics
     params: Params
     model: Sequential
+    history: Sequence[Mapping[str, Any]]
     matrix: NDArray[np.int_]
     bins: list[Bin]
     svgs: dict[str, Markup]
     wrong: Sequence[Example]
     hard: Sequence[Example]
-    confused: Mapping[tuple[int, int], Sequence[Image]]
-    filters: Rows
-    maps: Rows
+    pairs: Sequence[Confusion]
+    confused: Sequence[Sequence[Image]]  # images of each pair
+    filters: Sequence[Row]
+    maps: Sequence[Row]
     followed: Example
-    arguments: Sequence[tuple[Example, Image]]
+    arguments: Sequence[Argument]
 
 
 def build(found: Findings) -> str:
     """The page."""
-    network, errors = found.network, found.matrix * (1 - np.eye(len(found.matrix), dtype=int))
+    network, metrics, size = found.network, found.metrics, len(found.matrix)
+    data, errors = network.data, found.matrix * (1 - np.eye(size, dtype=int))
+    worst = worst_classes(metrics.per_class)
     return fill(
         TEMPLATE,
         found=found,
         network=network,
-        metrics=found.metrics,
+        data=data,
+        metrics=metrics,
         params=found.params,
-        names=network.data.class_names,
-        title=f"{network.architecture} on {network.data.title}",
-        reference=(REFERENCE_ACCURACY, REFERENCE_SOURCE) if network.data.dataset == "mnist" else None,
-        layers=_layers(found.model, network.data.image_shape),
-        matrix=found.matrix.tolist(),
+        names=data.class_names,
+        figure_names=labels(data.class_names),
+        title=f"{network.architecture} on {data.title}",
+        verdict=verdict(found.matrix, data.class_names, metrics.per_class),
+        most_frequent=float(found.matrix.sum(axis=1).max() / found.matrix.sum()),
+        facts=(shape_in_words(data), scale_in_words(data), FRAMINGS[data.framing]),
+        reference=(REFERENCE_ACCURACY, REFERENCE_SOURCE) if data.dataset == "mnist" else None,
+        layers=_layers(found.model, data.image_shape),
+        matrix=found.matrix.tolist() if size <= LARGEST_MATRIX else None,
         most_errors=max(1, int(errors.max())),
+        shown_classes=worst[:WORST] if size > LARGEST_MATRIX else list(metrics.per_class),
+        number={name: k for k, name in enumerate(data.class_names)},
         calibration_error=expected_calibration_error(found.bins),
+        rates={row["learning_rate"] for row in found.history},
         yaml={
             "params.yaml": to_yaml(found.params.model_dump(mode="json")),
             "the network in architectures.yaml": to_yaml({network.architecture: network.layers}),
             "environment": to_yaml(network.environment.model_dump(mode="json")),
         },
-        DIVERGING=DIVERGING,
-        grey=lambda image: to_png_address(image[..., 0]),
-        png=to_png_address,
-        largest=lambda images: max((float(np.abs(image).max()) for image in images), default=0.0) or 1.0,
+        percent=percent,
+        shown_answers=lambda example: (
+            example.answers[:3] + [example.actual] * (example.actual not in example.answers[:3])
+        ),
+        address=to_address,
+        picture=lambda image: to_address(visible(data.brightness(image))),
     )
+
+
+def percent(probability: float) -> str:
+    """One digit after the point; never 100 %, which no network is entitled to."""
+    return "> 99.9%" if probability >= 0.9995 else f"{probability:.1%}"
 
 
 def _layers(model: Sequential, input_shape: Shape) -> list[tuple[str, str, Shape, str]]:

@@ -1,5 +1,6 @@
 """Texts and pages from templates."""
 
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -8,7 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 def fill(template: Path, **values: object) -> str:
     """The template filled with `values`; in HTML, all text that is not Markup is escaped.
 
-    Besides Jinja's own filters there is `number`: {{ 0.5 | number(".1%") }} gives 50.0%.
+    Besides Jinja's own filters there are `number`: {{ 0.5 | number(".1%") }} gives 50.0%, and `markdown`,
+    which escapes what Markdown would take for markup.
     """
     environment = Environment(
         loader=FileSystemLoader(template.parent),
@@ -19,5 +21,6 @@ def fill(template: Path, **values: object) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["number"] = format
+    environment.filters["markdown"] = lambda text: re.sub(r"([\\`*_\[\]<>#|$&~])", r"\\\1", text)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
     return environment.get_template(template.name).render(values)

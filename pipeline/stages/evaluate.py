@@ -6,14 +6,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
-from sklearn.metrics import classification_report, confusion_matrix
+from sklearn.metrics import classification_report, confusion_matrix, precision_recall_fscore_support
 from threadpoolctl import threadpool_limits
 
 from cnn import Examples, Processes, cross_entropy, softmax_cross_entropy
 from cnn.atomic import write_text
 from cnn.engine.replicas import Replicas
 from cnn.engine.shards import Loss
-from pipeline.artefacts.evaluate import ClassMeasures, Measures, Metrics, Model, Prediction
+from pipeline.artefacts.evaluate import (
+    LARGEST_MATRIX,
+    ClassMeasures,
+    Measures,
+    Metrics,
+    Model,
+    Prediction,
+    largest_confusions,
+)
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.config.architectures import gives_probabilities
@@ -22,6 +30,9 @@ from pipeline.paths import CLASSIFICATION_REPORT
 
 if TYPE_CHECKING:
     from pipeline.config.params import Evaluate
+
+LISTED = 50  # confusions
+LONGEST_COLUMN = 14  # characters of a class's name above a column
 
 
 def evaluate(options: "Evaluate") -> None:
@@ -64,30 +75,31 @@ def measure(
     The loss is the mean cross-entropy, whichever loss was minimised. Macro figures are means over classes.
     """
     actual, predicted = examples.targets.argmax(axis=1), outputs.argmax(axis=1)
-    arguments: dict[str, Any] = {"labels": range(len(names)), "target_names": names, "zero_division": 0.0}
-    report = classification_report(actual, predicted, output_dict=True, **arguments)
+    arguments: dict[str, Any] = {"labels": range(len(names)), "zero_division": 0.0}
+    scores = precision_recall_fscore_support(actual, predicted, **arguments)
     correct = int((actual == predicted).sum())
     interval = binomtest(correct, len(actual)).proportion_ci(level, method="wilson")
+    macro_precision, macro_recall, macro_f1 = (round(float(score.mean()), 6) for score in scores[:3])
     measures = Measures(
         accuracy=round(correct / len(actual), 6),
         accuracy_low=round(interval.low, 6),
         accuracy_high=round(interval.high, 6),
         loss=round(loss(outputs, examples.targets)[0], 6),
-        macro_precision=round(report["macro avg"]["precision"], 6),
-        macro_recall=round(report["macro avg"]["recall"], 6),
-        macro_f1=round(report["macro avg"]["f1-score"], 6),
+        macro_precision=macro_precision,
+        macro_recall=macro_recall,
+        macro_f1=macro_f1,
         examples=len(actual),
     )
     per_class = {
         name: ClassMeasures(
-            precision=round(report[name]["precision"], 6),
-            recall=round(report[name]["recall"], 6),
-            f1=round(report[name]["f1-score"], 6),
-            support=int(report[name]["support"]),
+            precision=round(float(precision), 6),
+            recall=round(float(recall), 6),
+            f1=round(float(f1), 6),
+            support=int(support),
         )
-        for name in names
+        for name, precision, recall, f1, support in zip(names, *scores, strict=True)
     }
-    text = classification_report(actual, predicted, digits=4, **arguments)
+    text = classification_report(actual, predicted, digits=4, target_names=names, **arguments)
     return measures, per_class, text
 
 
@@ -103,11 +115,25 @@ def to_predictions(
 
 
 def format_matrix(matrix: NDArray[np.int_], names: Sequence[str]) -> str:
-    """The confusion matrix as a table of text."""
-    width = max(6, *(len(name) + 1 for name in names))
-    header = "actual \\ predicted".ljust(20) + "".join(name.rjust(width) for name in names)
+    """The confusion matrix as a table of text; of many classes, only the largest confusions.
+
+    Classes with long names have numbers, in the order of the classification report.
+    """
+    if len(names) > LARGEST_MATRIX:
+        lines = [
+            f"{count:8,}  {names[actual]} taken for {names[predicted]}"
+            for actual, predicted, count in largest_confusions(matrix, LISTED)
+        ]
+        return "\n".join(["The largest confusions", *(lines or ["There are none."])]) + "\n"
+    titles, columns = list(names), list(names)
+    if max(map(len, names)) > LONGEST_COLUMN:
+        columns = [str(number) for number in range(len(names))]
+        titles = [f"{name}  {number}" for number, name in enumerate(names)]
+    width = max(6, *(len(column) + 1 for column in columns))
+    left = max(18, *map(len, titles))
+    header = "actual \\ predicted".ljust(left + 2) + "".join(column.rjust(width) for column in columns)
     rows = [
-        name.rjust(18).ljust(20) + "".join(str(n).rjust(width) for n in row)
-        for name, row in zip(names, matrix, strict=True)
+        title.rjust(left).ljust(left + 2) + "".join(str(n).rjust(width) for n in row)
+        for title, row in zip(titles, matrix, strict=True)
     ]
     return "\n".join([header, *rows]) + "\n"

@@ -1,39 +1,56 @@
 """The report stage: a page about the trained network, its figures as PNG files, and a model card."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix
 from threadpoolctl import threadpool_limits
 
 from cnn import Examples, Processes, Sequential
 from cnn.atomic import write_text
 from cnn.engine.replicas import Replicas
-from cnn.inspection import kernels, occlusion
+from cnn.inspection import Occlusion, kernels
 from cnn.layers.trace import trace_forward
-from pipeline.artefacts.evaluate import Metrics, Model, Prediction, Predictions, load_predictions
+from pipeline.artefacts.evaluate import (
+    LARGEST_MATRIX,
+    Confusion,
+    Metrics,
+    Model,
+    Prediction,
+    Predictions,
+    largest_confusions,
+    load_predictions,
+)
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import Epoch, Network, ParameterStatistics
 from pipeline.artefacts.trained import load_trained, probabilities_of
+from pipeline.config.architectures import gives_probabilities
 from pipeline.cores import count_cores
 from pipeline.errors import UserError
 from pipeline.paths import FIGURES, MODEL_CARD, REPORT
 from pipeline.report import figures
 from pipeline.report.calibration import calibration_bins
-from pipeline.report.figures import save_figure
+from pipeline.report.evidence import evidence, times
+from pipeline.report.figures import Row, labels, name_figure, save_figure
+from pipeline.report.images import coloured, grey, largest, signed, visible
 from pipeline.report.model_card import model_card
-from pipeline.report.page import Example, Findings, build
+from pipeline.report.page import Argument, Example, Findings, build
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
 
 WRONG, HARD = 20, 10  # images shown
-MAPS = 12  # shown of a layer: the first ones
+ARGUMENTS = (10, 2)  # right answers, each of another class, and wrong ones, whose evidence is shown
+CONFUSIONS = (12, 30)  # pairs of classes listed, beside a matrix and without one
+IMAGES = 3  # shown of a pair
+LAYERS, MAPS = 24, 12  # shown: the first ones
 KERNELS = (4, 16)  # shown of a convolution: input channels, output channels
+CONVOLUTIONS = 12  # shown
 SHOWN = 0  # the test image that is followed through the layers
+TINY = np.finfo(np.float32).tiny
+Predict = Callable[[NDArray[np.floating[Any]]], NDArray[np.float32]]
 
 
 def report(params: "Params") -> None:
@@ -48,71 +65,92 @@ def report(params: "Params") -> None:
     test = load_examples("test", network.data)
     if not np.array_equal(predictions.actual, test.targets.argmax(axis=1)):
         raise UserError(f"{Prediction.path} does not belong to data/processed. Update both with: dvc repro")
-    matrix = confusion_matrix(predictions.actual, predictions.predicted, labels=range(len(names)))
+    matrix = predictions.matrix(len(names))
     bins = calibration_bins(predictions.probability, predictions.actual == predictions.predicted)
+
+    pairs = largest_confusions(matrix, CONFUSIONS[len(names) > LARGEST_MATRIX])
 
     with threadpool_limits(1, user_api="blas"), Replicas(model, Processes(count_cores())) as replicas:
 
-        def predict(images: NDArray[np.float32]) -> NDArray[np.float32]:
-            return probabilities_of(model, replicas.predict(images))
+        def outputs_for(images: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+            return replicas.predict(images.astype(np.float32), params.evaluate.batch_size)
+
+        def predict(images: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+            return probabilities_of(model, outputs_for(images))
+
+        def log_probabilities(images: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+            outputs = outputs_for(images)
+            return np.log(np.maximum(outputs, TINY)) if gives_probabilities(model) else outputs
 
         wrong, hard = select(predictions, test, predict)
+        argued = one_of_each_class(predictions, test, predict) + wrong[: ARGUMENTS[1]]
         arguments = [
-            occlude(example, predict, network.data)
-            for example in one_of_each_class(predictions, test, predict)
+            argument(e, evidence(log_probabilities, e.image, e.answers[0], network.data), network.data)
+            for e in argued
         ]
         (followed,) = _examples(np.array([SHOWN]), predictions, test, predict)
-        maps = feature_maps(model, followed.image)
-    filters = kernel_tiles(model)
-    title = f"{network.data.dataset}, {network.architecture}"
+    maps = feature_maps(model, followed.image, network.data)
+    filters = kernel_rows(model, network.data)
+    title = f"{network.architecture} on {network.data.title}"
+    short = labels(names, 11)  # under images
+    wrong_tiles = [(_caption(e, short), visible(network.data.brightness(e.image))) for e in wrong]
+    in_a_row = 10 if max(map(len, short)) <= 4 else 7
     drawn = {
         "confusion_matrix": figures.confusion_matrix_figure(
             matrix,
             names,
-            f"{title}: test accuracy {metrics.test.accuracy:.2%} of {len(test.images):,} images",
+            f"Test accuracy {metrics.test.accuracy:.2%} of {len(test.images):,} images",
         ),
-        "training_curves": figures.training_curves_figure(history),
+        "training_curves": figures.training_curves_figure(history, network.epoch),
         "calibration": figures.calibration_figure(bins),
-        "statistics": figures.statistics_figure(statistics),
-        "misclassified": figures.tiles_figure(
-            [
-                ("", [(_caption(e, names), e.image[..., 0]) for e in wrong[start : start + 10]])
-                for start in range(0, max(len(wrong), 1), 10)
-            ],
-            [figures.GREY] * -(-max(len(wrong), 1) // 10),
+        "statistics": figures.statistics_figure(
+            statistics, {name: parameter.value.size for name, parameter in model.parameters().items()}
         ),
-        "feature_maps": figures.tiles_figure(maps, [figures.GREY] * len(maps)),
+        "misclassified": figures.tiles_figure(
+            [Row("", wrong_tiles[k : k + in_a_row]) for k in range(0, len(wrong_tiles), in_a_row)],
+            "The most confident wrong answers on test images: class, and answer",
+            width=0.62 if in_a_row == 10 else 0.9,
+        ),
+        "feature_maps": figures.tiles_figure(
+            maps, f"Test image {SHOWN} in the layers: 0 is black, or white beside orange (−) and blue (+)"
+        ),
         "occlusion": figures.tiles_figure(
             [
-                ("image", [(names[e.actual], e.image[..., 0]) for e, _ in arguments]),
-                ("for, against", [("", heat / (np.abs(heat).max() or 1)) for _, heat in arguments]),
+                Row("image", [(_caption(a.example, short), a.image) for a in arguments]),
+                Row(
+                    "for the answer (blue),\nagainst it (orange);\nodds multiplied by",
+                    [(a.times, a.heat) for a in arguments],
+                ),
             ],
-            [figures.GREY, figures.DIVERGING],
+            "What argued for the answers: what covering a square does to their odds",
+            width=0.8,
         ),
-        "filters": figures.tiles_figure(
-            filters or [("no kernel", [])], [figures.DIVERGING] * max(len(filters), 1)
-        ),
+        "filters": figures.tiles_figure(filters, "Kernels of the convolutions, by output channel"),
     }
-    for name, figure in drawn.items():
-        save_figure(figure, FIGURES / f"{name}.png")
-    write_text(MODEL_CARD, model_card(network, metrics, bins, params))
+    write_text(MODEL_CARD, model_card(network, metrics, matrix, bins, params))
     described = {
-        "training_curves": "Loss, accuracy and learning rate by epoch",
-        "calibration": "Accuracy by confidence, beside the diagonal of perfect calibration",
-        "statistics": "Length of gradients and spread of weights by epoch",
+        "training_curves": "Loss and accuracy by epoch, and the learning rate if it changes",
+        "calibration": "How often answers are right, by their confidence, beside the diagonal",
+        "statistics": "Size of gradients and spread of weights by epoch",
     }
+    svgs = {name: figures.to_svg(drawn[name], text) for name, text in described.items()}
+    for name, figure in drawn.items():
+        name_figure(figure, title)
+        save_figure(figure, FIGURES / f"{name}.png")
     page = build(
         Findings(
             network=network,
             metrics=metrics,
             params=params,
             model=model,
+            history=history,
             matrix=matrix,
             bins=bins,
-            svgs={name: figures.to_svg(drawn[name], text) for name, text in described.items()},
+            svgs=svgs,
             wrong=wrong,
             hard=hard,
-            confused=confused(predictions, test),
+            pairs=pairs,
+            confused=confused(pairs, predictions, test),
             filters=filters,
             maps=maps,
             followed=followed,
@@ -121,9 +159,6 @@ def report(params: "Params") -> None:
     )
     write_text(REPORT, page)
     print(f"{REPORT} shows what the network learnt; its figures are in {FIGURES}.")
-
-
-Predict = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 def select(predictions: Predictions, test: Examples, predict: Predict) -> tuple[list[Example], list[Example]]:
@@ -136,60 +171,99 @@ def select(predictions: Predictions, test: Examples, predict: Predict) -> tuple[
 
 
 def one_of_each_class(predictions: Predictions, test: Examples, predict: Predict) -> list[Example]:
-    """The first correctly recognised image of each class."""
-    right = predictions.actual == predictions.predicted
-    indices = [np.flatnonzero(right & (predictions.actual == c))[:1] for c in range(test.targets.shape[1])]
-    return _examples(np.concatenate(indices), predictions, test, predict)
+    """The first correctly recognised image of each class, of the first classes that have one."""
+    right = np.flatnonzero(predictions.actual == predictions.predicted)
+    _, first = np.unique(predictions.actual[right], return_index=True)
+    return _examples(right[first[: ARGUMENTS[0]]], predictions, test, predict)
 
 
-def occlude(
-    example: Example, predict: Predict, description: Description
-) -> tuple[Example, NDArray[np.floating[Any]]]:
-    """The example, and by how much each place raises (+) or lowers (−) the margin of its class."""
-
-    def margin(images: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        logs = np.log(np.maximum(predict(images.astype(np.float32)), np.finfo(np.float32).tiny))
-        return logs[:, example.actual] - np.delete(logs, example.actual, axis=1).max(axis=1)
-
-    return example, occlusion(margin, example.image, background=description.normalised_background)
-
-
-def confused(predictions: Predictions, test: Examples) -> dict[tuple[int, int], list[NDArray[np.float32]]]:
-    """Up to three images for each pair (actual, predicted) of different classes."""
-    found: dict[tuple[int, int], list[NDArray[np.float32]]] = {}
-    for index in np.flatnonzero(predictions.actual != predictions.predicted):
-        pair = int(predictions.actual[index]), int(predictions.predicted[index])
-        if len(found.setdefault(pair, [])) < 3:
-            found[pair].append(test.images[index])
-    return found
+def argument(example: Example, found: Occlusion, description: Description) -> Argument:
+    """What argued for the answer, as images."""
+    *square, _ = found.strongest
+    heat = found.per_pixel
+    return Argument(
+        example=example,
+        image=visible(description.brightness(example.image)),
+        heat=signed(heat, largest([heat])),
+        side=found.side,
+        times=times(found),
+        square=(square[0], square[1]),
+    )
 
 
-def kernel_tiles(model: Sequential) -> list[tuple[str, list[tuple[str, NDArray[np.floating[Any]]]]]]:
-    """A row for each of the first input channels of each convolution: its kernels."""
+def confused(
+    pairs: Sequence[Confusion], predictions: Predictions, test: Examples
+) -> list[list[NDArray[np.float32]]]:
+    """Up to three images of each pair of classes."""
     return [
-        (f"layer {name}" + (f", in {channel}" if kernel.shape[2] > 1 else ""), tiles)
-        for name, kernel in kernels(model)
-        if kernel.shape[0] * kernel.shape[1] > 1
-        for channel in range(min(kernel.shape[2], KERNELS[0]))
-        for tiles in [[("", kernel[:, :, channel, out]) for out in range(min(kernel.shape[3], KERNELS[1]))]]
+        [
+            test.images[index]
+            for index in np.flatnonzero(
+                (predictions.actual == pair.actual) & (predictions.predicted == pair.predicted)
+            )[:IMAGES]
+        ]
+        for pair in pairs
     ]
 
 
-def feature_maps(
-    model: Sequential, image: NDArray[np.float32]
-) -> list[tuple[str, list[tuple[str, NDArray[np.floating[Any]]]]]]:
-    """The image, and a row of maps for each layer whose output is an image."""
-    rows = [("image", [("", image[..., 0])])]
+def kernel_rows(model: Sequential, description: Description) -> list[Row]:
+    """The kernels of each convolution: in colour if it sees the colours of the image.
+
+    Others have a row for each of the first input channels, on one scale.
+    """
+    rows: list[Row] = []
+    first = True
+    shown = [(name, kernel) for name, kernel in kernels(model)]
+    for name, kernel in shown[:CONVOLUTIONS]:
+        sees_colours = first and kernel.shape[2] == description.image_shape[2] == 3
+        first = False
+        height, width, channels, count = kernel.shape
+        if height * width == 1:
+            continue
+        numbers = range(min(count, KERNELS[1]))
+        if sees_colours:
+            rows.append(
+                Row(f"layer {name}, in colour", [(str(k), coloured(kernel[..., k])) for k in numbers])
+            )
+            continue
+        for channel in range(min(channels, KERNELS[0])):
+            tiles = [kernel[:, :, channel, k] for k in numbers]
+            limit = largest(tiles)
+            source = f", in {channel}" if channels > 1 else ""
+            rows.append(
+                Row(
+                    f"layer {name}{source}: ±{limit:.2g}",
+                    [(str(k), signed(tile, limit)) for k, tile in zip(numbers, tiles, strict=True)],
+                )
+            )
+    return rows
+
+
+def feature_maps(model: Sequential, image: NDArray[np.float32], description: Description) -> list[Row]:
+    """The image, and a row of maps for each of the first layers whose output is an image.
+
+    The maps of a layer have one scale: from 0, black, if no number is negative, else around 0, white.
+    """
+    rows = [Row("image", [("", visible(description.brightness(image)))])]
     for name, layer, y in trace_forward(model, image[None]):
-        if y.ndim == 4:
-            maps = [("", y[0, :, :, channel]) for channel in range(min(y.shape[3], MAPS))]
-            rows.append((f"{name} {type(layer).__name__}", maps))
+        if y.ndim == 4 and len(rows) <= LAYERS:
+            maps = [y[0, :, :, channel] for channel in range(min(y.shape[3], MAPS))]
+            limit = largest(maps)
+            shade, low = (signed, -limit) if min(values.min() for values in maps) < 0 else (grey, 0)
+            rows.append(
+                Row(
+                    f"{name} {type(layer).__name__}\n{low:.2g} to {limit:.2g}".replace("-", "−"),
+                    [(str(channel), shade(values, limit)) for channel, values in enumerate(maps)],
+                )
+            )
     return rows
 
 
 def _examples(
     indices: NDArray[np.intp], predictions: Predictions, test: Examples, predict: Predict
 ) -> list[Example]:
+    if not len(indices):
+        return []
     images = np.asarray(test.images[indices])
     return [
         Example(int(index), image, int(predictions.actual[index]), p)
@@ -198,4 +272,5 @@ def _examples(
 
 
 def _caption(example: Example, names: list[str]) -> str:
-    return f"{names[example.actual]} as {names[int(example.probabilities.argmax())]}"
+    actual, answer = names[example.actual], names[example.answers[0]]
+    return f"{actual}\n" if actual == answer else f"{actual}\nas {answer}"

@@ -44,19 +44,56 @@ def test_kernels_of_all_convolutions_are_found(model):
     }
 
 
-def test_occlusion_of_a_sum_is_the_sum_of_what_is_covered(rng):
-    image = rng.random((6, 7, 1))
-    heat = occlusion(lambda images: images.sum(axis=(1, 2, 3)), image, patch=3)
-    for row, column in np.ndindex(6, 7):
-        covered = image[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].sum()
-        assert heat[row, column] == pytest.approx(covered)
+def total(images):
+    return images.sum(axis=(1, 2, 3))
 
 
-def test_occlusion_covers_with_the_background_and_leaves_the_image_alone():
-    image = np.ones((4, 4, 1))
-    heat = occlusion(lambda images: images.sum(axis=(1, 2, 3)), image, patch=1, background=-2.0)
-    np.testing.assert_array_equal(heat, 3.0)
+def squares(length, step):
+    """The places of squares of two steps that start a step before the axis and overlap by half."""
+    return [slice(max(start, 0), start + 2 * step) for start in range(-step, length, step)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "side"),
+    [((1, 1, 1), 2), ((6, 7, 1), 2), ((28, 28, 3), 4), ((35, 40, 1), 6), ((5, 64, 3), 2), ((60, 45, 2), 6)],
+)
+def test_occlusion_of_a_sum_is_the_sum_of_what_is_covered(rng, shape, side):
+    image = rng.random(shape)
+    found = occlusion(total, image)
+    assert found.side == side
+    rows, columns = squares(shape[0], side // 2), squares(shape[1], side // 2)
+    expected = np.array([[image[row, column].sum() for column in columns] for row in rows])
+    np.testing.assert_allclose(found.falls, expected)
+    per_pixel = np.zeros(shape[:2])
+    for row, falls in zip(rows, expected, strict=True):
+        for column, fall in zip(columns, falls, strict=True):
+            per_pixel[row, column] += fall / 4
+    np.testing.assert_allclose(found.per_pixel, per_pixel)
+    *place, fall = found.strongest
+    assert image[tuple(place)].sum() == pytest.approx(fall)
+    assert fall == pytest.approx(expected.max())
+
+
+def test_occlusion_covers_with_the_background_of_each_channel_and_leaves_the_image_alone():
+    image = np.ones((4, 4, 2))
+    found = occlusion(total, image, background=np.array([-2.0, 0.0]))
+    assert found.falls[1, 1] == 4 * 3 + 4 * 1
     np.testing.assert_array_equal(image, 1.0)
+
+
+def test_occlusion_asks_only_about_squares_that_change_the_image_and_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr("cnn.inspection.LARGEST_CHUNK", 3 * 64)
+    asked = []
+
+    def score(images):
+        asked.append(len(images))
+        return total(images)
+
+    image = np.zeros((8, 8, 1))
+    image[2:4, 2:4] = 1
+    found = occlusion(score, image)
+    assert asked == [1, 3, 3, 3]  # the image, then nine squares
+    assert found.strongest == (slice(2, 4), slice(2, 4), 4.0)
 
 
 def test_statistics_of_an_epoch_are_those_of_its_steps_and_of_the_values_at_its_end():

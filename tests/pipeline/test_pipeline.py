@@ -117,7 +117,7 @@ def test_a_change_reruns_only_what_depends_on_it_and_going_back_reruns_nothing(o
     assert results(other) == before
     figures = other / "pipeline/report/figures.py"
     text = figures.read_text()
-    figures.write_text(text.replace('"#2f7fd1"', '"#2f7fd0"'))
+    figures.write_text(text.replace('"#12908a"', '"#12908b"'))
     assert stages_run(run(other, "dvc", "repro").stdout) == ["report"]
     assert results(other) != before
     figures.write_text(text)

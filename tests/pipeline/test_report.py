@@ -1,28 +1,39 @@
 """The report shows what the results say, contains everything that it shows, and sends no request."""
 
+import base64
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from projects import SHIPPED
 from ruamel.yaml import YAML
+from scipy.stats import binomtest
 
-from cnn import checkpoint
+from cnn import Conv2D, ReLU, Sequential, checkpoint
+from cnn.inspection import Occlusion
 from pipeline import __main__ as program
-from pipeline.artefacts.evaluate import Metrics, Prediction, Predictions, load_predictions
+from pipeline.artefacts.evaluate import ClassMeasures, Metrics, Prediction, Predictions, load_predictions
 from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import Environment, Epoch, Network, ParameterStatistics
 from pipeline.config.params import load_params
 from pipeline.errors import UserError
 from pipeline.report import figures
-from pipeline.report.calibration import calibration_bins, expected_calibration_error
+from pipeline.report.calibration import calibration_bins, expected_calibration_error, wilson_interval
+from pipeline.report.evidence import evidence, log_odds, times
+from pipeline.report.facts import scale_in_words, shape_in_words
+from pipeline.report.images import NEGATIVE, POSITIVE, coloured, grey, signed, to_address, visible
+from pipeline.report.page import Example
 from pipeline.report.reference import REFERENCE_SOURCE
+from pipeline.report.verdict import verdict
 from pipeline.stages import report
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +48,24 @@ SMALL = [
     {"type": "flatten"},
     {"type": "dense", "out_features": 10},
 ]
+
+
+def describe(**changes):
+    channels = changes.get("image_shape", (2, 2, 1))[2]
+    return Description(
+        **{
+            "dataset": "own",
+            "title": "own images",
+            "class_names": ["a", "b"],
+            "image_shape": (2, 2, 1),
+            "framing": "crop",
+            "background": [0.0] * channels,
+            "mean": [0.0] * channels,
+            "deviation": [1.0] * channels,
+            "examples": {"train": 1, "validation": 1, "test": 1},
+        }
+        | changes
+    )
 
 
 def run(stage, monkeypatch):
@@ -117,7 +146,7 @@ def test_the_page_is_well_formed_and_asks_for_nothing_outside_itself(page):
 def test_every_picture_has_a_text_and_every_section_a_heading(page):
     for tag, attributes in page.tags:
         if tag == "img":
-            assert "alt" in attributes
+            assert attributes["alt"]
         if tag == "svg":
             assert attributes["role"] == "img"
             assert attributes["aria-label"]
@@ -138,8 +167,8 @@ def test_the_page_says_what_metrics_say(project, page):
     ):
         assert number in page.text
     assert "85.40%" not in page.text  # which is for MNIST
-    labels = [a["aria-label"] for tag, a in page.tags if tag == "td" and "aria-label" in a]
-    times = [re.fullmatch(r"\d taken for \d (once|(\d+) times)", label) for label in labels]
+    labels = [a["title"] for tag, a in page.tags if tag == "td" and "title" in a]
+    times = [re.fullmatch(r"\d taken for \d: (once|(\d+) times)", label) for label in labels]
     assert sum(int(found[2] or 1) for found in times) == round(360 * (1 - metrics["test"]["accuracy"]))
 
 
@@ -167,6 +196,12 @@ def test_class_names_are_shown_as_text_and_mnist_beside_its_reference(project, t
     assert any(name in attributes.get("alt", "") for _, attributes in page.tags)
     assert '<b>"' not in text
     assert REFERENCE_SOURCE in page.text
+
+
+def test_equal_probabilities_come_in_the_order_of_classes():
+    example = Example(0, np.zeros((1, 1, 1)), 4, np.array([0.1, 0.3, 0.2, 0.3, 0.1]))
+    assert example.answers == [1, 3, 2, 0, 4]
+    assert example.shown == [1, 3, 2, 4]
 
 
 def test_all_figures_are_there_and_are_pictures(project):
@@ -326,7 +361,8 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path):
 import matplotlib
 before, maps = dict(matplotlib.rcParams), set(matplotlib.colormaps)
 from pipeline.report import figures
-figure = figures.calibration_figure([{{"low": 0, "high": 1, "count": 1, "confidence": 0.5, "accuracy": 1}}])
+from pipeline.report.calibration import calibration_bins
+figure = figures.calibration_figure(calibration_bins(figures.np.ones(20), figures.np.ones(20, bool)))
 figures.save_figure(figure, figures.Path({str(tmp_path)!r}) / "figure.png")
 figures.to_svg(figure, "")
 assert dict(matplotlib.rcParams) == before
@@ -335,12 +371,16 @@ assert set(matplotlib.colormaps) == maps
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
-def test_svgs_take_the_colour_and_width_of_their_place():
-    history = [
-        {"epoch": epoch, "learning_rate": 0.1}
+def history_of(*rates):
+    return [
+        {"epoch": epoch, "learning_rate": rate}
         | {f"{part}_{what}": 0.1 * epoch for part in ("train", "validation") for what in ("loss", "accuracy")}
-        for epoch in (1, 2)
+        for epoch, rate in enumerate(rates, 1)
     ]
+
+
+def test_svgs_take_the_colour_and_width_of_their_place():
+    history = history_of(0.1, 0.1)
     svg = figures.to_svg(figures.training_curves_figure(history), "two & two")
     assert svg == figures.to_svg(figures.training_curves_figure(history), "two & two")
     assert svg.startswith('<svg role="img" aria-label="two &amp; two"')
@@ -348,3 +388,264 @@ def test_svgs_take_the_colour_and_width_of_their_place():
     assert "currentColor" in svg
     assert not re.search(r'<svg[^>]* width="', svg)
     assert ">epoch</text>" in svg
+
+
+def test_only_a_learning_rate_that_changes_is_drawn():
+    assert len(figures.training_curves_figure(history_of(0.1, 0.1)).axes) == 2
+    assert len(figures.training_curves_figure(history_of(0.1, 0.05)).axes) == 3
+
+
+def test_gradients_of_parameters_of_all_sizes_are_comparable():
+    spread = dict.fromkeys(("q5", "q25", "q50", "q75", "q95"), 0.0)
+    rows = [
+        {"epoch": 1, "parameter": "0.kernel", "gradient_norm": 6.0} | spread,
+        {"epoch": 1, "parameter": "1.weight", "gradient_norm": 0.6} | spread,
+    ]
+    axes = figures.statistics_figure(rows, {"0.kernel": 9, "1.weight": 100}).axes[0]
+    assert [line.get_ydata()[0] for line in axes.lines] == pytest.approx([2.0, 0.06])
+
+
+def test_calibration_has_no_point_for_a_few_answers_and_no_line_between_points():
+    confidence = np.array([0.5] * 9 + [0.7] * 10)
+    upper = figures.calibration_figure(calibration_bins(confidence, confidence > 0.6)).axes[0]
+    points, *caps = upper.lines[1:]  # after the diagonal
+    assert points.get_xdata().tolist() == pytest.approx([0.7])
+    assert points.get_linestyle() == "None"
+    assert len(caps) == 2
+
+
+def test_intervals_are_those_of_scipy():
+    for right, count in ((0, 1), (3, 10), (10, 10), (81, 263)):
+        expected = binomtest(right, count).proportion_ci(0.95, "wilson")
+        assert wilson_interval(right / count, count) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+def test_images_are_shown_in_their_colours():
+    image = np.zeros((2, 3, 3))
+    image[0, 1] = (1, 0.5, 0)
+    assert visible(image)[0, 1].tolist() == [255, 128, 0]
+    assert visible(np.full((2, 3, 1), 0.2))[1, 2].tolist() == [51, 51, 51]
+    assert visible(np.zeros((224, 56, 3))).shape == (96, 24, 3)
+    assert visible(np.zeros((500, 1, 1))).shape == (96, 1, 3)
+
+
+def test_signed_numbers_are_orange_below_0_and_blue_above_it():
+    pixels = signed(np.array([[-2.0, 0.0, 2.0, 1.0]]), 2.0)[0]
+    assert pixels.tolist()[:3] == [list(NEGATIVE), [255] * 3, list(POSITIVE)]
+    assert pixels[3, 2] > pixels[3, 0] > POSITIVE[0]
+    assert grey(np.array([[0.0, 1.0, 2.0]]), 2.0)[0, :, 0].tolist() == [0, 128, 255]
+    assert (signed(np.zeros((1, 1)), 0.0) == 255).all()
+
+
+def test_a_kernel_in_colour_lies_around_mid_grey():
+    kernel = np.array([[[2.0, 0.0, -2.0], [1.0, 1.0, 1.0]]])
+    assert coloured(kernel)[0].tolist() == [[255, 128, 0], [191, 191, 191]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (5, 2, 3)])
+def test_an_image_in_an_address_is_a_png_of_the_same_pixels(rng, shape):
+    pixels = rng.integers(0, 256, shape, np.uint8)
+    for image in (pixels, np.repeat(pixels[..., :1], 3, axis=2)):
+        content = base64.b64decode(to_address(image).removeprefix("data:image/png;base64,"))
+        read = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        np.testing.assert_array_equal(read, image)
+
+
+def test_only_the_first_convolution_on_a_colour_image_has_kernels_in_colour(rng):
+    model = Sequential([Conv2D(3, 3, 3, rng=rng), Conv2D(3, 2, 3, rng=rng), Conv2D(2, 2, 1, rng=rng)])
+    rows = report.kernel_rows(model, describe(image_shape=(9, 9, 3)))
+    largest = np.abs(model.layers[1].kernel.value[:, :, 0]).max()
+    assert [row.title for row in rows] == [
+        "layer 0, in colour",
+        f"layer 1, in 0: ±{largest:.2g}",
+        *(row.title for row in rows[2:]),
+    ]
+    assert [len(row.tiles) for row in rows] == [3, 2, 2, 2]
+    np.testing.assert_array_equal(rows[0].tiles[1][1], coloured(model.layers[0].kernel.value[..., 1]))
+
+
+def test_feature_maps_of_a_layer_share_a_scale_on_which_0_is_visible(rng):
+    model = Sequential([Conv2D(3, 2, 3, rng=rng), ReLU()])
+    image = rng.random((9, 9, 3)).astype(np.float32)
+    picture, before, after = report.feature_maps(model, image, describe(image_shape=(9, 9, 3)))
+    np.testing.assert_array_equal(picture.tiles[0][1], visible(image))
+    y = model.layers[0].forward(image[None])[0]
+    limit = np.abs(y).max()
+    assert before.title == f"0 Conv2D\n−{limit:.2g} to {limit:.2g}"
+    np.testing.assert_array_equal(before.tiles[1][1], signed(y[..., 1], limit))
+    np.testing.assert_array_equal(after.tiles[0][1], grey(np.maximum(y[..., 0], 0), max(y.max(), 0)))
+
+
+def test_names_that_are_too_long_or_cannot_be_drawn_have_numbers():
+    names = ["7", "an awfully long name of a class", "日本", "Größe $x_1$"]
+    assert figures.labels(names) == ["7", "1 an awfully long n…", "class 2", "Größe $x_1$"]
+
+
+@pytest.mark.parametrize("classes", [2, 30, 31, 1000])
+def test_the_confusion_matrix_is_drawn_for_any_number_of_classes_without_a_warning(tmp_path, rng, classes):
+    names = ["日本", "$\\frac{$", "a & <b>", "%_^", *map(str, range(996))][:classes]
+    matrix = rng.integers(0, 3, (classes, classes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = figures.confusion_matrix_figure(matrix, names, "日本: $\\x{$")
+        figures.name_figure(figure, "日本: $\\x{$")
+        figures.save_figure(figure, tmp_path / "figure.png")
+    assert max(Image.open(tmp_path / "figure.png").size) < 2500
+    assert len(figure.axes[0].patches) == (figures.BARS if classes > 30 else 0)
+
+
+def test_the_matrix_has_the_same_colours_in_figures_and_on_the_page():
+    css = (ROOT / "pipeline/report/templates/report.css").read_text()
+    assert css.count(f"--wrong: {figures.WRONG}; --hit: {figures.RIGHT};") == 2  # on screen, and in print
+
+
+@pytest.mark.parametrize(
+    ("matrix", "sentence"),
+    [
+        ([[5, 0], [0, 5]], "Right on all 10 test images."),
+        ([[0, 5], [5, 0]], "Wrong on all 10 test images."),
+        (
+            [[50, 0], [1, 49]],
+            "Wrong on 1 in 100 test images; worst at “the dog”, of which it finds 98.0%; most often “the dog” "
+            "is taken for cat (once).",
+        ),
+        (
+            [[1, 6], [0, 3]],
+            "Right on 1 in 2.5 test images; worst at cat, of which it finds 14.3%; most often cat is taken for "
+            "“the dog” (6 times).",
+        ),
+    ],
+)
+def test_the_verdict_is_one_sentence(matrix, sentence):
+    names, matrix = ["cat", "the dog"], np.array(matrix)
+    per_class = {
+        name: ClassMeasures(precision=0.0, recall=row[k] / sum(row), f1=0.0, support=sum(row))
+        for k, (name, row) in enumerate(zip(names, matrix.tolist(), strict=True))
+    }
+    per_class["never tested"] = ClassMeasures(precision=0.0, recall=0.0, f1=0.0, support=0)
+    assert verdict(matrix, names, per_class) == sentence
+
+
+def test_log_odds_have_their_definition_and_do_not_saturate(rng):
+    logits = rng.standard_normal((4, 3))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(log_odds(logits, 1), np.log(p[:, 1] / (1 - p[:, 1])))
+    np.testing.assert_allclose(log_odds(np.array([[100.0, 0.0, 0.0]], np.float32), 0), 100 - np.log(2))
+
+
+def test_what_argued_for_an_answer_is_a_factor_of_its_odds():
+    description = describe(image_shape=(4, 4, 1), background=[0.5])
+    image = np.zeros((4, 4, 1), np.float32)
+    image[0, 0] = 1
+    found = evidence(
+        lambda images: np.stack([images[:, 0, 0, 0] * 4, 0 * images[:, 0, 0, 0]], 1), image, 0, description
+    )
+    assert found.strongest == (slice(0, 1), slice(0, 1), 2.0)  # background instead of 1
+    assert times(found) == f"{np.exp(2):.2f}"
+
+
+@pytest.mark.parametrize(
+    ("gain", "text"),
+    [(-1, ""), (0, ""), (np.log(1.004), ""), (np.log(1234), "1,230"), (1000, "over 1,000,000")],
+)
+def test_the_factor_of_the_odds_is_given_only_if_it_is_above_1(gain, text):
+    assert times(Occlusion(2, np.array([[gain]], float), np.zeros((1, 1)))) == text
+
+
+def test_the_numbers_that_a_network_receives_are_described():
+    assert scale_in_words(describe()) == "numbers from 0 (black) to 1"
+    three = describe(image_shape=(2, 5, 3), background=[0, 0, 0], mean=[0.1, 0.2, 0.3], deviation=[0.5] * 3)
+    assert "less 0.1000, 0.2000, 0.3000 (training images' mean), over 0.5000 " in scale_in_words(three)
+    assert shape_in_words(three) == "5x2 pixels (width x height), colour (red, green, blue)"
+
+
+ODD_NAMES = ["a very long name, with commas & <b>", "accuracy", "$x_1$ 100% | _a_ `b`", "日本語の名前", "اسم"]
+
+
+@pytest.fixture(
+    params=[((6, 9, 3), ODD_NAMES), ((1, 1, 1), ["0", "1", "never tested"]), ((4, 4, 3), None)],
+    scope="module",
+)
+def own(request, tmp_path_factory):
+    """A project with images of its own: (folder, names of the classes). None: 40 classes."""
+    shape, names = request.param
+    names = names or [f"class <{k}>" for k in range(40)]
+    folder = tmp_path_factory.mktemp("own")
+    rng = np.random.default_rng(0)
+    labels = np.tile(np.arange(len(names)), 12)
+    images = rng.integers(0, 256, (len(names), *shape))[labels] + rng.integers(0, 60, (len(labels), *shape))
+    np.savez(
+        folder / "own.npz",
+        train_images=np.minimum(images, 255).astype(np.uint8),
+        train_labels=labels,
+        class_names=np.array(names),
+        **(
+            {"test_images": images[:2].astype(np.uint8), "test_labels": labels[:2]}
+            if "never tested" in names
+            else {}
+        ),
+    )
+    yaml = YAML(typ="safe", pure=True)
+    content = yaml.load(SHIPPED / "params.yaml")
+    content["data"] |= {"dataset": "own", "path": "own.npz", "validation_size": 0.2, "test_size": 0.4}
+    content["data"] |= {"allow_duplicates": True, "standardize": "channel"}
+    content["model"]["architecture"] = NAME
+    content["train"] |= {"epochs": 1, "batch_size": 16}
+    yaml.dump(content, folder / "params.yaml")
+    layers = [{"type": "conv2d", "out_channels": 4, "kernel_size": 3, "padding": "same"}, *SMALL[3:]]
+    yaml.dump(
+        {NAME: [*layers[:-1], {"type": "dense", "out_features": "classes"}]}, folder / "architectures.yaml"
+    )
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # as matplotlib's about glyphs that a font lacks
+        patch.chdir(folder)
+        for stage in ("preprocess", "train", "evaluate", "report"):
+            run(stage, patch)
+    return folder, names
+
+
+def test_images_of_any_shape_colour_and_classes_are_reported(own):
+    folder, names = own
+    text = (folder / "reports/report.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    for name in names:
+        assert name in page.text
+    assert "& <b>" not in text
+    assert "<0>" not in text
+    for word in ("digit", "MNIST", "28x28"):
+        assert word not in page.text
+    assert len(text) < 500_000
+    assert ("matrix" in {a.get("class", "").split(" ")[0] for _, a in page.tags}) == (len(names) <= 30)
+
+
+def test_the_page_shows_what_the_images_look_like(own, monkeypatch):
+    folder, _ = own
+    monkeypatch.chdir(folder)
+    description = Description.load()
+    pixels = np.load("data/processed/test_images.npy")
+    page = Page(Path("reports/report.html").read_text())
+    sources = {a["src"] for tag, a in page.tags if tag == "img"}
+    numbers = re.findall(r"no\. (\d+)", page.text)
+    assert numbers
+    for number in numbers:
+        image = np.broadcast_to(pixels[int(number)], (*description.image_shape[:2], 3))
+        assert to_address(image) in sources
+
+
+def test_the_card_describes_the_data_in_tables_without_broken_cells(own):
+    folder, names = own
+    card = (folder / "reports/model_card.md").read_text()
+    assert "digit" not in card
+    table = [line for line in card.split("## How good")[0].splitlines() if line.startswith("|")]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in table] == [3] * 9
+    assert "and 10 more |" in card or len(names) < 40
+    height, width, _ = Description.model_validate_json((folder / Description.path).read_bytes()).image_shape
+    assert f"{width}x{height} pixels" in card
+
+
+def test_predictions_and_metrics_have_all_class_names(own, monkeypatch):
+    folder, names = own
+    monkeypatch.chdir(folder)
+    assert list(Metrics.load().per_class) == names
+    assert load_predictions(names).matrix(len(names)).sum() == Metrics.load().test.examples

@@ -7,7 +7,7 @@ from rich.console import Console
 from sklearn.metrics import confusion_matrix
 
 from cnn import EpochReport, Examples, softmax_cross_entropy
-from pipeline.artefacts.evaluate import Prediction
+from pipeline.artefacts.evaluate import ClassMeasures, Prediction, largest_confusions, load_predictions
 from pipeline.artefacts.preprocess import Description
 from pipeline.config.params import load_params
 from pipeline.data.dataset import RawData
@@ -156,6 +156,58 @@ def test_predictions_are_listed_with_their_probability(tmp_path, monkeypatch):
 def test_the_matrix_as_text_has_actual_classes_in_rows():
     matrix = confusion_matrix([0, 0, 1], [1, 0, 1])
     assert format_matrix(matrix, ["a", "b"]).splitlines()[1].split() == ["a", "1", "1"]
+
+
+def test_a_class_may_be_called_as_the_rows_of_scikit_learns_report_and_may_have_no_test_images(rng):
+    names = ["accuracy", "macro avg", "weighted avg", "never tested"]
+    logits = rng.standard_normal((30, 4)).astype(np.float32)
+    actual, predicted = rng.integers(0, 3, 30), logits.argmax(axis=1)
+    examples = Examples(logits, one_hot(actual, 4).astype(np.float32))
+    _, per_class, text = measure(logits, examples, softmax_cross_entropy, names, 0.95)
+    for index, name in enumerate(names[:3]):
+        assert per_class[name].support == (actual == index).sum()
+        recall = np.mean(predicted[actual == index] == index)
+        assert per_class[name].recall == pytest.approx(recall, abs=1e-6)
+    assert per_class["never tested"] == ClassMeasures(precision=0.0, recall=0.0, f1=0.0, support=0)
+    assert text.count("accuracy") == 2
+
+
+def test_any_class_name_survives_the_file_of_predictions(tmp_path, monkeypatch):
+    names = ["a, b", 'say "c"', "<b>", "$x_1$ | %", "日本", "اسم", "'", "="]
+    monkeypatch.setattr(Prediction, "path", tmp_path / "predictions.csv")
+    actual = np.arange(len(names))
+    Prediction.save(to_predictions(np.eye(len(names), dtype=np.float32)[::-1], actual, names))
+    predictions = load_predictions(names)
+    np.testing.assert_array_equal(predictions.actual, actual)
+    np.testing.assert_array_equal(predictions.predicted, actual[::-1])
+    np.testing.assert_array_equal(predictions.matrix(len(names)), np.eye(len(names))[::-1])
+
+
+def test_the_largest_confusions_come_first(rng):
+    matrix = rng.integers(0, 4, (5, 5))
+    matrix[3, 1] = 9
+    found = largest_confusions(matrix, 7)
+    assert found[0] == (3, 1, 9)
+    assert len(found) == 7
+    assert all(actual != predicted and matrix[actual, predicted] == n for actual, predicted, n in found)
+    left = sorted(matrix[~np.eye(5, dtype=bool)])[::-1]
+    assert [n for _, _, n in found] == left[:7]
+    assert largest_confusions(np.diag([3, 4]), 7) == []
+
+
+def test_the_matrix_as_text_stays_narrow_for_long_names_and_many_classes():
+    names = [f"a class with a very long name, number {k}" for k in range(9)]
+    lines = format_matrix(np.diag(range(9)), names).splitlines()
+    assert lines[0].split() == ["actual", "\\", "predicted", *"012345678"]
+    assert lines[4].endswith("number 3  3       0     0     0     3     0     0     0     0     0")
+    matrix = np.zeros((1000, 1000), int)
+    matrix[500, 2] = 7
+    names = [f"n{k}" for k in range(1000)]
+    assert format_matrix(matrix, names).splitlines() == [
+        "The largest confusions",
+        "       7  n500 taken for n2",
+    ]
+    assert "There are none." in format_matrix(np.zeros((31, 31), int), names[:31])
 
 
 def test_figures_are_the_same_bytes_each_time(tmp_path):
