@@ -13,6 +13,7 @@ from cnn.inspection import Occlusion, occlusion
 from pipeline.artefacts.preprocess import Description
 
 Array = NDArray[np.floating[Any]]
+LEAST = 1.1  # times the odds, for a square to be worth a frame, as on the playground
 LARGEST = 1_000_000  # factor that is given as a number
 
 
@@ -34,7 +35,7 @@ def times(found: Occlusion) -> str:
     """By how much the strongest square multiplies the odds of the class; empty if none argues for it."""
     *_, gain = found.strongest
     factor = np.exp(min(gain, np.log(LARGEST)))
-    if factor < 1.005:
+    if factor < LEAST:
         return ""
     if factor < 10:
         return f"{factor:.2f}"
