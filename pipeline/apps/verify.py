@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from hashlib import md5
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +36,7 @@ def verify() -> None:
     with TemporaryDirectory() as folder:
         _git("clone", "--quiet", _git("rev-parse", "--show-toplevel"), f"{folder}/clone")
         clone = Path(folder, "clone", _git("rev-parse", "--show-prefix"))
-        recorded = read_lock(clone)
+        recorded, environment = read_lock(clone), read_environment(clone)
         problems = compare_committed(recorded, Path.cwd(), clone)
         data = load_params(clone / PARAMS).data
         mirror = None if data.dataset == OWN else find_mirror(data.dataset)
@@ -51,7 +52,8 @@ def verify() -> None:
             raise StoppedError("Stopped. Nothing outside the clone has changed.", signal.SIGINT) from None
         if code != 0:
             raise UserError("\n".join(["The pipeline stopped in the clone; the reason is above.", *problems]))
-        problems += compare(recorded, read_lock(clone), Path.cwd(), clone)
+        environments = environment, read_environment(clone)
+        problems += compare(recorded, read_lock(clone), Path.cwd(), clone, environments)
     if problems:
         raise UserError("\n".join(["Not every byte is as dvc.lock records it.", *problems]))
     print("Every byte is as dvc.lock records it.")
@@ -104,7 +106,19 @@ def copy_images(path: Path, clone: Path) -> None:
         shutil.copytree(path, place) if path.is_dir() else shutil.copy(path, place)
 
 
-def compare(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str]:
+def read_environment(folder: Path) -> Mapping[str, str]:
+    """The environment of the run in a folder; empty if it is not recorded."""
+    path = folder / Environment.path
+    return json.loads(path.read_bytes()) if path.exists() else {}
+
+
+def compare(
+    recorded: Lock,
+    rerun: Lock,
+    project: Path,
+    clone: Path,
+    environments: tuple[Mapping[str, str], Mapping[str, str]],
+) -> list[str]:
     """Print a table of all outputs; return possible reasons for the differences, if there are any."""
     file = Column("file", overflow="fold")
     table = Table("stage", file, "recorded", "now", "", title="Verification", title_justify="left")
@@ -120,10 +134,10 @@ def compare(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str
             digests = (digests.get(name, "none")[:8] for digests in (before, now))
             table.add_row(stage, name, *digests, "same" if same else "DIFFERENT")
     Console(markup=False).print(table, highlight=False)
-    return _explanations(recorded, rerun, project, clone) if differ else []
+    return _explanations(recorded, rerun, *environments) if differ else []
 
 
-def _explanations(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> list[str]:
+def _explanations(recorded: Lock, rerun: Lock, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     outputs = {name for stage in rerun.values() for name in _outputs(stage)}
     found = [
         f"- {dep['path']} has changed since {stage} ran: dvc.lock belongs to other code. "
@@ -137,23 +151,13 @@ def _explanations(recorded: Lock, rerun: Lock, project: Path, clone: Path) -> li
         for stage in rerun
         if rerun[stage].get("params") != recorded.get(stage, {}).get("params")
     ]
-    old, new = _environment(recorded, project), _environment(rerun, clone)
-    if old is None:
-        found.append(f"- {Environment.path} of the recorded run is not in .dvc/cache here, so it is unknown.")
-    elif new is not None:
-        found += [
-            f"- {key}: recorded {old.get(key)}, here {new.get(key)}. Other versions or processors may round "
-            "differently; the same ones give the same bytes."
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-        ]
+    found += [
+        f"- {key}: recorded {old.get(key, 'nothing')}, here {new.get(key, 'nothing')}. Other versions or "
+        "processors may round differently; the same ones give the same bytes."
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
     return found or ["- Code, params and environment are as recorded. This is a bug: please report it."]
-
-
-def _environment(lock: Lock, folder: Path) -> dict[str, Any] | None:
-    digest = _files(lock.get("train", {}), folder).get(str(Environment.path))
-    content = None if digest is None else _cached(digest, folder)
-    return None if content is None else json.loads(content)
 
 
 def _outputs(stage: dict[str, Any]) -> dict[str, str]:

@@ -5,30 +5,30 @@ from typing import Annotated, Any
 from pydantic import PlainSerializer
 
 from pipeline.artefacts.preprocess import Description
-from pipeline.artefacts.record import CsvRow, File, JsonFile, Record
+from pipeline.artefacts.record import CsvRow, File, JsonFile
 from pipeline.paths import MODELS, REPORTS
 
 SixDigits = Annotated[float, PlainSerializer(lambda value: float(f"{value:.6g}"))]
 
 
-class Blas(Record):
-    """A library for matrix products, and the kind of processor whose code it runs."""
-
-    internal_api: str
-    version: str | None
-    architecture: str | None
-
-
 class Environment(JsonFile):
-    """environment.json: what affects the last bits of a result, besides params, data and code."""
+    """environment.json: what affects the last bits of a result, besides params, data and code.
 
-    path = MODELS / "environment.json"
+    It is in Git, so that everybody can compare. On all x86-64 processors with AVX2 it is the same.
+    """
+
+    path = REPORTS / "environment.json"
     stage = "train"
 
     machine: str
     numpy: str
-    numpy_simd: list[str]
-    blas: list[Blas]
+    numpy_simd: str  # the extensions whose code NumPy runs
+    blas: str  # the library for matrix products, and the kind of processor whose code it runs
+
+    @property
+    def is_portable(self) -> bool:
+        """Whether other x86-64 processors give the same bits."""
+        return self.blas.endswith(" Haswell") and self.numpy_simd.split()[-1:] == ["X86_V3"]
 
 
 class Network(File):

@@ -29,7 +29,8 @@ from cnn.engine.shards import Loss
 from cnn.inspection import EpochStatistics
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description
-from pipeline.artefacts.train import Blas, Environment, Epoch, Network, ParameterStatistics
+from pipeline.artefacts.train import Environment, Epoch, Network, ParameterStatistics
+from pipeline.bits import NATIVE_VARIABLE, is_native
 from pipeline.config.architectures import build_chosen
 from pipeline.config.yaml_files import to_yaml
 from pipeline.cores import count_cores
@@ -56,9 +57,11 @@ def train(params: "Params") -> None:
             f"data/processed holds {description.dataset}, but params.yaml says {params.data.dataset}. "
             "Update it with: dvc repro"
         )
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    if note := portability_note(environment()):
+        console.print(note)
     model, layers = build_chosen(params, description.image_shape, len(description.class_names))
     loss = params.train.loss.make(len(description.class_names))
-    console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(model.summary(description.image_shape))
 
     # One BLAS thread: with more, the order of sums would depend on how many cores there are.
@@ -80,15 +83,34 @@ def train(params: "Params") -> None:
 def environment() -> Environment:
     """The environment of this process."""
     simd = np.show_config(mode="dicts").get("SIMD Extensions", {})  # leaves out empty lists
+    libraries = [
+        f"{library['internal_api']} {library['version']} {library.get('architecture')}"
+        for library in threadpool_info()
+        if library["user_api"] == "blas" and "numpy" in library["filepath"]
+    ]
     return Environment(
-        machine=platform.machine(),
+        machine=platform.machine().lower().replace("amd64", "x86_64"),
         numpy=np.__version__,
-        numpy_simd=simd.get("baseline", []) + simd.get("found", []),
-        blas=[
-            Blas(**{key: library.get(key) for key in Blas.model_fields})
-            for library in threadpool_info()
-            if library["user_api"] == "blas" and "numpy.libs" in library["filepath"]
-        ],
+        numpy_simd=" ".join([*simd.get("baseline", []), *simd.get("found", [])]),
+        blas=", ".join(libraries) or "unknown",
+    )
+
+
+def portability_note(here: Environment) -> str | None:
+    """What to expect if this process does not compute the bits that all x86-64 processors with AVX2 share."""
+    if here.is_portable:
+        return None
+    if is_native():
+        why = f"{NATIVE_VARIABLE} is set, so this run uses all that the processor has"
+    elif here.machine != "x86_64":
+        why = f"This processor ({here.machine}) is not an x86-64 processor"
+    elif "X86_V3" not in here.numpy_simd:
+        why = f"NumPy finds no AVX2 here, only {here.numpy_simd}"
+    else:
+        why = f"NumPy runs other code here than recorded ({here.blas}; {here.numpy_simd})"
+    return (
+        f"note: {why}. The last bits of the results are this kind of machine's own: they repeat here, but "
+        "differ from those recorded in Git."
     )
 
 

@@ -58,7 +58,7 @@ def command(monkeypatch):
 def test_the_results_are_whole_and_agree_with_one_another(project):
     assert set(results(project)) == {
         "models/architecture.yaml",
-        "models/environment.json",
+        "reports/environment.json",
         "models/model.npz",
         "reports/classification_report.txt",
         *(f"reports/figures/{name}.png" for name in FIGURES),

@@ -249,7 +249,7 @@ def test_a_network_without_convolutions_is_reported_as_well(tmp_path, layers):
         (Description.load, "data/processed/dataset.json", "preprocess"),
         (Epoch.load, "reports/history.csv", "train"),
         (ParameterStatistics.load, "reports/statistics.csv", "train"),
-        (Environment.load, "models/environment.json", "train"),
+        (Environment.load, "reports/environment.json", "train"),
         (Metrics.load, "reports/metrics.json", "evaluate"),
         (lambda: load_predictions(list("0123456789")), "reports/predictions.csv", "evaluate"),
     ],
