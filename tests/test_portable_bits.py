@@ -1,0 +1,58 @@
+"""The bits that all x86-64 processors with AVX2 compute: hashes of operations and of small trainings.
+
+docs/reliability.md says on which processors they were confirmed. A change of an algorithm may change those of the
+trainings; then record new ones: python -m tests.portable_bits > tests/portable_bits.json
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from projects import ROOT
+
+from pipeline.bits import NATIVE_VARIABLE, SETTINGS
+
+GOLDEN = json.loads((ROOT / "tests/portable_bits.json").read_text())
+
+
+def computed(**variables):
+    """The hashes that a new process computes."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.portable_bits"],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def avx2():
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    if " avx2 " not in flags:
+        pytest.skip("this is not known to be a processor with AVX2")
+
+
+@pytest.mark.parametrize("workers", ["1", "2", "3"])
+def test_the_bits_are_those_of_every_processor_at_any_number_of_workers(workers):
+    assert computed(WORKERS=workers) == GOLDEN
+
+
+def test_the_code_for_zen_gives_the_same_bits():
+    assert computed(**SETTINGS | {NATIVE_VARIABLE: "1", "OPENBLAS_CORETYPE": "Zen"}) == GOLDEN
+
+
+def test_a_setting_of_the_users_does_not_change_the_bits():
+    assert computed(OPENBLAS_CORETYPE="Prescott", NPY_DISABLE_CPU_FEATURES="X86_V3") == GOLDEN
+
+
+def test_other_code_gives_other_bits():
+    """The hashes can fail: the code for older processors gives others."""
+    found = computed(**{NATIVE_VARIABLE: "1", "OPENBLAS_CORETYPE": "Sandybridge"})
+    assert found.keys() == GOLDEN.keys()
+    assert {name for name in found if found[name] != GOLDEN[name]} >= {"product 676x9x8", "training, ReLU"}
