@@ -3,6 +3,10 @@
 WORKERS in the environment is the number of processes that train.
 """
 
+# isort: off
+import pipeline  # noqa: F401 - first, since it chooses the code that NumPy runs
+# isort: on
+
 import json
 import os
 from hashlib import sha256
@@ -11,7 +15,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 import cnn
-import pipeline  # noqa: F401 - first, since it chooses the code that NumPy runs
 from cnn.ops.softmax import softmax
 
 PRODUCTS = (  # of matrices, as networks have them: (m, k, n)
