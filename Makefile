@@ -12,13 +12,13 @@ help: ## list these commands
 run: .venv/installed ## set everything up, train and evaluate the network, print its test accuracy
 	@$(BIN)/python -m pipeline run
 
-test: .venv/installed ## set everything up and run the tests
+test: .venv/dev ## set everything up and run the tests
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-faults: .venv/installed ## run the long tests of faults (thousands of damaged files, 200 killed runs); takes an hour
+test-faults: .venv/dev ## run the long tests of faults (thousands of damaged files, 200 killed runs); takes an hour
 	@$(BIN)/python -m pytest --long tests/faults
 
-lint: .venv/installed ## check style (ruff), types (mypy) and imports between modules (import-linter)
+lint: .venv/dev ## check style (ruff), types (mypy) and imports between modules (import-linter)
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && \
 	  $(BIN)/lint-imports --no-cache --no-logo
 
@@ -28,19 +28,33 @@ benchmark: .venv/torch ## measure speed against PyTorch, which this installs; AR
 clean: ## delete .venv and tool caches; data, models, reports and DVC's cache stay
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
 
+# uv installs in a fifth of pip's time. Where it cannot be had, or fails, pip installs.
+define install
+  $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) 2>/dev/null || \
+    $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1)
+endef
+
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
 	       "Name another one: make $(or $(MAKECMDGOALS),run) PYTHON=python3.12"; exit 1; }
-	@echo "Setting up .venv (once, about a minute) ..."
+	@echo "Setting up .venv (once) ..."
 	@$(PYTHON) -m venv .venv || { echo "error: The virtual environment could not be made." \
 	  "On Debian and Ubuntu the package python3-venv is needed."; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 2>/dev/null || \
+	  echo "uv cannot be had here; pip takes about a minute."
+	@echo "Installing what the pipeline needs, with versions as in requirements.lock ..."
+	@$(call install,-r requirements.lock)
+	@touch $@
+
+.venv/dev: .venv/installed requirements-dev.lock
+	@echo "Installing what the tests need, with versions as in requirements-dev.lock ..."
+	@$(call install,-r requirements.lock -r requirements-dev.lock)
 	@touch $@
 
 .venv/torch: .venv/installed pyproject.toml # its version is that of the extra "bench"
 	@echo "Installing PyTorch into .venv (once, some minutes) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock $$( \
+	@$(call install,--constraint requirements.lock $$( \
 	  $(BIN)/python -c 'import tomllib; \
-	    print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"])')
+	    print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"])'))
 	@touch $@

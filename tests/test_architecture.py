@@ -204,3 +204,13 @@ def test_arrays_have_the_shapes_that_signatures_promise():
         text=True,
     )
     assert result.returncode == 0, result.stdout
+
+
+def test_each_lock_file_holds_what_its_command_needs_and_nothing_twice():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    locked = {}
+    for extra, file in (("pipeline", "requirements.lock"), ("dev", "requirements-dev.lock")):
+        locked[extra] = [line.partition("==")[0] for line in (ROOT / file).read_text().splitlines()]
+        wanted = {re.match(r"[\w.-]+", requirement)[0].replace(".", "-") for requirement in extras[extra]}
+        assert wanted <= {*locked[extra]}
+    assert not {*locked["pipeline"]} & {*locked["dev"]}
