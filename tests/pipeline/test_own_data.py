@@ -1,5 +1,6 @@
 """Own images: which pictures are read, as which bytes, in which parts."""
 
+import os
 import shutil
 import subprocess
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from projects import commit, make_project, run, stages_run
-from test_bad_data import good_arrays, good_folder, options, parts, picture, turned
+from test_bad_data import content, good_arrays, good_folder, options, parts, picture, turned
 
+from pipeline.apps.predict import look_at
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description
-from pipeline.data.dataset import RawData
+from pipeline.data.catalogue import DATASETS
+from pipeline.data.dataset import Dataset, RawData
 from pipeline.data.own import survey
 from pipeline.data.pictures import fit_array, fit_picture, read_picture
 from pipeline.paths import PROCESSED
@@ -253,6 +256,16 @@ def test_what_is_no_picture_is_named_and_passed_over(tmp_path, monkeypatch):
     assert sum(found.sizes.values()) == 8
 
 
+def test_a_backup_that_dvc_ignores_and_a_pipe_are_passed_over(tmp_path, monkeypatch):
+    folder = good_folder(tmp_path / "own", classes=("C#", "dog"))
+    for number, name in enumerate(("0.png~", "#0.png#")):
+        (folder / "C#" / name).write_bytes(content(picture(500 + number)))
+    os.mkfifo(folder / "dog/pipe")
+    found = survey(options(folder))
+    assert found.problems == []
+    assert {note.split(" ")[0] for note in found.notes} == {"C#/0.png~", "C#/#0.png#", "dog/pipe"}
+
+
 @pytest.mark.parametrize("suffix", ["", "_keras", "_column"])
 def test_arrays_are_read_under_the_projects_names_and_keras_names(tmp_path, monkeypatch, suffix):
     arrays = good_arrays()
@@ -315,6 +328,30 @@ class Given:
     def read(self, folder):
         labels = np.arange(len(self.images)) % 2
         return RawData(self.images, labels, self.images, labels)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_predict_frames_pictures_as_any_dataset_was_fitted(tmp_path, monkeypatch, fit):
+    images, labels = good_arrays()["train_images"], np.arange(12) % 2
+    given = Dataset("given", ("a", "b"), lambda *_: RawData(images, labels, images, labels), ())
+    monkeypatch.setitem(DATASETS, "given", given)
+    monkeypatch.chdir(tmp_path)
+    preprocess(options("anything", dataset="given", image_size=[4, 7], fit=fit), 0)
+    description = Description.load()
+    Image.fromarray(images[3]).save("a.png")
+    seen, _ = look_at(tmp_path / "a.png", description)
+    np.testing.assert_array_equal(seen, np.load(PROCESSED / "test_images.npy")[3])
+
+
+def test_chunks_have_few_images_if_these_are_large():
+    class Asked:
+        def __getitem__(self, rows):
+            assert len(rows) * 1000 * 1000 * 3 <= stage.LARGEST_CHUNK
+            return np.broadcast_to(np.zeros((), np.uint8), (len(rows), 1000, 1000, 3))
+
+    shape = 1000, 1000, 3
+    chunks = stage.read_in_chunks(Asked(), np.arange(50), shape, "crop")
+    assert sum(len(chunk) for chunk in chunks) == 50
 
 
 def test_dvc_tracks_own_images_and_brings_them_to_a_colleague(tmp_path):
