@@ -202,6 +202,10 @@ BAD_FOLDERS = {  # how a good folder is spoilt, and what is said
         "visible characters",
     ),
     "a link to nothing": (lambda f: (f / "cat/a.png").symlink_to("nowhere"), "cat/a.png: it does not exist"),
+    "a link to a folder": (
+        lambda f: (f / "owl").symlink_to(f / "cat"),
+        "owl: a link to a folder, in which DVC sees no changes",
+    ),
     "a device": (
         lambda f: (f / "cat/a.png").symlink_to("/dev/zero"),
         "cat/a.png: it is not an ordinary file",

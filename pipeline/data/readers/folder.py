@@ -101,6 +101,11 @@ def _visible_folders(folder: Path, found: Listing) -> dict[str, Path]:
             found.passed_over.append(found.name(entry))
         elif entry.is_dir():
             folders[entry.name] = entry
+            if entry.is_symlink():
+                found.problems.append(
+                    f"{found.name(entry)}: a link to a folder, in which DVC sees no changes. Put the folder "
+                    "itself here."
+                )
         elif may_be_picture(entry):
             found.problems.append(
                 f"{found.name(entry)}: a picture outside of the classes' folders. Move or remove it."
