@@ -3,11 +3,13 @@
 import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from projects import commit, make_project, run, stages_run
+from projects import ROOT, commit, make_project, run, stages_run
 from test_bad_data import content, good_arrays, good_folder, options, parts, picture, turned
 
 from pipeline.apps.predict import look_at
@@ -42,6 +44,18 @@ def test_a_lossless_format_gives_the_bytes_that_were_saved(tmp_path, suffix, opt
     image = picture(3, size=(20, 13))
     image.save(tmp_path / f"a.{suffix}", **options)
     np.testing.assert_array_equal(pixels_of(tmp_path / f"a.{suffix}"), np.asarray(image))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux")
+def test_a_large_picture_is_in_memory_once(tmp_path):
+    Image.new("RGB", (6000, 5000)).save(tmp_path / "a.png")
+    program = (
+        "import re, sys; from pathlib import Path; from pipeline.data.pictures import read_fitted\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1])\n"
+        "before = peak(); read_fitted(Path(sys.argv[1]), (8, 8, 3), 'crop'); print(peak() - before)"
+    )
+    printed = subprocess.check_output([sys.executable, "-c", program, tmp_path / "a.png"], cwd=ROOT)
+    assert int(printed) * 1024 < 1.5 * 4 * 6000 * 5000  # Pillow has four bytes for a pixel in colour
 
 
 def test_the_content_decides_not_the_suffix(tmp_path):
