@@ -325,7 +325,7 @@ def test_constants_are_those_of_the_training_images(tmp_path, monkeypatch):
 def test_the_background_is_the_median_of_the_borders(tmp_path, monkeypatch):
     images = np.full((12, 4, 4, 3), 7, np.uint8)
     images[:, 1:3, 1:3] = np.arange(12)[:, None, None, None]
-    images[:, 0, 0] = 200
+    images[:, 0], images[:, 3] = 3, 200  # a third of the borders each, beside the third that stays
     images[..., 2] //= 7
     monkeypatch.setattr(stage, "choose_dataset", lambda data: Given(images))
     monkeypatch.chdir(tmp_path)
