@@ -25,6 +25,11 @@ def shown(value: object) -> str:
     return "null" if value is None else repr(value)
 
 
+def printable(text: object) -> str:
+    """Text without control characters, and without bytes that are not text, as a file's name may hold."""
+    return "".join(c if c.isprintable() else "�" for c in str(text))
+
+
 def reason(error: Exception) -> str:
     """What is wrong, in one line."""
     if isinstance(error, ValidationError):

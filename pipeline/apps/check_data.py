@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image
 
 from cnn.atomic import write_text
-from pipeline.apps.terminal import make_table, open_console, print_table, printable
+from pipeline.apps.terminal import make_table, open_console, print_table
 from pipeline.config.params import load_params
 from pipeline.data.dataset import OWN, Bytes, Labels, RawData
 from pipeline.data.own import Survey, survey
 from pipeline.data.pictures import Shape, fit_array, target_shape
 from pipeline.data.readers.folder import Pictures
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 from pipeline.paths import REPORTS
 from pipeline.report.rendering import fill
 from pipeline.stages.preprocess import PARTS, split_parts

@@ -15,12 +15,12 @@ from rich.table import Table
 from cnn import Sequential
 from cnn.atomic import atomic_path
 from pipeline.apps.photograph import Digit, find_digit
-from pipeline.apps.terminal import open_console, printable
+from pipeline.apps.terminal import open_console
 from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.trained import load_model, probabilities_of
 from pipeline.data.dataset import Bytes
 from pipeline.data.pictures import fit_picture, middle, read_fitted, read_picture
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 
 BAR, SHORTEST_BAR = 40, 10  # characters for a probability of 1
 LEAST_WIDTH_FOR_BARS = 40  # characters of the terminal

@@ -44,8 +44,3 @@ def print_table(console: Console, table: Table) -> None:
         for (header, *_), cell in zip(columns[1:], others, strict=True):
             if cell:
                 console.print(f"  {header}: {cell}", overflow="fold")
-
-
-def printable(text: object) -> str:
-    """Text without control characters, and without bytes that are not text, as a file's name may hold."""
-    return "".join(c if c.isprintable() else "�" for c in str(text))

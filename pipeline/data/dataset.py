@@ -77,7 +77,8 @@ class RawData:
 class Dataset:
     """Labelled images. `files` come from `mirrors`, or `write_files` makes them in a folder.
 
-    `framing` is how `predict` and the playground bring a picture to what the images look like.
+    `framing` is how `predict` and the playground bring a picture to what the images look like; None: as
+    `data.fit` says.
     """
 
     title: str
@@ -87,7 +88,7 @@ class Dataset:
     image_shape: tuple[int, int, int] = (28, 28, 1)  # as read_files gives them
     mirrors: tuple[str, ...] = ()
     write_files: Callable[[Path], None] | None = None
-    framing: Framing = "crop"
+    framing: Literal["digit"] | None = None
 
     def read(self, folder: Path) -> RawData:
         """The images in the `folder` that fetch filled; UserError if a file is damaged."""

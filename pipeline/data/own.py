@@ -22,6 +22,7 @@ from pipeline.data.readers.folder import (
 )
 from pipeline.data.readers.npz import read_npz
 from pipeline.errors import UserError
+from pipeline.paths import FIGURES, MODELS, PROCESSED, RAW
 
 if TYPE_CHECKING:
     from pipeline.config.params import Data
@@ -54,11 +55,10 @@ class Survey:
         for note in self.notes:
             print(f"note: {note}")
         return Dataset(
-            title=f"own images: {self.path.stem}",
+            title=f"own images: {self.path.name.removesuffix('.npz')}",
             class_names=tuple(self.class_names),
             read_files=lambda folder, files: raw,
             files=(),
-            framing=data.fit,
         )
 
 
@@ -82,6 +82,12 @@ def find_images(data: "Data") -> Path:
             "of pictures for each class, or to an .npz file, for example with: "
             "dvc exp run -S data.dataset=own -S data.path=data/own"
         )
+    for folder in (RAW, PROCESSED, MODELS, FIGURES):
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"{path} lies in {folder}, which DVC empties before a stage fills it: images of yours in it "
+                "would be lost. Move them, for example to data/own, and set data.path in params.yaml to it."
+            )
     if path.is_dir() or (path.is_file() and path.suffix == ".npz"):
         return path
     what = "is neither a folder nor an .npz file" if path.exists() else "does not exist"

@@ -48,7 +48,8 @@ def read_picture(path: Path, least: int | None = None) -> Image.Image:
     with open_picture(path) as image:
         if least is not None:
             image.draft(None, (least, least))
-        return to_eight_bits(ImageOps.exif_transpose(image))
+        ImageOps.exif_transpose(image, in_place=True)
+        return to_eight_bits(image)
 
 
 @contextmanager
@@ -110,7 +111,13 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
         opaque = Image.new("RGBA", image.size, WHITE)
         opaque.alpha_composite(image.convert("RGBA"))
         image = opaque
-    return image.convert("L" if grey else "RGB")
+    return in_mode(image, "L" if grey else "RGB")
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The decoded image in this mode: itself if it has it, since copies of large pictures fill the memory."""
+    image.load()
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _scaled(values: NDArray[Any], largest: int) -> Bytes:
@@ -136,7 +143,7 @@ def fit_picture(image: Image.Image, shape: Shape, fit: Fit) -> Bytes:
     between borders in the median colour of its own border; stretch changes its proportions.
     """
     height, width, channels = shape
-    image = image.convert("L" if channels == 1 else "RGB")
+    image = in_mode(image, "L" if channels == 1 else "RGB")
     if image.size != (width, height):
         if fit == "pad":
             image = _pad(image, height, width)

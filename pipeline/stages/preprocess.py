@@ -1,7 +1,7 @@
 """The preprocess stage: bring all images to one shape, and split them into parts."""
 
 from collections.abc import Iterator
-from math import ceil
+from math import ceil, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.config.params import Data
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
-ROWS = 1024  # images in memory at a time
+ROWS, LARGEST_CHUNK = 1024, 2**26  # images in memory at a time, and their bytes (or one image)
 TEST_SPLIT = 1  # keeps the random numbers of this split apart from those of the validation split
 Selected = tuple[Images, NDArray[np.intp]]  # images, and which of them
 
@@ -54,7 +54,7 @@ def preprocess(data: "Data", seed: int) -> None:
         title=dataset.title,
         class_names=list(dataset.class_names),
         image_shape=shape,
-        framing=dataset.framing,
+        framing=dataset.framing or data.fit,
         background=statistics.background(),
         mean=mean,
         deviation=deviation,
@@ -85,7 +85,7 @@ def split_parts(
         train, taken = split(labels[rows], data.train_size, data.validation_size, seed, "validation", data)
         rows, rows_of["validation"] = rows[train], rows[taken]
     elif data.train_size is not None and data.train_size != len(rows):
-        train, _ = split(labels[rows], data.train_size, len(rows) - data.train_size, seed, "no part", data)
+        train, _ = split(labels[rows], data.train_size, len(rows) - data.train_size, seed, None, data)
         rows = rows[train]
     rows_of["train"] = rows
     selected: dict[Part, Selected] = {}
@@ -98,11 +98,12 @@ def split_parts(
 
 
 def split(
-    labels: Labels, train_size: int | None, size: float, seed: int, part: str, data: "Data"
+    labels: Labels, train_size: int | None, size: float, seed: int, part: str | None, data: "Data"
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(training, `part`): disjoint indices into `labels`, with all classes in proportion.
+    """(training, `part` or left out): disjoint indices into `labels`, with all classes in proportion.
 
-    A fractional `size` is a fraction of all labels, rounded; `train_size` does not change it.
+    A fractional `size` is a fraction of all labels, rounded; `train_size` does not change it. Each class has
+    at least one in both.
     """
     count = size if isinstance(size, int) else round(size * len(labels))
     if train_size is None:
@@ -110,6 +111,12 @@ def split(
     counts = np.unique(labels, return_counts=True)[1]
     classes = len(counts)
     if min(train_size, count) < classes or train_size + count > len(labels) or counts.min() < 2:
+        if part is None:
+            raise UserError(
+                f"data.train_size must be null, or from {classes} to {len(labels) - classes}, with at least "
+                f"2 images in each class, for these {len(labels):,} training images of {classes} classes; "
+                f"received {train_size:,}.\nIn params.yaml: data.train_size."
+            )
         share = ceil(100 * classes / len(labels)) / 100
         hint = f" data.{part}_size must be at least {share:g}, or {classes}." if count < classes else ""
         raise UserError(
@@ -121,14 +128,33 @@ def split(
     train, taken = train_test_split(
         np.arange(len(labels)), train_size=train_size, test_size=count, stratify=labels, random_state=seed
     )
+    _add_missing_classes(taken, train, labels)
+    _add_missing_classes(train, taken, labels)
     return np.sort(train), np.sort(taken)
+
+
+def _add_missing_classes(rows: NDArray[np.intp], others: NDArray[np.intp], labels: Labels) -> None:
+    """Exchange one of `rows` for one of each rare class, which has no share in proportion.
+
+    It comes from the images that are in neither part, else from `others`; it replaces one of the largest
+    class.
+    """
+    for label in np.setdiff1d(labels, labels[rows]):
+        place = np.flatnonzero(labels[rows] == np.bincount(labels[rows]).argmax())[0]
+        free = np.setdiff1d(np.flatnonzero(labels == label), others)
+        if len(free):
+            rows[place] = free[0]
+        else:
+            other = np.flatnonzero(labels[others] == label)[0]
+            rows[place], others[other] = others[other], rows[place]
 
 
 def read_in_chunks(images: Images, rows: NDArray[np.intp], shape: Shape, fit: Fit) -> Iterator[Bytes]:
     """The images `rows` in this shape, some at a time, with a progress bar."""
+    count = max(1, min(ROWS, LARGEST_CHUNK // prod(shape)))
     with progress_bar(f"{len(rows):,} images", len(rows)) as advance:
-        for start in range(0, len(rows), ROWS):
-            chunk = fit_array(images[rows[start : start + ROWS]], shape, fit)
+        for start in range(0, len(rows), count):
+            chunk = fit_array(images[rows[start : start + count]], shape, fit)
             yield chunk
             advance(len(chunk))
 

@@ -193,11 +193,19 @@ BAD_FOLDERS = {  # how a good folder is spoilt, and what is said
     ),
     "a name with a line break": (lambda f: (f / "dog").rename(f / "d\nog"), "visible characters"),
     "a name with a space at its end": (lambda f: (f / "dog").rename(f / "dog "), "visible characters"),
+    "a file with control characters in its name": (
+        lambda f: (f / "cat/a\x1b[2J\n.png").touch(),
+        "cat/a�\\[2J�.png: it is empty",
+    ),
     "a name that is no text": (
         lambda f: os.rename(os.fsencode(f / "dog"), os.fsencode(f) + b"/d\xff"),
         "visible characters",
     ),
     "a link to nothing": (lambda f: (f / "cat/a.png").symlink_to("nowhere"), "cat/a.png: it does not exist"),
+    "a link to a folder": (
+        lambda f: (f / "owl").symlink_to(f / "cat"),
+        "owl: a link to a folder, in which DVC sees no changes",
+    ),
     "a device": (
         lambda f: (f / "cat/a.png").symlink_to("/dev/zero"),
         "cat/a.png: it is not an ordinary file",
@@ -283,6 +291,7 @@ BAD_ARRAYS = {  # what is changed in good arrays (None: removed), and what is sa
         "train_images and train_labels are missing",
     ),
     "test images without labels": ({"test_labels": None}, "test_labels is missing"),
+    "an array under both names": ({"x_train": A["train_images"]}, "train_images is in it twice"),
     "an unknown name": ({"trian_images": A["train_images"]}, "trian_images: not a known name"),
     "floats": ({"train_images": A["train_images"] / 255}, "train_images: numbers of type float64"),
     "wide integers": (
@@ -372,6 +381,8 @@ def test_a_damaged_npz_file_is_refused(tmp_path, monkeypatch, cut):
         ("nowhere", "nowhere does not exist"),
         ("a.txt", "a.txt is neither a folder nor an .npz file"),
         ("empty", "no class: a network needs at least two"),
+        ("data/raw/mine", "lies in data/raw, which DVC empties"),
+        ("data/../models", "lies in models, which DVC empties"),
     ],
 )
 def test_a_path_without_images_is_refused(tmp_path, monkeypatch, path, reason):

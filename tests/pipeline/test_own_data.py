@@ -1,17 +1,22 @@
 """Own images: which pictures are read, as which bytes, in which parts."""
 
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from projects import commit, make_project, run, stages_run
-from test_bad_data import good_arrays, good_folder, options, parts, picture, turned
+from projects import ROOT, commit, make_project, run, stages_run
+from test_bad_data import content, good_arrays, good_folder, options, parts, picture, turned
 
+from pipeline.apps.predict import look_at
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description
-from pipeline.data.dataset import RawData
+from pipeline.data.catalogue import DATASETS
+from pipeline.data.dataset import Dataset, RawData
 from pipeline.data.own import survey
 from pipeline.data.pictures import fit_array, fit_picture, read_picture
 from pipeline.paths import PROCESSED
@@ -39,6 +44,18 @@ def test_a_lossless_format_gives_the_bytes_that_were_saved(tmp_path, suffix, opt
     image = picture(3, size=(20, 13))
     image.save(tmp_path / f"a.{suffix}", **options)
     np.testing.assert_array_equal(pixels_of(tmp_path / f"a.{suffix}"), np.asarray(image))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from Linux")
+def test_a_large_picture_is_in_memory_once(tmp_path):
+    Image.new("RGB", (6000, 5000)).save(tmp_path / "a.png")
+    program = (
+        "import re, sys; from pathlib import Path; from pipeline.data.pictures import read_fitted\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1])\n"
+        "before = peak(); read_fitted(Path(sys.argv[1]), (8, 8, 3), 'crop'); print(peak() - before)"
+    )
+    printed = subprocess.check_output([sys.executable, "-c", program, tmp_path / "a.png"], cwd=ROOT)
+    assert int(printed) * 1024 < 1.5 * 4 * 6000 * 5000  # Pillow has four bytes for a pixel in colour
 
 
 def test_the_content_decides_not_the_suffix(tmp_path):
@@ -253,6 +270,16 @@ def test_what_is_no_picture_is_named_and_passed_over(tmp_path, monkeypatch):
     assert sum(found.sizes.values()) == 8
 
 
+def test_a_backup_that_dvc_ignores_and_a_pipe_are_passed_over(tmp_path, monkeypatch):
+    folder = good_folder(tmp_path / "own", classes=("C#", "dog"))
+    for number, name in enumerate(("0.png~", "#0.png#")):
+        (folder / "C#" / name).write_bytes(content(picture(500 + number)))
+    os.mkfifo(folder / "dog/pipe")
+    found = survey(options(folder))
+    assert found.problems == []
+    assert {note.split(" ")[0] for note in found.notes} == {"C#/0.png~", "C#/#0.png#", "dog/pipe"}
+
+
 @pytest.mark.parametrize("suffix", ["", "_keras", "_column"])
 def test_arrays_are_read_under_the_projects_names_and_keras_names(tmp_path, monkeypatch, suffix):
     arrays = good_arrays()
@@ -298,7 +325,7 @@ def test_constants_are_those_of_the_training_images(tmp_path, monkeypatch):
 def test_the_background_is_the_median_of_the_borders(tmp_path, monkeypatch):
     images = np.full((12, 4, 4, 3), 7, np.uint8)
     images[:, 1:3, 1:3] = np.arange(12)[:, None, None, None]
-    images[:, 0, 0] = 200
+    images[:, 0], images[:, 3] = 3, 200  # a third of the borders each, beside the third that stays
     images[..., 2] //= 7
     monkeypatch.setattr(stage, "choose_dataset", lambda data: Given(images))
     monkeypatch.chdir(tmp_path)
@@ -315,6 +342,30 @@ class Given:
     def read(self, folder):
         labels = np.arange(len(self.images)) % 2
         return RawData(self.images, labels, self.images, labels)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_predict_frames_pictures_as_any_dataset_was_fitted(tmp_path, monkeypatch, fit):
+    images, labels = good_arrays()["train_images"], np.arange(12) % 2
+    given = Dataset("given", ("a", "b"), lambda *_: RawData(images, labels, images, labels), ())
+    monkeypatch.setitem(DATASETS, "given", given)
+    monkeypatch.chdir(tmp_path)
+    preprocess(options("anything", dataset="given", image_size=[4, 7], fit=fit), 0)
+    description = Description.load()
+    Image.fromarray(images[3]).save("a.png")
+    seen, _ = look_at(tmp_path / "a.png", description)
+    np.testing.assert_array_equal(seen, np.load(PROCESSED / "test_images.npy")[3])
+
+
+def test_chunks_have_few_images_if_these_are_large():
+    class Asked:
+        def __getitem__(self, rows):
+            assert len(rows) * 1000 * 1000 * 3 <= stage.LARGEST_CHUNK
+            return np.broadcast_to(np.zeros((), np.uint8), (len(rows), 1000, 1000, 3))
+
+    shape = 1000, 1000, 3
+    chunks = stage.read_in_chunks(Asked(), np.arange(50), shape, "crop")
+    assert sum(len(chunk) for chunk in chunks) == 50
 
 
 def test_dvc_tracks_own_images_and_brings_them_to_a_colleague(tmp_path):

@@ -103,6 +103,31 @@ def test_a_split_that_cannot_be_is_refused(train_size, validation_size):
         split(LABELS, data(train_size=train_size, validation_size=validation_size), seed=0)
 
 
+def test_each_part_has_some_of_a_rare_class():
+    labels = np.repeat([0, 1, 2], [300, 3, 40])
+    images = np.arange(len(labels))  # stand for images
+    for train_size in (None, 200, 3):
+        options = data(test_size=0.1, validation_size=5, train_size=train_size)
+        selected, chosen = split_parts({"train": (images, labels)}, options, 0)
+        rows = np.concatenate([rows for _, rows in selected.values()])
+        assert len(set(rows)) == len(rows)  # no image is in two parts
+        assert [len(chosen[part]) for part in ("test", "validation")] == [34, 5]
+        assert len(chosen["train"]) == train_size or len(rows) == len(labels)
+        for part, (_, rows) in selected.items():
+            np.testing.assert_array_equal(chosen[part], labels[rows])
+            assert set(chosen[part]) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("train_size", [1, 299, 300, 301])
+def test_a_training_size_is_refused_if_all_parts_are_given_and_it_leaves_too_few(train_size):
+    parts = dict.fromkeys(("train", "validation", "test"), (np.arange(300), LABELS))
+    if train_size == 300:
+        split_parts(parts, data(train_size=train_size), 0)
+        return
+    with pytest.raises(UserError, match="train_size must be null, or from 10 to 290"):
+        split_parts(parts, data(train_size=train_size), 0)
+
+
 def test_measures_equal_their_definitions(rng):
     names = ["cat", "dog", "owl"]
     logits = rng.standard_normal((40, 3)).astype(np.float32)

@@ -1,6 +1,5 @@
 """A folder with a folder of pictures for each class, also below train/, validation/ and test/."""
 
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from pipeline.cores import count_cores
 from pipeline.data.dataset import Bytes, Fit
 from pipeline.data.pictures import Shape, read_fitted, read_picture
 from pipeline.data.progress import progress_bar
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 
 PARTS = {  # by folder, in small letters or capitals
     "train": "train",
@@ -59,7 +58,7 @@ class Listing(NamedTuple):
 
     def name(self, path: Path) -> str:
         """The path of a file below the folder."""
-        return os.fsencode(path.relative_to(self.folder)).decode(errors="replace")
+        return printable(path.relative_to(self.folder))
 
 
 def list_pictures(folder: Path) -> Listing:
@@ -102,6 +101,11 @@ def _visible_folders(folder: Path, found: Listing) -> dict[str, Path]:
             found.passed_over.append(found.name(entry))
         elif entry.is_dir():
             folders[entry.name] = entry
+            if entry.is_symlink():
+                found.problems.append(
+                    f"{found.name(entry)}: a link to a folder, in which DVC sees no changes. Put the folder "
+                    "itself here."
+                )
         elif may_be_picture(entry):
             found.problems.append(
                 f"{found.name(entry)}: a picture outside of the classes' folders. Move or remove it."
@@ -140,17 +144,21 @@ def _list_classes(folder: Path, part: str, folders: dict[str, Path], found: List
 
 
 def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir(), key=lambda entry: unicodedata.normalize("NFC", entry.name))
+    return sorted(folder.iterdir(), key=lambda entry: (unicodedata.normalize("NFC", entry.name), entry.name))
 
 
 def _is_hidden(entry: Path) -> bool:
-    return entry.name.startswith((".", "__MACOSX"))
+    """Whether it is no data, or a backup, of which .dvcignore keeps DVC from seeing the changes."""
+    name = entry.name
+    return name.startswith((".", "__MACOSX")) or name.endswith("~") or name[0] == "#" == name[-1]
 
 
 def may_be_picture(path: Path) -> bool:
     """Whether the name or the content is that of a picture; it may still be damaged."""
     if path.suffix.lower() in Image.registered_extensions().keys() | PICTURES_OF_OTHERS:
         return True
+    if not path.is_file():  # a pipe would never end
+        return False
     try:
         with Image.open(path):
             return True

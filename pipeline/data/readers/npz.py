@@ -1,5 +1,6 @@
 """A NumPy .npz file with images and labels, under the project's names or Keras's."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ def read_npz(path: Path) -> tuple[RawData | None, list[str], list[str]]:
             if content.read(6) == b"\x93NUMPY":
                 raise ValueError("it is an .npy file, of one array")
         with np.load(path, allow_pickle=False) as file:
+            counts = Counter(NAMES.get(name, name) for name in file.files)
+            if twice := [name for name, number in counts.items() if number > 1]:
+                raise ValueError(f"{twice[0]} is in it twice, under its own name or Keras's")
             arrays = {NAMES.get(name, name): _read(file, name) for name in file.files}
     except Exception as error:  # of many types, for a file that is damaged or no archive
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
