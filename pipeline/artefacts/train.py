@@ -23,6 +23,7 @@ class Environment(JsonFile):
     machine: str
     numpy: str
     numpy_simd: str  # the extensions whose code NumPy runs
+    pillow: str  # which decodes pictures, and libjpeg
     blas: str  # the library for matrix products, and the kind of processor whose code it runs
 
     @property

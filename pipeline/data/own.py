@@ -113,6 +113,7 @@ def _survey_folder(path: Path, data: "Data") -> Survey:
             [fact.sha256 for _, fact in good],
             [(picture.part, picture.class_name) for picture, _ in good],
             [listing.name(picture.path) for picture, _ in good],
+            listing.parts,
         )
         good, problems, notes = [good[number] for number in numbers], problems + wrong, notes + copies
     problems += _few(
@@ -151,7 +152,7 @@ def _survey_npz(path: Path, data: "Data") -> Survey:
         ]
         places = [(part, names[label]) for part, (_, labels) in parts.items() for label in labels]
         texts = [f"{part} image {k}" for part, (images, _) in parts.items() for k in range(len(images))]
-        numbers, notes, problems = find_copies(keys, places, texts)
+        numbers, notes, problems = find_copies(keys, places, texts, list(parts))
         kept = np.zeros(len(keys), bool)
         kept[numbers] = True
         arrays: dict[str, Any] = {}
@@ -171,13 +172,18 @@ def _survey_npz(path: Path, data: "Data") -> Survey:
 
 
 def find_copies(
-    keys: Sequence[Hashable], places: Sequence[tuple[str, str]], texts: Sequence[str]
+    keys: Sequence[Hashable],
+    places: Sequence[tuple[str, str]],
+    texts: Sequence[str],
+    parts: Sequence[str],
 ) -> tuple[list[int], list[str], list[str]]:
     """(the images to use, notes on copies within a class, problems), for images with these `keys`.
 
-    Images with equal keys are copies. `places` are their parts and classes, `texts` what they are called. Of
-    copies in one part and class, the first is used, since a split could put them on both sides.
+    Images with equal keys are copies. `places` are their parts and classes, `texts` what they are called,
+    `parts` those that there are. If other parts are split off the training images, only the first of copies
+    in one class is used, since a split could put them on both sides.
     """
+    is_split = len(parts) < 3
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for number, key in enumerate(keys):
         groups[key].append(number)
@@ -197,8 +203,10 @@ def find_copies(
                     f"{pair}: a leak between {first_part} and {part}. Remove one of them, or set "
                     "data.allow_duplicates to true."
                 )
-            else:
+            elif part == "train" and is_split:
                 notes.append(f"{pair}; it is used once.")
+            else:
+                used.append(number)
     return sorted(used), notes, problems
 
 

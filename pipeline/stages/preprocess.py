@@ -62,7 +62,7 @@ def preprocess(data: "Data", seed: int) -> None:
     ).save()
     print(
         ", ".join(f"{part} {len(rows):,}" for part, (_, rows) in selected.items()),
-        f"images of {shape[0]}x{shape[1]}x{shape[2]} in {PROCESSED}.",
+        f"images of {shape[1]}x{shape[0]} pixels, {'grey' if shape[2] == 1 else 'colour'}, in {PROCESSED}.",
     )
 
 

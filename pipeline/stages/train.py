@@ -8,6 +8,8 @@ from math import ceil, log
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import PIL
+from PIL import features
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
@@ -92,6 +94,7 @@ def environment() -> Environment:
         machine=platform.machine().lower().replace("amd64", "x86_64"),
         numpy=np.__version__,
         numpy_simd=" ".join([*simd.get("baseline", []), *simd.get("found", [])]),
+        pillow=f"{PIL.__version__}, libjpeg {features.version('jpg')}",
         blas=", ".join(libraries) or "unknown",
     )
 

@@ -166,7 +166,7 @@ METADATA = {
         "examples": {"train": 3, "validation": 3, "test": 3},
     },
     "epoch": 1,
-    "environment": {"machine": "none", "numpy": "none", "numpy_simd": "", "blas": ""},
+    "environment": {"machine": "none", "numpy": "none", "numpy_simd": "", "pillow": "", "blas": ""},
 }
 
 

@@ -74,7 +74,7 @@ def project(tmp_path, monkeypatch):
         for parameter in model.parameters().values():  # biases start at 0, where ReLU has a kink
             parameter.value += 0.1 * rng.standard_normal(parameter.value.shape, np.float32)
         metadata = {"architecture": name, "layers": layers, "data": description.model_dump(), "epoch": 1}
-        metadata["environment"] = {"machine": "", "numpy": "", "numpy_simd": "", "blas": ""}
+        metadata["environment"] = {"machine": "", "numpy": "", "numpy_simd": "", "pillow": "", "blas": ""}
         checkpoint.save(Path("models/model.npz"), model.state_dict(), metadata)
         return model, images, targets
 

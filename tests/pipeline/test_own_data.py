@@ -242,6 +242,15 @@ def test_copies_within_a_class_are_used_once_and_named(tmp_path, monkeypatch, ca
     assert sum(len(labels) for _, labels in found.values()) == 9
 
 
+def test_copies_are_kept_in_parts_from_which_nothing_is_split_off(tmp_path, monkeypatch):
+    parts(tmp_path, ("train", "test"))
+    shutil.copy(tmp_path / "own/test/cat/0.png", tmp_path / "own/test/cat/again.png")
+    shutil.copy(tmp_path / "own/train/cat/0.png", tmp_path / "own/train/cat/again.png")
+    found, _ = processed(monkeypatch, tmp_path, tmp_path / "own")
+    assert len(found["test"][1]) == 9
+    assert len(found["train"][1]) + len(found["validation"][1]) == 8
+
+
 def test_leaks_and_two_labels_can_be_allowed(tmp_path, monkeypatch):
     arrays = good_arrays()
     arrays["test_images"][0] = arrays["train_images"][1]
@@ -387,7 +396,7 @@ def test_dvc_tracks_own_images_and_brings_them_to_a_colleague(tmp_path):
     picture(98).save(project / "data/own/cat/new.png")
     added = run(project, "dvc", "repro", "preprocess")
     assert stages_run(added.stdout) == ["preprocess"]
-    assert "train 5, validation 2, test 2 images" in added.stdout
+    assert "train 5, validation 2, test 2 images of 6x5 pixels, colour, in" in added.stdout
     (project / "data/own/cat/new.png").unlink()
     again = run(project, "dvc", "repro", "train")  # all are known from before: results come from the cache
     assert "Running stage" not in again.stdout

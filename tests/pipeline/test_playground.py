@@ -133,7 +133,10 @@ def metadata(image_shape, class_names, mean=0.0, deviation=1.0, **data):
     defaults |= {"examples": {"train": 1234, "validation": 10, "test": 20}}
     data = defaults | {"class_names": class_names, "image_shape": image_shape} | data
     about = {"architecture": "test", "layers": [], "data": data}
-    about |= {"epoch": 1, "environment": {"machine": "", "numpy": "", "numpy_simd": "", "blas": ""}}
+    about |= {
+        "epoch": 1,
+        "environment": {"machine": "", "numpy": "", "numpy_simd": "", "pillow": "", "blas": ""},
+    }
     return Network.model_validate_json(json.dumps(about))
 
 

@@ -103,7 +103,7 @@ def project(trained, tmp_path, monkeypatch):
 
 def save(model, layers=LAYERS, **data):
     metadata = {"architecture": "baseline", "layers": layers, "data": DATA | data, "epoch": 1}
-    metadata["environment"] = {"machine": "none", "numpy": "none", "numpy_simd": "", "blas": ""}
+    metadata["environment"] = {"machine": "none", "numpy": "none", "numpy_simd": "", "pillow": "", "blas": ""}
     checkpoint.save(Path("models/model.npz"), model.state_dict(), metadata)
 
 

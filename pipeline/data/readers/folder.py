@@ -26,6 +26,7 @@ PARTS = {  # by folder, in small letters or capitals
     "test": "test",
     "testing": "test",
 }
+NO_PICTURES = {".bufr", ".grib", ".h5", ".hdf", ".mpeg", ".mpg", ".pdf"}  # which Pillow writes or hands on
 PICTURES_OF_OTHERS = {".heic", ".heif", ".jxl", ".svg"}  # which Pillow does not read
 T = TypeVar("T")
 
@@ -155,7 +156,7 @@ def _is_hidden(entry: Path) -> bool:
 
 def may_be_picture(path: Path) -> bool:
     """Whether the name or the content is that of a picture; it may still be damaged."""
-    if path.suffix.lower() in Image.registered_extensions().keys() | PICTURES_OF_OTHERS:
+    if path.suffix.lower() in (Image.registered_extensions().keys() | PICTURES_OF_OTHERS) - NO_PICTURES:
         return True
     if not path.is_file():  # a pipe would never end
         return False
