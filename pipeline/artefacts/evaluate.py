@@ -68,7 +68,10 @@ class Metrics(JsonFile):
 
 
 class Prediction(CsvRow):
-    """A line of predictions.csv: a test image's index and class, the network's answer and its probability."""
+    """A line of predictions.csv: a test image's index and class, the network's answer and its probability.
+
+    `file` is the path of a picture below data.path, empty for images that are not files of their own.
+    """
 
     path = REPORTS / "predictions.csv"
     stage = "evaluate"
@@ -77,6 +80,7 @@ class Prediction(CsvRow):
     actual: str
     predicted: str
     probability: Annotated[float, PlainSerializer(lambda value: f"{value:.4f}")]
+    file: str = ""
 
 
 class Predictions(NamedTuple):
@@ -85,6 +89,7 @@ class Predictions(NamedTuple):
     actual: NDArray[np.intp]
     predicted: NDArray[np.intp]
     probability: NDArray[np.float64]
+    files: list[str]
 
     def matrix(self, classes: int) -> NDArray[np.intp]:
         """The confusion matrix: [i, j] is how many images of class i were taken for class j."""
@@ -122,4 +127,5 @@ def load_predictions(class_names: list[str]) -> Predictions:
             np.array([number[row.actual] for row in rows]),
             np.array([number[row.predicted] for row in rows]),
             np.array([row.probability for row in rows]),
+            [row.file for row in rows],
         )

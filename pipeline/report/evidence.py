@@ -1,4 +1,4 @@
-"""What argued for an answer: how the odds of a class change if a square of the image is covered.
+"""What argued for an answer: how the odds of a class change if a patch of the image is covered.
 
 The playground has the same definition, in pipeline/apps/page/evidence.js.
 """
@@ -13,14 +13,14 @@ from cnn.inspection import Occlusion, occlusion
 from pipeline.artefacts.preprocess import Description
 
 Array = NDArray[np.floating[Any]]
-LEAST = 1.1  # times the odds, for a square to be worth a frame, as on the playground
+LEAST = 1.1  # times the odds, for a patch to be worth a frame, as on the playground
 LARGEST = 1_000_000  # factor that is given as a number
 
 
 def evidence(
     log_probabilities: Callable[[Array], Array], image: Array, k: int, description: Description
 ) -> Occlusion:
-    """For each square of an image (h, w, c): log-odds of class `k` with it − without it.
+    """For each patch of an image (h, w, c): log-odds of class `k` with it − without it.
 
     `log_probabilities` maps images to log p, or to logits.
     """
@@ -32,7 +32,7 @@ def evidence(
 
 
 def times(found: Occlusion) -> str:
-    """By how much the strongest square multiplies the odds of the class; empty if none argues for it."""
+    """By how much the strongest patch multiplies the odds of the class; empty if none argues for it."""
     *_, gain = found.strongest
     factor = np.exp(min(gain, np.log(LARGEST)))
     if factor < LEAST:

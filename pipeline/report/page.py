@@ -26,6 +26,7 @@ from pipeline.report.verdict import verdict, worst_classes
 
 Image = NDArray[np.floating[Any]]
 WORST = 10  # classes, of many
+LONGEST_FILE = 32  # characters of a file's name
 TEMPLATE = Path(__file__).parent / "templates/report.html"
 
 
@@ -36,6 +37,7 @@ class Example(NamedTuple):
     image: NDArray[np.float32]
     actual: int
     probabilities: NDArray[np.float32]
+    file: str  # see `Prediction`
 
     @property
     def shown(self) -> list[int]:
@@ -55,9 +57,9 @@ class Argument(NamedTuple):
     example: Example
     image: Pixels
     heat: Pixels
-    side: int  # of the squares that were covered
-    times: str  # by how much the strongest square multiplies the odds; empty if none argues for it
-    square: tuple[slice, slice]  # its rows and columns
+    side: int  # of the patches that were covered
+    times: str  # by how much the strongest patch multiplies the odds; empty if none argues for it
+    patch: tuple[slice, slice]  # its rows and columns
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Findings:
     maps: Sequence[Row]
     followed: Example
     arguments: Sequence[Argument]
+    sure: float  # right answers with a higher probability are not in `hard`
 
 
 def build(found: Findings) -> str:
@@ -114,6 +117,7 @@ def build(found: Findings) -> str:
             "environment": to_yaml(network.environment.model_dump(mode="json")),
         },
         percent=percent,
+        short_file=short_file,
         shown_answers=lambda example: (
             example.answers[:3] + [example.actual] * (example.actual not in example.answers[:3])
         ),
@@ -127,11 +131,26 @@ def percent(probability: float) -> str:
     return "> 99.9%" if probability >= 0.9995 else f"{probability:.1%}"
 
 
-def _layers(model: Sequential, input_shape: Shape) -> list[tuple[str, str, Shape, str]]:
+def short_file(path: str) -> str:
+    """The name at the end of a path; of a long one, its beginning and its end, which tells it from others."""
+    name = path.rpartition("/")[2]
+    half = (LONGEST_FILE - 1) // 2
+    return name if len(name) <= LONGEST_FILE else f"{name[:half]}…{name[-half:]}"
+
+
+def _layers(model: Sequential, input_shape: Shape) -> list[tuple[str, str, str, str]]:
     """For each layer: its name, what it is, the shape of its output, and its number of parameters."""
-    rows = [("", "input", input_shape, "")]
+    rows = [("", "input", _size(input_shape), "")]
     for name, layer, _, shape in trace_shapes(model, input_shape):
         inside = bool(layer.children())
         count = f"{own:,}" if (own := layer.count_own_parameters()) else ""
-        rows.append((name, f"{type(layer).__name__}:" if inside else repr(layer), shape, count))
+        rows.append((name, f"{type(layer).__name__}:" if inside else repr(layer), _size(shape), count))
     return rows
+
+
+def _size(shape: Shape) -> str:
+    """width x height x channels, or a number of features."""
+    if len(shape) == 3:
+        height, width, channels = shape
+        shape = width, height, channels
+    return " x ".join(map(str, shape))

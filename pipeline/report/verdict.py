@@ -15,24 +15,32 @@ LONGEST_NAME = 40  # characters
 def verdict(
     matrix: NDArray[np.integer[Any]], names: Sequence[str], per_class: Mapping[str, ClassMeasures]
 ) -> str:
-    """How often the answers are wrong, for which class most often, and what is confused most often."""
+    """How often the answers are wrong, for which class most often, and what is confused most often.
+
+    It also says if they are no better than those of a rule that looks at no image: the most frequent class.
+    """
     total, right = int(matrix.sum()), int(matrix.trace())
     if right == total:
         return f"Right on all {total:,} test images."
     if not right:
         return f"Wrong on all {total:,} test images."
+    counts = matrix.sum(axis=1)
+    no_better = right <= counts.max()
     wrong = total - right
-    rate = (
-        f"Wrong on 1 in {_number(total / wrong)}"
-        if wrong <= right
-        else f"Right on 1 in {_number(total / right)}"
-    )
+    if no_better or right < wrong:
+        rate = f"Right on {right:,} of {total:,}"
+    elif wrong <= total / 10:
+        rate = f"Wrong on 1 in {_number(total / wrong)}"
+    else:
+        rate = f"Wrong on {wrong:,} of {total:,}"
+    rule = f"; no better than always answering {_quoted(names[counts.argmax()])}" if no_better else ""
     worst = worst_classes(per_class)[0]
     actual, predicted, count = largest_confusions(matrix, 1)[0]
     often = "once" if count == 1 else f"{count:,} times"
     return (
-        f"{rate} test images; worst at {_quoted(worst)}, of which it finds {per_class[worst].recall:.1%}; "
-        f"most often {_quoted(names[actual])} is taken for {_quoted(names[predicted])} ({often})."
+        f"{rate} test images{rule}; worst at {_quoted(worst)}, of which it finds "
+        f"{per_class[worst].recall:.1%}; most often {_quoted(names[actual])} is taken for "
+        f"{_quoted(names[predicted])} ({often})."
     )
 
 

@@ -23,6 +23,7 @@ from pipeline.artefacts.evaluate import (
     largest_confusions,
 )
 from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.files import load_files
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.config.architectures import gives_probabilities
 from pipeline.cores import count_cores
@@ -56,7 +57,8 @@ def evaluate(options: "Evaluate") -> None:
     )
     actual, predicted = test.targets.argmax(axis=1), test_outputs.argmax(axis=1)
     matrix = confusion_matrix(actual, predicted, labels=range(len(names)))
-    Prediction.save(to_predictions(probabilities_of(model, test_outputs), actual, names))
+    files = load_files("test", network.data)
+    Prediction.save(to_predictions(probabilities_of(model, test_outputs), actual, names, files))
     write_text(CLASSIFICATION_REPORT, f"{text}\n{format_matrix(matrix, names)}")
     metrics.save()
     print(
@@ -104,13 +106,17 @@ def measure(
 
 
 def to_predictions(
-    probabilities: NDArray[np.float32], actual: NDArray[np.intp], names: Sequence[str]
+    probabilities: NDArray[np.float32], actual: NDArray[np.intp], names: Sequence[str], files: Sequence[str]
 ) -> list[Prediction]:
     """For each test image, the class with the highest probability, beside the actual class."""
     best = probabilities.argmax(axis=1)
     return [
-        Prediction(index=index, actual=names[label], predicted=names[answer], probability=row[answer])
-        for index, (label, answer, row) in enumerate(zip(actual, best, probabilities, strict=True))
+        Prediction(
+            index=index, actual=names[label], predicted=names[answer], probability=row[answer], file=file
+        )
+        for index, (label, answer, row, file) in enumerate(
+            zip(actual, best, probabilities, files, strict=True)
+        )
     ]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from math import ceil, prod
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,12 +10,14 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from cnn.atomic import write_array, write_rows
+from pipeline.artefacts.files import Files
 from pipeline.artefacts.preprocess import Description, Part
 from pipeline.data.dataset import Bytes, Fit, Images, Labels
 from pipeline.data.own import choose_dataset
 from pipeline.data.pictures import Shape, fit_array, target_shape
 from pipeline.data.progress import progress_bar
-from pipeline.errors import UserError
+from pipeline.data.readers.folder import Pictures
+from pipeline.errors import UserError, printable
 from pipeline.paths import PROCESSED, RAW
 
 if TYPE_CHECKING:
@@ -30,14 +33,16 @@ def preprocess(data: "Data", seed: int) -> None:
     """Write images (n, h, w, channels) and one-hot targets (n, classes) for train, validation and test.
 
     They are bytes, a quarter of the size of float32. The mean and deviation by which they are normalised go
-    to dataset.json; `Description.normalise` applies them when training reads the images.
+    to dataset.json; `Description.normalise` applies them when training reads the images. The names of
+    pictures in files go to files.json.
     """
     dataset = choose_dataset(data)
     raw = dataset.read(RAW / data.dataset)
     selected, labels = split_parts(raw.parts(), data, seed)
     shape = target_shape(raw.train_images, data)
 
-    Description.path.unlink(missing_ok=True)  # it would describe new arrays wrongly if this ended early
+    for record in (Description, Files):  # they would describe new arrays wrongly if this ended early
+        record.path.unlink(missing_ok=True)
     statistics = Statistics(shape)
     for part, (images, rows) in selected.items():
         chunks = read_in_chunks(images, rows, shape, data.fit)
@@ -49,6 +54,8 @@ def preprocess(data: "Data", seed: int) -> None:
         )
         write_array(PROCESSED / f"{part}_targets.npy", one_hot(labels[part], len(dataset.class_names)))
     mean, deviation = statistics.constants(data.standardize)
+    if files := names_of_files(selected, Path(data.path)):
+        files.save()
     Description(
         dataset=data.dataset,
         title=dataset.title,
@@ -147,6 +154,16 @@ def _add_missing_classes(rows: NDArray[np.intp], others: NDArray[np.intp], label
         else:
             other = np.flatnonzero(labels[others] == label)[0]
             rows[place], others[other] = others[other], rows[place]
+
+
+def names_of_files(selected: dict[Part, Selected], folder: Path) -> Files | None:
+    """The path below `folder` of each selected picture; None if the images are not pictures in files."""
+    names: dict[Part, list[str]] = {}
+    for part, (images, rows) in selected.items():
+        if not isinstance(images, Pictures):
+            return None
+        names[part] = [printable(images.paths[row].relative_to(folder)) for row in rows]
+    return Files(train=names["train"], validation=names["validation"], test=names["test"])
 
 
 def read_in_chunks(images: Images, rows: NDArray[np.intp], shape: Shape, fit: Fit) -> Iterator[Bytes]:

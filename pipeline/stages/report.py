@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pipeline.config.params import Params
 
 WRONG, HARD = 20, 10  # images shown
+SURE = 0.9  # the probability above which a right answer is no close call
 ARGUMENTS = (10, 2)  # right answers, each of another class, and wrong ones, whose evidence is shown
 CONFUSIONS = (12, 30)  # pairs of classes listed, beside a matrix and without one
 IMAGES = 3  # shown of a pair
@@ -122,7 +123,7 @@ def report(params: "Params") -> None:
                     [(a.times, a.heat) for a in arguments],
                 ),
             ],
-            "What argued for the answers: what covering a square does to their odds",
+            "What argued for the answers: what covering a patch does to their odds",
             width=0.8,
         ),
         "filters": figures.tiles_figure(filters, "Kernels of the convolutions, by output channel"),
@@ -155,6 +156,7 @@ def report(params: "Params") -> None:
             maps=maps,
             followed=followed,
             arguments=arguments,
+            sure=SURE,
         )
     )
     write_text(REPORT, page)
@@ -162,11 +164,11 @@ def report(params: "Params") -> None:
 
 
 def select(predictions: Predictions, test: Examples, predict: Predict) -> tuple[list[Example], list[Example]]:
-    """(the most confident wrong answers, the least confident right answers)."""
+    """(the most confident wrong answers, the least confident right answers, none above `SURE`)."""
     right = predictions.actual == predictions.predicted
     order = np.argsort(predictions.probability, kind="stable")
     wrong = order[~right[order]][::-1][:WRONG]
-    hard = order[right[order]][:HARD]
+    hard = order[right[order] & (predictions.probability[order] <= SURE)][:HARD]
     return _examples(wrong, predictions, test, predict), _examples(hard, predictions, test, predict)
 
 
@@ -179,7 +181,7 @@ def one_of_each_class(predictions: Predictions, test: Examples, predict: Predict
 
 def argument(example: Example, found: Occlusion, description: Description) -> Argument:
     """What argued for the answer, as images."""
-    *square, _ = found.strongest
+    *patch, _ = found.strongest
     heat = found.per_pixel
     return Argument(
         example=example,
@@ -187,7 +189,7 @@ def argument(example: Example, found: Occlusion, description: Description) -> Ar
         heat=signed(heat, largest([heat])),
         side=found.side,
         times=times(found),
-        square=(square[0], square[1]),
+        patch=(patch[0], patch[1]),
     )
 
 
@@ -266,7 +268,7 @@ def _examples(
         return []
     images = np.asarray(test.images[indices])
     return [
-        Example(int(index), image, int(predictions.actual[index]), p)
+        Example(int(index), image, int(predictions.actual[index]), p, predictions.files[index])
         for index, image, p in zip(indices, images, predict(images), strict=True)
     ]
 

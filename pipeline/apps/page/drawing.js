@@ -218,20 +218,21 @@ class Drawing {
     if (!this.isEmpty) this.change({ strokes: [], picture: null });
   }
 
-  // Replaces the drawing by a picture, {canvas, bytes, text}: what is shown, what the network receives, and
-  // what the page says of it.
+  // Replaces the drawing by a picture, {canvas, bytes, text, border, isTestImage}: what is shown, what the
+  // network receives, what the page says of it, the colour beside it (if not the paper's), and whether it is
+  // one of the page's own.
   show(picture) {
     this.change({ strokes: [], picture });
   }
 
-  clearPaper() {
-    this.context.fillStyle = this.paper;
+  clearPaper(colour = this.paper) {
+    this.context.fillStyle = colour;
     this.context.fillRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
   paint() {
-    this.clearPaper();
     const { strokes, picture } = this.state;
+    this.clearPaper(picture?.border);
     if (picture) {
       const { width, height } = this.canvas;
       const fit = Math.min(width / picture.canvas.width, height / picture.canvas.height);

@@ -79,7 +79,7 @@ class LayerView {
       const columns = height <= 40 ? height : Math.ceil(Math.sqrt(8 * height));
       this.canvases = [makeCanvas(columns, Math.ceil(height / columns))];
     }
-    const size = layer.shape.join(" × ");
+    const size = this.isImage ? `${width} x ${height} x ${channels}` : `${height}`;
     const what = this.isImage ? `${channels} ${channels === 1 ? "map" : "maps"}` : `${height} numbers`;
     const more = this.isImage && channels > SHOWN_MAPS ? `, the first ${SHOWN_MAPS} shown` : "";
     this.range = makeElement("span", { className: "range" });

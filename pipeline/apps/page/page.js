@@ -92,7 +92,7 @@ function showInput(image) {
   else inputCanvas.getContext("2d").clearRect(0, 0, shape[1], shape[0]);
 }
 
-function showAnswer(image, answer) {
+function showAnswer(image, answer, isTestImage) {
   probabilities = answer && toProbabilities(toLogits(answer.outputs[""]));
   const order = classNames.map((_, k) => k);
   if (!allHaveBars && probabilities) order.sort((i, j) => probabilities[j] - probabilities[i]);
@@ -110,12 +110,12 @@ function showAnswer(image, answer) {
   byId("certainty").textContent = probabilities
     ? `${percent(probabilities[best])}, computed in ${answer.milliseconds.toFixed(1)} ms`
     : "The paper is empty.";
-  byId("doubt").textContent = probabilities ? doubt(image, probabilities[best]) : "";
+  byId("doubt").textContent = probabilities ? doubt(image, probabilities[best], isTestImage) : "";
   for (const view of views) view.show(answer && answer.outputs[view.layer.name], palette);
 }
 
 // Why the answer may mean nothing: the network always names one of its classes. Or "".
-function doubt(image, probability) {
+function doubt(image, probability, isTestImage) {
   const channels = shape[2];
   const isPlain = content.data.background.every((_, c) => {
     const values = image.filter((_, k) => k % channels === c);
@@ -127,7 +127,8 @@ function doubt(image, probability) {
     return "Almost all is ink. The network still names one of its classes.";
   }
   if (probability >= 0.8) return "";
-  return "The network is not sure. Perhaps this is something else than the classes that it knows.";
+  const reason = isTestImage ? "" : " Perhaps this is something else than the classes that it knows.";
+  return `The network is not sure.${reason}`;
 }
 
 // How strongly pixel k is painted under the evidence, from 0 to 1: by its distance from the background or,
@@ -204,12 +205,13 @@ async function update() {
   busy = true;
   const current = version;
   const image = drawing.image();
+  const isTestImage = drawing.state.picture?.isTestImage ?? false;
   const pixels = image && normalise(image);
   showInput(image);
   showEvidence(image, null);
   byId("evidence-text").textContent = "";
   try {
-    showAnswer(image, pixels && (await ask(pixels, true)));
+    showAnswer(image, pixels && (await ask(pixels, true)), isTestImage);
   } catch (error) {
     showProblem(`The network failed: ${error.message}.`);
     shownVersion = current;
@@ -273,7 +275,7 @@ const examples = content.examples.map(({ label, pixels }) => {
   const bytes = decode(pixels);
   const canvas = makeCanvas(shape[1], shape[0]);
   paintImage(canvas, Float32Array.from(bytes, (byte) => byte / 255));
-  const picture = { bytes, canvas, text: `Test image: ${classNames[label]}.` };
+  const picture = { bytes, canvas, text: `Test image: ${classNames[label]}.`, isTestImage: true };
   const button = makeElement("button", { type: "button", title: classNames[label] }, canvas);
   button.setAttribute("aria-label", `Test image of class ${classNames[label]}`);
   button.onclick = () => showPicture(picture);
@@ -299,7 +301,8 @@ function takePicture(canvas, text) {
     const [paper] = content.data.background;
     bytes = Uint8ClampedArray.from(ink, (value) => 255 * (paper + value * (drawing.inkValue - paper)));
   } else bytes = fitPicture(raster, shape, framing);
-  showPicture({ bytes, canvas: shown, text });
+  const border = framing === "pad" ? paddingOf(bytes, shape[2]) : undefined;
+  showPicture({ bytes, canvas: shown, text, border });
 }
 
 async function takeFile(file) {

@@ -74,6 +74,13 @@ function padPicture(raster, height, width) {
   return padded;
 }
 
+// The colour of the borders that `padPicture` put beside a picture, for a canvas. If there are any, the last
+// pixel lies in one.
+function paddingOf(bytes, channels) {
+  const last = bytes.slice(-channels);
+  return `rgb(${[0, 1, 2].map((c) => last[Math.min(c, channels - 1)]).join(" ")})`;
+}
+
 // The median of each channel along the border.
 function borderColour({ data, width, height, channels }) {
   const places = [];
