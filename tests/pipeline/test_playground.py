@@ -537,6 +537,62 @@ def test_a_picture_is_fitted_as_in_training(framing, visit, rng, tmp_path):
         assert np.abs(found - expected).mean() < 0.1
 
 
+COLOUR_AT = """([x, y]) => {
+    const canvas = document.getElementById("drawing");
+    return Array.from(canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data);
+}"""
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_padded_picture_is_shown_between_the_borders_that_the_network_receives(
+    channels, visit, rng, tmp_path
+):
+    shape = (30, 24, channels)
+    about = metadata(shape, ["a", "b"], framing="pad", background=[0.5] * channels)
+    page = visit(render(linear(shape, 2, rng), about, []))
+    for size in ((200, 10), (10, 200)):
+        path = tmp_path / f"{size[0]}.png"
+        Image.new("RGB", size, (250, 40, 160)).save(path)
+        image = given(page, path).reshape(shape)
+        border = [round(float(value)) for value in image[0, 0]]
+        for place in ((0.02, 0.02), (0.98, 0.98)):
+            assert page.evaluate(COLOUR_AT, place) == [*(border * 3)[:3], 255]
+        assert page.evaluate(COLOUR_AT, (0.5, 0.5)) == [250, 40, 160, 255]
+    page.get_by_role("button", name="Clear").click()
+    assert page.evaluate(COLOUR_AT, (0.02, 0.02)) == [128, 128, 128, 255]
+    settle(page)
+
+
+@pytest.mark.parametrize(
+    ("shape", "framing", "said", "hint"),
+    [
+        ((28, 28, 1), "digit", "Draw one, or show it a picture", "Draw here, or drop a picture"),
+        ((32, 24, 1), "crop", "Show it a picture, or draw one", "Drop a picture, or draw here"),
+        ((24, 24, 3), "crop", "Show it a picture.", "Drop a picture here"),
+    ],
+)
+def test_the_page_asks_for_what_the_network_was_trained_on(visit, rng, shape, framing, said, hint):
+    page = visit(render(linear(shape, 2, rng), metadata(shape, ["a", "b"], framing=framing), []))
+    assert said in page.inner_text("header")
+    assert page.inner_text("#hint") == hint
+    text = " ".join(page.inner_text(".views").split())
+    assert f"{shape[1]}x{shape[0]} pixels" in text
+    if framing == "crop":
+        part = "of square shape" if shape[0] == shape[1] else "with the proportions 24:32"
+        assert f"its largest middle part {part}, made smaller" in text
+
+
+def test_its_own_test_images_are_not_said_to_be_something_else(visit, rng):
+    model = linear((9, 7, 1), 2, rng)
+    model.load_state_dict({name: array / 1000 for name, array in model.state_dict().items()})
+    image = rng.integers(0, 256, (9, 7, 1), np.uint8)
+    page = visit(render(model, metadata((9, 7, 1), ["a", "b"], framing="crop"), [(0, image)]))
+    assert page.inner_text("#doubt") == "The network is not sure."
+    draw(page, SEVEN)
+    settle(page)
+    assert "Perhaps this is something else" in page.inner_text("#doubt")
+
+
 def test_a_picture_for_a_network_of_grey_images_becomes_grey_and_transparent_parts_white(
     visit, rng, tmp_path
 ):
@@ -591,7 +647,8 @@ def test_pictures_are_dropped_and_pasted_and_a_network_of_coloured_images_takes_
         np.testing.assert_allclose(255 * pixels(page), np.asarray(picture).ravel(), atol=1e-3)
     page.evaluate(GIVE_FILE, ["drop", None])
     assert "not a file" in page.inner_text("#problem")
-    page.get_by_role("button", name="Undo").click()
+    assert not page.locator("#undo").is_visible()
+    page.keyboard.press("Control+z")
     assert page.inner_text("#shown") == "by drop.png."
     settle(page)
 
@@ -663,7 +720,8 @@ def test_the_page_says_when_an_answer_may_mean_nothing(visit, two_classes):
     page = visit(render(model, metadata((28, 28, 1), ["a", "b"]), []))
     strokes = "Float32Array.from({length: 784}, (_, k) => k % 4 ? 0 : 1)"
     assert page.evaluate(f"doubt({strokes}, 0.81)") == ""
-    assert "not sure" in page.evaluate(f"doubt({strokes}, 0.79)")
+    assert "not sure. Perhaps this is something else" in page.evaluate(f"doubt({strokes}, 0.79, false)")
+    assert page.evaluate(f"doubt({strokes}, 0.79, true)") == "The network is not sure."  # a test image
     assert "one colour" in page.evaluate("doubt(new Float32Array(784).fill(0.5), 1)")
     assert "all is ink" in page.evaluate("doubt(Float32Array.from({length: 784}, (_, k) => k % 2), 1)")
     draw(page, *([(0.1, y), (0.9, y)] for y in np.linspace(0.1, 0.9, 11)))  # a square

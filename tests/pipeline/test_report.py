@@ -31,7 +31,7 @@ from pipeline.report.calibration import calibration_bins, expected_calibration_e
 from pipeline.report.evidence import evidence, log_odds, times
 from pipeline.report.facts import scale_in_words, shape_in_words
 from pipeline.report.images import NEGATIVE, POSITIVE, coloured, grey, signed, to_address, visible
-from pipeline.report.page import Example
+from pipeline.report.page import Example, short_file
 from pipeline.report.reference import REFERENCE_SOURCE
 from pipeline.report.verdict import verdict
 from pipeline.stages import report
@@ -199,7 +199,7 @@ def test_class_names_are_shown_as_text_and_mnist_beside_its_reference(project, t
 
 
 def test_equal_probabilities_come_in_the_order_of_classes():
-    example = Example(0, np.zeros((1, 1, 1)), 4, np.array([0.1, 0.3, 0.2, 0.3, 0.1]))
+    example = Example(0, np.zeros((1, 1, 1)), 4, np.array([0.1, 0.3, 0.2, 0.3, 0.1]), "")
     assert example.answers == [1, 3, 2, 0, 4]
     assert example.shown == [1, 3, 2, 4]
 
@@ -327,18 +327,22 @@ def test_predictions_of_other_data_are_refused(project, tmp_path, monkeypatch):
         report.report(load_params())
 
 
-def test_wrong_answers_come_surest_first_and_right_ones_least_sure_first():
+def test_wrong_answers_come_surest_first_and_right_ones_least_sure_first_unless_they_are_sure():
     predictions = Predictions(
-        np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 0, 1]), np.array([0.9, 0.6, 0.5, 0.8, 0.7])
+        np.array([0, 0, 1, 1, 1, 1]),
+        np.array([0, 1, 1, 0, 1, 1]),
+        np.array([0.9, 0.6, 0.5, 0.8, 0.7, 0.9001]),
+        ["", "", "", "three.png", "", ""],
     )
 
     class Test:
-        images = np.zeros((5, 2, 2, 1), np.float32)
+        images = np.zeros((6, 2, 2, 1), np.float32)
 
     wrong, hard = report.select(predictions, Test, lambda images: np.zeros((len(images), 2)))
     assert [example.number for example in wrong] == [3, 1]
     assert [example.number for example in hard] == [2, 4, 0]
     assert [example.actual for example in wrong] == [1, 0]
+    assert [example.file for example in wrong] == ["three.png", ""]
 
 
 def test_calibration_has_its_definition():
@@ -511,8 +515,28 @@ def test_the_matrix_has_the_same_colours_in_figures_and_on_the_page():
         ),
         (
             [[1, 6], [0, 3]],
-            "Right on 1 in 2.5 test images; worst at cat, of which it finds 14.3%; most often cat is taken for "
-            "“the dog” (6 times).",
+            "Right on 4 of 10 test images; no better than always answering cat; worst at cat, of which it "
+            "finds 14.3%; most often cat is taken for “the dog” (6 times).",
+        ),
+        (
+            [[700, 300], [0, 1000]],
+            "Wrong on 300 of 2,000 test images; worst at cat, of which it finds 70.0%; most often cat is taken "
+            "for “the dog” (300 times).",
+        ),
+        (
+            [[1, 4], [3, 3]],
+            "Right on 4 of 11 test images; no better than always answering “the dog”; worst at cat, of which it "
+            "finds 20.0%; most often cat is taken for “the dog” (4 times).",
+        ),
+        (
+            [[95, 0], [5, 0]],
+            "Right on 95 of 100 test images; no better than always answering cat; worst at “the dog”, of which "
+            "it finds 0.0%; most often “the dog” is taken for cat (5 times).",
+        ),
+        (
+            [[3, 4], [3, 5]],
+            "Right on 8 of 15 test images; no better than always answering “the dog”; worst at cat, of which it "
+            "finds 42.9%; most often cat is taken for “the dog” (4 times).",
         ),
     ],
 )
@@ -649,3 +673,55 @@ def test_predictions_and_metrics_have_all_class_names(own, monkeypatch):
     monkeypatch.chdir(folder)
     assert list(Metrics.load().per_class) == names
     assert load_predictions(names).matrix(len(names)).sum() == Metrics.load().test.examples
+
+
+def test_cards_show_the_names_of_pictures_as_text(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for number in range(9):
+            file = f"<b>{number} & {number}" + f" a name that is longer than a card {number:02}" * (
+                number % 2
+            )
+            pixels = rng.integers(0, 256, (6, 9, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "own" / name / f"{file}.png")
+    yaml = YAML(typ="safe", pure=True)
+    content = yaml.load(SHIPPED / "params.yaml")
+    content["data"] |= {"dataset": "own", "path": "own", "validation_size": 2, "test_size": 12}
+    content["model"]["architecture"], content["train"]["epochs"] = NAME, 1
+    yaml.dump(content, tmp_path / "params.yaml")
+    layers = [{"type": "flatten"}, {"type": "dense", "out_features": "classes"}]
+    yaml.dump({NAME: layers}, tmp_path / "architectures.yaml")
+    monkeypatch.chdir(tmp_path)
+    for stage in ("preprocess", "train", "evaluate", "report"):
+        run(stage, monkeypatch)
+    files = [row.file for row in Prediction.load()]
+    assert all((tmp_path / "own" / file).exists() for file in files)
+    text = Path("reports/report.html").read_text()
+    page = Page(text)
+    assert "<b>" not in text
+    titles = [a["title"] for tag, a in page.tags if a.get("class") == "file"]
+    numbers = [int(number) for number in re.findall(r"no\. (\d+)", page.text)]
+    assert titles == [files[number] for number in numbers]
+    for title in titles:
+        assert short_file(title) in page.text
+        assert len(short_file(title)) <= 32
+        assert short_file(title).endswith(title[-10:])
+
+
+def test_a_page_about_images_that_are_no_files_names_none(page):
+    assert not [a for _, a in page.tags if a.get("class") == "file"]
+
+
+def test_sizes_are_width_by_height(own):
+    folder, _ = own
+    height, width, channels = Description.model_validate_json(
+        (folder / Description.path).read_bytes()
+    ).image_shape
+    page = Page((folder / "reports/report.html").read_text())
+    assert f"input{width} x {height} x {channels}" in page.text
+
+
+def test_the_network_is_a_table_with_the_names_of_its_columns(page):
+    heads = re.search(r"no\.layeroutput \(width x height x channels\)parameters", page.text)
+    assert heads

@@ -1,13 +1,16 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from projects import SHIPPED
 from rich.console import Console
 from sklearn.metrics import confusion_matrix
 
 from cnn import EpochReport, Examples, softmax_cross_entropy
 from pipeline.artefacts.evaluate import ClassMeasures, Prediction, largest_confusions, load_predictions
+from pipeline.artefacts.files import Files, load_files
 from pipeline.artefacts.preprocess import Description
 from pipeline.config.params import load_params
 from pipeline.data.dataset import RawData
@@ -168,14 +171,76 @@ def test_the_wilson_interval_has_its_published_values():
 def test_predictions_are_listed_with_their_probability(tmp_path, monkeypatch):
     probabilities = np.array([[0.9, 0.1], [0.25, 0.75]], np.float32)
     monkeypatch.setattr(Prediction, "path", tmp_path / "predictions.csv")
-    rows = to_predictions(probabilities, np.array([0, 0]), ["a", "b"])
+    rows = to_predictions(probabilities, np.array([0, 0]), ["a", "b"], ["a/1, 2.png", ""])
     Prediction.save(rows)
     assert [row.actual for row in Prediction.load()] == ["a", "a"]
     assert Prediction.path.read_text().splitlines() == [
-        "index,actual,predicted,probability",
-        "0,a,a,0.9000",
-        "1,a,b,0.7500",
+        "index,actual,predicted,probability,file",
+        '0,a,a,0.9000,"a/1, 2.png"',
+        "1,a,b,0.7500,",
     ]
+    assert load_predictions(["a", "b"]).files == ["a/1, 2.png", ""]
+
+
+def test_predictions_without_a_column_of_files_are_still_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Prediction, "path", tmp_path / "predictions.csv")
+    Prediction.path.write_text("index,actual,predicted,probability\n0,a,b,0.9000\n")
+    assert load_predictions(["a", "b"]).files == [""]
+
+
+def photographs(folder, classes=("apple", "pear"), count=6):
+    """A folder of pictures of two greys, whose names are those of no other class."""
+    rng = np.random.default_rng(0)
+    for k, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(100 * k, 100 * k + 100, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{name} {number}.png")
+
+
+def test_each_image_keeps_the_name_of_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photographs(tmp_path / "own")
+    Path("own/pear/pear 0.png").rename("own/pear/pear\n0.png")
+    own = data(dataset="own", path="own", validation_size=2, test_size=4)
+    preprocess_stage.preprocess(own, 0)
+    description = Description.load()
+    found = []
+    for part, images in (("train", 6), ("validation", 2), ("test", 4)):
+        files = load_files(part, description)
+        assert len(files) == images
+        pixels = np.load(f"data/processed/{part}_images.npy")
+        targets = np.load(f"data/processed/{part}_targets.npy").argmax(axis=1)
+        for file, image, target in zip(files, pixels, targets, strict=True):
+            path = Path("own", file.replace("�", "\n"))
+            np.testing.assert_array_equal(np.asarray(Image.open(path)), image[..., 0])
+            assert file.startswith(("apple/", "pear/")[target])
+        found += files
+    assert len(set(found)) == 12
+    assert "pear/pear�0.png" in found
+
+
+def test_images_that_are_no_files_leave_no_names_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photographs(tmp_path / "own")
+    preprocess_stage.preprocess(data(dataset="own", path="own", validation_size=2, test_size=4), 0)
+    assert Files.path.exists()
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8), np.uint8)
+    np.savez("own.npz", train_images=images, train_labels=np.arange(12) % 2)
+    preprocess_stage.preprocess(data(dataset="own", path="own.npz", validation_size=2, test_size=4), 0)
+    assert not Files.path.exists()
+    assert load_files("test", Description.load()) == [""] * 4
+
+
+def test_damaged_names_of_files_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(Files, "path", tmp_path / "files.json")
+    Files(train=["a"], validation=["b"], test=["c", "d"]).save()
+    assert load_files("train", describe()) == ["a"]
+    with pytest.raises(UserError, match=r"says 1 images for test, but it names 2\. .*--force preprocess"):
+        load_files("test", describe())
+    Files.path.write_text('{"train": []}')
+    with pytest.raises(UserError, match="files.json is damaged: .*--force preprocess"):
+        load_files("train", describe())
 
 
 def test_the_matrix_as_text_has_actual_classes_in_rows():
@@ -201,10 +266,11 @@ def test_any_class_name_survives_the_file_of_predictions(tmp_path, monkeypatch):
     names = ["a, b", 'say "c"', "<b>", "$x_1$ | %", "日本", "اسم", "'", "="]
     monkeypatch.setattr(Prediction, "path", tmp_path / "predictions.csv")
     actual = np.arange(len(names))
-    Prediction.save(to_predictions(np.eye(len(names), dtype=np.float32)[::-1], actual, names))
+    Prediction.save(to_predictions(np.eye(len(names), dtype=np.float32)[::-1], actual, names, names))
     predictions = load_predictions(names)
     np.testing.assert_array_equal(predictions.actual, actual)
     np.testing.assert_array_equal(predictions.predicted, actual[::-1])
+    assert predictions.files == names
     np.testing.assert_array_equal(predictions.matrix(len(names)), np.eye(len(names))[::-1])
 
 
