@@ -539,7 +539,9 @@ def test_a_picture_is_fitted_as_in_training(framing, visit, rng, tmp_path):
 
 COLOUR_AT = """([x, y]) => {
     const canvas = document.getElementById("drawing");
-    return Array.from(canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data);
+    const context = makeCanvas(1, 1).getContext("2d");
+    context.drawImage(canvas, -Math.floor(x * canvas.width), -Math.floor(y * canvas.height));
+    return Array.from(context.getImageData(0, 0, 1, 1).data);
 }"""
 
 

@@ -680,7 +680,7 @@ def test_cards_show_the_names_of_pictures_as_text(tmp_path, monkeypatch):
     for name in "ab":
         (tmp_path / "own" / name).mkdir(parents=True)
         for number in range(9):
-            file = f"<b>{number} & {number}" + f" a name that is longer than a card {number:02}" * (
+            file = f"<u>{number} & {number}" + f" a name that is longer than a card {number:02}" * (
                 number % 2
             )
             pixels = rng.integers(0, 256, (6, 9, 3), np.uint8)
@@ -699,7 +699,7 @@ def test_cards_show_the_names_of_pictures_as_text(tmp_path, monkeypatch):
     assert all((tmp_path / "own" / file).exists() for file in files)
     text = Path("reports/report.html").read_text()
     page = Page(text)
-    assert "<b>" not in text
+    assert "<u>" not in text
     titles = [a["title"] for tag, a in page.tags if a.get("class") == "file"]
     numbers = [int(number) for number in re.findall(r"no\. (\d+)", page.text)]
     assert titles == [files[number] for number in numbers]

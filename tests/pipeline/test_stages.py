@@ -239,7 +239,7 @@ def test_damaged_names_of_files_are_told(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"says 1 images for test, but it names 2\. .*--force preprocess"):
         load_files("test", describe())
     Files.path.write_text('{"train": []}')
-    with pytest.raises(UserError, match="files.json is damaged: .*--force preprocess"):
+    with pytest.raises(UserError, match=r"files\.json is damaged: .*--force preprocess"):
         load_files("train", describe())
 
 
