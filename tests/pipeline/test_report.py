@@ -104,7 +104,7 @@ def here(project, monkeypatch):
 class Page(HTMLParser):
     """Every tag of a page with its attributes, and its text."""
 
-    VOID = ("meta", "img", "br", "input", "link", "path", "use", "rect", "image")
+    VOID = ("meta", "img", "br", "input", "link", "path", "use", "rect", "image", "wbr")
 
     def __init__(self, text):
         super().__init__()
