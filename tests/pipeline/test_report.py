@@ -104,7 +104,7 @@ def here(project, monkeypatch):
 class Page(HTMLParser):
     """Every tag of a page with its attributes, and its text."""
 
-    VOID = ("meta", "img", "br", "input", "link", "path", "use", "rect", "image", "wbr")
+    VOID = ("meta", "img", "br", "input", "link", "path", "use", "rect", "image")
 
     def __init__(self, text):
         super().__init__()
@@ -723,5 +723,4 @@ def test_sizes_are_width_by_height(own):
 
 
 def test_the_network_is_a_table_with_the_names_of_its_columns(page):
-    heads = re.search(r"no\.layeroutput \(width x height x channels\)parameters", page.text)
-    assert heads
+    assert "layeroutput (width x height x channels)parameters" in page.text
