@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,11 @@ from cnn.atomic import write_text
 from pipeline.apps.terminal import make_table, open_console, print_table
 from pipeline.config.params import load_params
 from pipeline.data.dataset import OWN, Bytes, Labels, RawData
-from pipeline.data.own import Survey, survey
+from pipeline.data.own import SIZES_NAMED, Survey, survey
 from pipeline.data.pictures import Shape, fit_array, target_shape
 from pipeline.data.readers.folder import Pictures
 from pipeline.errors import UserError, printable
-from pipeline.paths import REPORTS
+from pipeline.paths import PROCESSED, REPORTS
 from pipeline.report.rendering import fill
 from pipeline.stages.preprocess import PARTS, split_parts
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 PAGE = REPORTS / "check_data.html"
 TEMPLATE = Path(__file__).with_name("check_data.html")
+FEW = 10  # training images of a class
+LARGE_RESULT = 1e9  # bytes
 NOTES_SHOWN = 20  # in the terminal; the page has more
 # What keeps the page below 5 MB:
 LINES = 2000  # of problems, and of notes
@@ -77,6 +80,11 @@ class Findings:
     parts: list[str]
     classes: list[ClassOfImages]
 
+    @property
+    def has_pictures(self) -> bool:
+        """Whether there are images to show."""
+        return any(each.tiles for each in self.classes)
+
 
 def check_data(path: Path | None) -> None:
     """Print and show on a page what is known of the images in `path`, or in params.yaml's data.path.
@@ -86,7 +94,7 @@ def check_data(path: Path | None) -> None:
     params = load_params()
     data = params.data
     if path is not None:
-        data = data.model_copy(update={"dataset": OWN, "path": str(path)})
+        data = data.model_copy(update={"dataset": OWN, "path": str(path.expanduser())})
     if data.dataset != OWN:
         raise UserError(
             f"params.yaml chooses the dataset {data.dataset}, whose files fetch checks. check-data is for "
@@ -95,7 +103,8 @@ def check_data(path: Path | None) -> None:
     found = examine(survey(data), data, params.seed)
     print_findings(found)
     write_text(PAGE, fill(TEMPLATE, found=found, lines=LINES, shown_classes=CLASSES))
-    print(f"\nPictures of each class, as the network will receive them: {PAGE}")
+    shown = "Pictures of each class, as the network will receive them" if found.has_pictures else "As a page"
+    print(f"\n{shown}: {PAGE}")
     if found.problems:
         sys.exit(1)
     print(f"To train on them: {how_to_train(data.path, params.data)}")
@@ -116,16 +125,24 @@ def examine(surveyed: Survey, data: "Data", seed: int) -> Findings:
                 problems.append(str(error).replace("\n", " "))
         tiles = contact_sheet(raw, surveyed, data)
     counts = {part: Counter(own.tolist()) for part, own in labels.items()}
+    classes = [
+        ClassOfImages(name, [own[number] for own in counts.values()], tiles.get(number, []))
+        for number, name in enumerate(surveyed.class_names)
+    ]
+    facts = describe(surveyed, data)
+    size, notes = size_of_result(sum(map(len, labels.values())), surveyed, data)
+    if size:
+        facts[str(PROCESSED)] = size
+    if raw is not None and not problems:  # else the split is not known
+        notes += notes_on_classes(classes, list(labels))
+    notes += surveyed.notes
     return Findings(
         path=printable(surveyed.path),
         problems=[printable(problem) for problem in problems],
-        notes=[printable(note) for note in surveyed.notes],
-        facts=describe(surveyed, data),
+        notes=[printable(note) for note in notes],
+        facts=facts,
         parts=list(labels) if len(labels) > 1 else ["images"] * len(labels),
-        classes=[
-            ClassOfImages(name, [own[number] for own in counts.values()], tiles.get(number, []))
-            for number, name in enumerate(surveyed.class_names)
-        ],
+        classes=classes,
     )
 
 
@@ -137,6 +154,9 @@ def describe(surveyed: Survey, data: "Data") -> dict[str, str]:
         return facts
     if len(sizes) == 1:
         facts["size"] = f"{_by(*next(iter(sizes)))} pixels, all of them"
+    elif len(sizes) <= SIZES_NAMED:
+        named = [f"{_by(*size)} pixels ({count:,})" for size, count in sizes.most_common()]
+        facts["sizes"] = ", ".join(named)
     else:
         by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
         ((frequent, count),) = sizes.most_common(1)
@@ -154,16 +174,54 @@ def describe(surveyed: Survey, data: "Data") -> dict[str, str]:
 
 def _what_happens(shape: Shape, surveyed: Survey, data: "Data") -> str:
     height, width, channels = shape
-    if data.size is None and len(surveyed.sizes) > 1:
-        size = "needs data.image_size"
-    elif set(surveyed.sizes) == {(height, width)}:
+    colour = "grey" if channels == 1 else "in colour"
+    if missing := _missing(surveyed, data):
+        needs = f"needs {' and '.join(missing)}"
+        if len(missing) == 2:
+            return needs
+        if "data.image_size" in missing:
+            return f"is {colour}, and {needs}"
+    if set(surveyed.sizes) == {(height, width)}:
         size = f"stays at {_by(height, width)} pixels"
     else:
         same_form = all(h * width == w * height for h, w in surveyed.sizes)
         size = f"is {'resized' if same_form else FITTED[data.fit]} to {_by(height, width)} pixels"
-    if data.channels is None and len(surveyed.channels) > 1:
-        return f"{size}, and data.channels"
-    return f"{size}, {'grey' if channels == 1 else 'in colour'}"
+    return f"{size}, and {needs}" if missing else f"{size}, {colour}"
+
+
+def _missing(surveyed: Survey, data: "Data") -> list[str]:
+    """The keys of params.yaml without which the images have no common shape."""
+    needed = {
+        "data.image_size": data.size is None and len(surveyed.sizes) > 1,
+        "data.channels": data.channels is None and len(surveyed.channels) > 1,
+    }
+    return [key for key, is_missing in needed.items() if is_missing]
+
+
+def size_of_result(count: int, surveyed: Survey, data: "Data") -> tuple[str, list[str]]:
+    """How much preprocess will write for `count` images, if the keys are set, and a note if it is much."""
+    if surveyed.usable is None or _missing(surveyed, data):
+        return "", []
+    pixels = prod(target_shape(surveyed.usable.train_images, data))
+    size = count * (pixels + len(surveyed.class_names))  # labels are one-hot
+    text = f"{size / 1e9:,.1f} GB" if size > LARGE_RESULT else f"{max(size / 1e6, 0.1):,.1f} MB"
+    note = f"{PROCESSED} will take {text}, and as much again in DVC's cache. A smaller data.image_size takes less."
+    fact = f"{text}: {count:,} images of {pixels:,} bytes, and their labels"
+    return fact, [note] if size > LARGE_RESULT else []
+
+
+def notes_on_classes(classes: Sequence[ClassOfImages], parts: Sequence[str]) -> Iterator[str]:
+    """A note on each class that has few images, or none in a part."""
+    for each in classes:
+        counts = dict(zip(parts, each.counts, strict=True))
+        training = counts.pop("train")
+        lacking = [part for part, count in counts.items() if not count]
+        if training < FEW or lacking:
+            none = f", none for {' and '.join(lacking)}" if lacking else ""
+            yield (
+                f"{each.name}: {training:,} training image{'' if training == 1 else 's'}{none}; with so few, "
+                "the figures for this class say little."
+            )
 
 
 def _how_split(raw: RawData, data: "Data") -> Iterator[str]:

@@ -3,6 +3,7 @@
 The sections of losses, optimisers, schedules and augmentations follow from their signatures in `cnn`.
 """
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,12 @@ def _fraction_or_count(value: float) -> float:
     return value
 
 
+def _without_tilde(path: str) -> str:
+    if (expanded := os.path.expanduser(path)) != path:
+        raise ValueError(f"DVC does not expand ~; received {path!r}. Write the whole path: {expanded}")
+    return path
+
+
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 Part = Annotated[int | float, AfterValidator(_fraction_or_count)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
@@ -45,7 +52,7 @@ class Data(Section):
     dataset: Annotated[str, one_of("dataset", [*DATASETS, OWN])] = Field(
         description=f"the name of a dataset, or {OWN} for the images in data.path"
     )
-    path: str = Field(
+    path: Annotated[str, AfterValidator(_without_tilde)] = Field(
         min_length=1,
         description=f"the folder or .npz file of your own images, which only the dataset {OWN} uses: a path "
         "that exists, since DVC watches it",

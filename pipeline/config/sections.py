@@ -21,6 +21,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_null(cls, keys: Any) -> Any:
+        """`-S data.image_size=` writes an empty text where an empty line in the file would be null."""
+        if not isinstance(keys, dict):
+            return keys
+        null = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+        return {key: None if value == "" and key in null else value for key, value in keys.items()}
+
 
 class Choice(Section):
     """One of several methods: `name` chooses it; the keys of each method are in the section of that name."""

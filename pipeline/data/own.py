@@ -1,7 +1,7 @@
 """The user's own images: what they are, what is wrong with them, and how they become a dataset."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,7 @@ from pipeline.data.readers.folder import (
     Picture,
     Pictures,
     count_sizes,
+    find_misplaced,
     list_pictures,
     read_facts,
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.config.params import Data
 
 SHOWN = 50  # problems in an error message
+SIZES_NAMED = 3  # of pictures; of more, the smallest and the largest
 PLACEHOLDER = "data/README.md"  # what data.path names if it names no images
 
 
@@ -98,6 +100,8 @@ def find_images(data: "Data") -> Path:
 
 
 def _survey_folder(path: Path, data: "Data") -> Survey:
+    if misplaced := find_misplaced(path):
+        return Survey(path, [], [misplaced])
     listing = list_pictures(path)
     facts = read_facts(listing.pictures)
     problems = list(listing.problems)
@@ -117,7 +121,10 @@ def _survey_folder(path: Path, data: "Data") -> Survey:
         )
         good, problems, notes = [good[number] for number in numbers], problems + wrong, notes + copies
     problems += _few(
-        Counter((p.part, p.class_name) for p, _ in good), listing.class_names, listing.parts, data
+        Counter((p.part, p.class_name) for p, _ in good),
+        listing.class_names,
+        listing.parts,
+        {picture.class_name for picture in listing.pictures if picture.part == "train"},
     )
     problems += _mixed([fact for _, fact in good], data)
     sizes = count_sizes(fact for _, fact in good)
@@ -163,7 +170,7 @@ def _survey_npz(path: Path, data: "Data") -> Survey:
         raw = RawData(**arrays)
         parts = raw.parts()
     counts = Counter((part, names[label]) for part, (_, labels) in parts.items() for label in labels)
-    problems += _few(counts, names, list(parts), data)
+    problems += _few(counts, names, list(parts), set(names))
     height, width = raw.train_images.shape[1:3]
     count = sum(len(labels) for _, labels in parts.values())
     sizes = Counter({(height, width): count})
@@ -211,10 +218,12 @@ def find_copies(
 
 
 def _few(
-    counts: Counter[tuple[str, str]], names: Iterable[str], parts: Sequence[str], data: "Data"
+    counts: Counter[tuple[str, str]], names: Sequence[str], parts: Sequence[str], trained: set[str]
 ) -> list[str]:
-    """What is wrong with the numbers of classes and of their images."""
-    names = list(names)
+    """What is wrong with the numbers of classes and of their images.
+
+    Another problem names the classes that are not in `trained`, of which no training image was found.
+    """
     if len(names) < 2:
         found = f"one class, {names[0]}" if names else "no class"
         return [f"{found}: a network needs at least two classes to tell apart. Each is a folder of pictures."]
@@ -224,7 +233,7 @@ def _few(
     return [
         f"{name}: {number} usable training images; at least {needed} are needed, one for {purposes} each."
         for name in names
-        if (number := counts["train", name]) < needed
+        if name in trained and (number := counts["train", name]) < needed
     ]
 
 
@@ -239,9 +248,10 @@ def _mixed(facts: Sequence[Facts], data: "Data") -> list[str]:
         )
     sizes = sorted({fact.size for fact in facts}, key=lambda size: (size[0] * size[1], size))
     if data.size is None and len(sizes) > 1:
-        (h, w), (height, width) = sizes[0], sizes[-1]
+        named = [f"{width}x{height}" for height, width in sizes]
+        which = f"from {named[0]} to {named[-1]}" if len(sizes) > SIZES_NAMED else " and ".join(named)
         problems.append(
-            f"the pictures have {len(sizes)} sizes, from {w}x{h} to {width}x{height} pixels. Set "
+            f"the pictures have {len(sizes)} sizes, {which} pixels. Set "
             "data.image_size, for example to 32: they are fitted to it."
         )
     return problems

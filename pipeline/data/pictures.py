@@ -33,6 +33,25 @@ def target_shape(images: Images, data: "Data") -> Shape:
     return height, width, data.channels or own_channels
 
 
+def say_change(images: Images, shape: Shape) -> str:
+    """The shape of `images` and `shape` in words, and which keys set it; empty if they are equal."""
+    height, width = images.shape[1:3]
+    channels = images.shape[3] if len(images.shape) == 4 else 1
+    keys = ["data.image_size"] * ((height, width) != shape[:2]) + ["data.channels"] * (channels != shape[2])
+    if not keys:
+        return ""
+    return (
+        f"images of {in_words((height, width, channels))} become {in_words(shape)}, since "
+        f"{' and '.join(keys)} {'are' if len(keys) > 1 else 'is'} set"
+    )
+
+
+def in_words(shape: Shape) -> str:
+    """28x28 pixels in grey, as width x height."""
+    height, width, channels = shape
+    return f"{width}x{height} pixels in {'grey' if channels == 1 else 'colour'}"
+
+
 def read_fitted(path: Path, shape: Shape, fit: Fit) -> Bytes:
     """The picture in the file as bytes (height, width, channels), the same for training and for predict."""
     return fit_picture(read_picture(path, OVERSAMPLING * max(shape[:2])), shape, fit)

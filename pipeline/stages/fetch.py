@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from cnn.atomic import write_text
 from pipeline.data.catalogue import DATASETS
 from pipeline.data.dataset import OWN
 from pipeline.data.sources import fetch_file
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
 def fetch(data: "Data") -> None:
     """Bring the files of `data.dataset` to data/raw/DATASET; intact files that are there are kept.
 
-    Own images are read where they are, by preprocess.
+    Own images are read where they are, by preprocess. A file says so, since DVC warns of an empty folder; it
+    does not name data.path, of which this stage's result must not depend.
     """
     folder = RAW / data.dataset
     if data.dataset == OWN:
-        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "where.txt", "Own images are read from data.path of params.yaml.\n")
         print(f"Own images are read from {data.path}: there is nothing to fetch.")
         return
     dataset = DATASETS[data.dataset]

@@ -12,9 +12,9 @@ from sklearn.model_selection import train_test_split
 from cnn.atomic import write_array, write_rows
 from pipeline.artefacts.files import Files
 from pipeline.artefacts.preprocess import Description, Part
-from pipeline.data.dataset import Bytes, Fit, Images, Labels
+from pipeline.data.dataset import OWN, Bytes, Fit, Images, Labels
 from pipeline.data.own import choose_dataset
-from pipeline.data.pictures import Shape, fit_array, target_shape
+from pipeline.data.pictures import Shape, fit_array, say_change, target_shape
 from pipeline.data.progress import progress_bar
 from pipeline.data.readers.folder import Pictures
 from pipeline.errors import UserError, printable
@@ -40,6 +40,8 @@ def preprocess(data: "Data", seed: int) -> None:
     raw = dataset.read(RAW / data.dataset)
     selected, labels = split_parts(raw.parts(), data, seed)
     shape = target_shape(raw.train_images, data)
+    if data.dataset != OWN and (change := say_change(raw.train_images, shape)):
+        print(f"note: {dataset.title}'s {change}.")
 
     for record in (Description, Files):  # they would describe new arrays wrongly if this ended early
         record.path.unlink(missing_ok=True)

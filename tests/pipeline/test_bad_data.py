@@ -175,7 +175,7 @@ BAD_FOLDERS = {  # how a good folder is spoilt, and what is said
     "a folder in a class's folder": (nested, "cat/more: a folder inside a class's folder"),
     "a folder around the classes": (
         lambda f: [(f / "all").mkdir(), *((f / n).rename(f / "all" / n) for n in ("cat", "dog"))],
-        "all: the only folder here. If it holds the classes, name it in data.path",
+        'all is the only folder: name it in data.path: ".*own/all"',
     ),
     "a picture outside": (lambda f: picture(99).save(f / "a.png"), "- a.png: a picture outside"),
     "a picture under two labels": (
@@ -186,10 +186,10 @@ BAD_FOLDERS = {  # how a good folder is spoilt, and what is said
         lambda f: picture(99, "L").save(f / "cat/a.png"),
         "1 pictures are grey and 8 are in colour",
     ),
-    "mixed sizes": (lambda f: picture(99, size=(7, 9)).save(f / "cat/a.png"), "2 sizes, from 6x5 to 7x9"),
+    "mixed sizes": (lambda f: picture(99, size=(7, 9)).save(f / "cat/a.png"), "2 sizes, 6x5 and 7x9"),
     "turned sizes": (
         lambda f: (f / "cat/a.jpg").write_bytes(content(picture(99), "JPEG", exif=turned())),
-        "2 sizes, from 6x5 to 5x6",
+        "2 sizes, 6x5 and 5x6",
     ),
     "a name with a line break": (lambda f: (f / "dog").rename(f / "d\nog"), "visible characters"),
     "a name with a space at its end": (lambda f: (f / "dog").rename(f / "dog "), "visible characters"),
@@ -235,7 +235,7 @@ BAD_PARTS = {
     ),
     "a class that train lacks": (
         lambda f: good_folder(f / "test", ("owl",), 900),
-        "test/owl: train has no pictures",
+        "test has owl, which train lacks",
     ),
     "a class without training pictures": (lambda f: remove(f, "train/dog/*"), "train/dog: no pictures"),
     "a part within a part": (
@@ -263,6 +263,86 @@ def test_bad_parts_are_refused_with_the_reason(tmp_path, monkeypatch, name):
     parts(tmp_path)
     spoil(tmp_path / "own")
     assert_refused(monkeypatch, tmp_path, tmp_path / "own", reason)
+
+
+def problems_of(folder):
+    return survey(options(folder)).problems
+
+
+@pytest.mark.parametrize("inner", ["dataset", "one/two/three"])
+@pytest.mark.parametrize("names", [("train", "test"), ("train",), ()])
+def test_of_a_folder_around_the_data_only_the_right_path_is_said(tmp_path, inner, names):
+    (tmp_path / "My Photos" / inner).parent.mkdir(parents=True)
+    good_folder(tmp_path / "own") if not names else parts(tmp_path, names)
+    (tmp_path / "own").rename(tmp_path / "My Photos" / inner)
+    (tmp_path / "My Photos/.DS_Store").touch()
+    (tmp_path / "My Photos/read me.txt").touch()
+    path = tmp_path / "My Photos"
+    assert problems_of(path) == [f'{inner} is the only folder: name it in data.path: "{path / inner}".']
+    assert not problems_of(path / inner)
+
+
+def test_a_folder_in_the_only_class_is_not_taken_for_the_data(tmp_path):
+    folder = good_folder(tmp_path / "own", ("cat",))
+    nested(folder)
+    first, *others = problems_of(folder)
+    assert first == "cat: the only folder here. If it holds the classes, name it in data.path."
+    assert len(others) == 2
+
+
+def test_a_link_to_the_folder_around_it_is_not_followed(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "loop").symlink_to(folder)
+    assert any("a link to a folder" in problem for problem in problems_of(folder))
+
+
+def test_of_a_classs_own_folder_its_pictures_are_counted(tmp_path):
+    assert problems_of(good_folder(tmp_path / "own") / "cat") == [
+        "no folder of a class, but 4 pictures outside of one. Name the folder above it if this is one class."
+    ]
+
+
+def test_pictures_and_folders_in_the_same_wrong_place_are_one_problem(tmp_path):
+    folder = good_folder(tmp_path / "own")
+    for number in range(5):
+        picture(90 + number).save(folder / f"{number}.png")
+        (folder / f"dog/inner {number}").mkdir()
+    assert problems_of(folder) == [
+        "0.png and 4 more: pictures outside of the classes' folders. Move or remove them.",
+        "dog/inner 0 and 4 more: folders inside a class's folder. Move the pictures up, or remove them.",
+    ]
+
+
+def test_a_class_that_is_renamed_in_one_part_is_one_problem(tmp_path):
+    parts(tmp_path)
+    (tmp_path / "own/train/cat").rename(tmp_path / "own/train/Bear")
+    (tmp_path / "own/test/cat").rename(tmp_path / "own/test/Bär")
+    assert problems_of(tmp_path / "own") == [
+        "train has Bear, which test lacks; test has Bär, which train lacks. Each class needs the same name in "
+        "both."
+    ]
+
+
+def test_of_many_classes_that_train_lacks_some_are_named(tmp_path):
+    parts(tmp_path)
+    good_folder(tmp_path / "own/test", [f"c{number:02}" for number in range(30)], 900)
+    (problem,) = problems_of(tmp_path / "own")
+    assert problem.startswith("test has c00, c01, ")
+    assert " c09 and 20 more, which train lacks." in problem
+
+
+def test_an_empty_class_is_one_problem(tmp_path):
+    folder = good_folder(tmp_path / "own")
+    (folder / "owl").mkdir()
+    assert problems_of(folder) == ["owl: no pictures."]
+
+
+def test_more_than_three_sizes_are_a_range(tmp_path):
+    folder = good_folder(tmp_path / "own")
+    for number in range(3):
+        picture(90 + number, size=(20 + number, 20)).save(folder / f"cat/x{number}.png")
+    assert "the pictures have 4 sizes, from 6x5 to 22x20 pixels. Set " in problems_of(folder)[0]
 
 
 def good_arrays():
@@ -310,7 +390,18 @@ BAD_ARRAYS = {  # what is changed in good arrays (None: removed), and what is sa
     "one label too few": ({"train_labels": A["train_labels"][1:]}, "12 images and 11 labels"),
     "one-hot targets": ({"train_labels": np.eye(3)[A["train_labels"]]}, r"targets.argmax\(axis=1\)"),
     "fractions as labels": ({"train_labels": A["train_labels"] / 2}, "train_labels: float64"),
-    "texts as labels": ({"train_labels": A["train_labels"].astype(str)}, "train_labels: <U21"),
+    "texts as labels": (
+        {"train_labels": A["train_labels"].astype(str)},
+        r"train_labels: texts of shape .*np.unique\(labels, ",
+    ),
+    "texts as bytes as labels": (
+        {"train_labels": A["train_labels"].astype("S")},
+        r"train_labels: texts as bytes of .*np.unique\(labels, ",
+    ),
+    "labels that count from 1": (
+        {"train_labels": A["train_labels"] + 1, "test_labels": A["test_labels"] + 1},
+        r"no image of class 0; .*Do they count from 1\? Then subtract 1\.",
+    ),
     "a negative label": (with_label(0, -1), "numbers from -1 to 2"),
     "a huge label": (with_label(0, 10**9), "numbers from 0 to 1000000000"),
     "a class without images": (with_label(slice(2, None, 3), 3), "train_labels: no image of class 2"),

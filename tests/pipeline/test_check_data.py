@@ -14,7 +14,7 @@ from projects import SHIPPED
 from typer.testing import CliRunner
 
 from pipeline.__main__ import app
-from pipeline.apps.check_data import PAGE
+from pipeline.apps.check_data import PAGE, size_of_result
 from pipeline.config.params import load_params
 from pipeline.data.own import survey
 from pipeline.errors import UserError
@@ -88,10 +88,11 @@ def test_it_says_what_the_images_are_and_what_happens_to_them(own):
     _, output, page = check(own)
     for text in (
         "usable images: 90",
-        "sizes: 2, from 20x24 to 28x24 pixels; the most frequent is 20x24, of 45 images",
+        "sizes: 20x24 pixels (45), 28x24 pixels (45)",
         "colours: 90 in colour",
         "each image: is cropped to its middle and resized to 16x16 pixels, in colour",
         "parts: test: 15 % of all images; validation: 5 % of the rest; training: all of the rest",
+        "data/processed: 0.1 MB: 90 images of 768 bytes, and their labels",
     ):
         assert f"  {text}\n" in output
         assert text.partition(": ")[2] in unescape(page)
@@ -150,8 +151,80 @@ def test_a_size_that_is_missing_is_a_problem_and_no_size_is_claimed(own):
     code, output, page = check(own)
     assert code == 1
     assert "Set data.image_size, for example to 32" in output
-    assert "  each image: needs data.image_size, in colour\n" in output
+    assert "  each image: is in colour, and needs data.image_size\n" in output
     assert all(tiles(page).values())
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "what"),
+    [
+        ("", "", "needs data.image_size and data.channels"),
+        (16, "", "is cropped to its middle and resized to 16x16 pixels, and needs data.channels"),
+        (16, 1, "is cropped to its middle and resized to 16x16 pixels, grey"),
+        ("", 1, "is grey, and needs data.image_size"),
+    ],
+)
+def test_what_happens_to_each_image_is_a_sentence(own, size, channels, what):
+    Image.new("L", (20, 24)).save(own / NAMES[0] / "grey.png")
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(
+        text.replace("image_size: 16", f"image_size: {size}").replace("channels: 3", f"channels: {channels}")
+    )
+    _, output, _ = check(own)
+    assert f"  each image: {what}\n" in output
+    assert ("data/processed" in output) == (
+        what == "is cropped to its middle and resized to 16x16 pixels, grey"
+    )
+
+
+def test_more_than_three_sizes_are_a_range(own):
+    for number in range(2):
+        Image.new("RGB", (30 + number, 30), (0, 0, 9)).save(own / NAMES[0] / f"x{number}.png")
+    _, output, _ = check(own)
+    assert "  sizes: 4, from 20x24 to 31x30 pixels; the most frequent is 20x24, of 45 images\n" in output
+
+
+def test_classes_with_few_images_or_none_in_a_part_are_noted(project, rng):
+    sizes = {"train": [40, 3, 12], "validation": [5, 0, 5], "test": [5, 2, 0]}
+    arrays = {"class_names": ["ant", "zoo 1", "<i>"]}
+    for part, counts in sizes.items():
+        arrays[f"{part}_labels"] = np.repeat(np.arange(3), counts)
+        arrays[f"{part}_images"] = rng.integers(0, 256, (sum(counts), 16, 16, 3), np.uint8)
+    np.savez("own.npz", **arrays)
+    code, output, page = check("own.npz")
+    notes = [
+        "zoo 1: 3 training images, none for validation; with so few, the figures for this class say little.",
+        "<i>: 12 training images, none for test; with so few, the figures for this class say little.",
+    ]
+    assert code == 0
+    assert "\nNotes (2):\n" + "".join(f"- {note}\n" for note in notes) in output
+    assert [note for note in notes if f"<li>{note}</li>" in unescape(page)] == notes
+    assert 'Read the <a href="#notes">notes</a> first.' in page
+
+
+def test_enough_images_of_each_class_are_not_noted(own):
+    _, output, page = check(own)
+    assert "Notes" not in output
+    assert "notes</a>" not in page
+
+
+def test_a_large_result_is_noted(own):
+    path = Path("params.yaml")
+    path.write_text(path.read_text().replace("image_size: 16", "image_size: [2000, 2048]"))
+    surveyed = survey(load_params().data.model_copy(update={"dataset": "own", "path": "own"}))
+    fact, notes = size_of_result(90, surveyed, load_params().data)
+    assert fact == "1.1 GB: 90 images of 12,288,000 bytes, and their labels"
+    assert notes == [
+        "data/processed will take 1.1 GB, and as much again in DVC's cache. A smaller data.image_size takes less."
+    ]
+    assert size_of_result(80, surveyed, load_params().data)[1] == []
+
+
+def test_a_path_may_begin_with_the_home_folder(own, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    code, output, _ = check("~/own")
+    assert code == 0
+    assert output.startswith(f"{Path.cwd() / 'own'}:\n")
 
 
 def test_a_split_that_is_impossible_is_a_problem(own):
@@ -172,7 +245,7 @@ def test_names_are_shown_as_text_and_the_page_needs_no_other_file(own):
     assert "&lt;b&gt;bold" in page
     assert "\x1b" not in output
     assert "esc�[31m�ape.png: it is empty." in output
-    assert not re.search(r"(src|href)=\"(?!data:)", page)
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     assert "default-src 'none'" in page
 
 
@@ -249,4 +322,6 @@ def test_an_empty_folder_is_a_problem(project):
     assert code == 1
     assert "a network needs at least two classes" in output
     assert "Images of each class" not in output
+    assert "Pictures of each class" not in output
+    assert output.endswith("\nAs a page: reports/check_data.html\n")
     assert tiles(page) == {}

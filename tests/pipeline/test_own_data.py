@@ -319,6 +319,32 @@ def test_any_dataset_can_be_brought_to_another_size_and_channels(tmp_path, monke
     np.testing.assert_array_equal(found["test"][0], expected)
 
 
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({}, ""),
+        ({"image_size": [5, 4], "channels": 3}, ""),
+        (
+            {"image_size": [7, 6]},
+            "note: Given's images of 4x5 pixels in colour become 6x7 pixels in colour, since data.image_size is "
+            "set.\n",
+        ),
+        (
+            {"image_size": 32, "channels": 1},
+            "note: Given's images of 4x5 pixels in colour become 32x32 pixels in grey, since data.image_size and "
+            "data.channels are set.\n",
+        ),
+    ],
+)
+def test_a_dataset_in_another_shape_than_its_own_is_noted(tmp_path, monkeypatch, capsys, changes, note):
+    images, labels = good_arrays()["train_images"], np.arange(12) % 2
+    given = Dataset("Given", ("a", "b"), lambda *_: RawData(images, labels, images, labels), ())
+    monkeypatch.setitem(DATASETS, "given", given)
+    monkeypatch.chdir(tmp_path)
+    preprocess(options("anything", dataset="given", **changes), 0)
+    assert capsys.readouterr().out.startswith(f"{note}train ")
+
+
 def test_constants_are_those_of_the_training_images(tmp_path, monkeypatch):
     np.savez(tmp_path / "own.npz", **good_arrays())
     for standardize, axes in (("global", None), ("channel", (0, 1, 2))):
@@ -389,6 +415,7 @@ def test_dvc_tracks_own_images_and_brings_them_to_a_colleague(tmp_path):
     good_folder(project / "data/own", start=50)
     assert run(project, "dvc", "add", "data/own").returncode == 0
     first = run(project, "dvc", "repro", "train")
+    assert "WARNING" not in first.stdout + first.stderr  # such as: 'data/raw' is empty
     assert stages_run(first.stdout) == ["fetch", "preprocess", "train"], first.stderr
     picture(99).save(project / "data/own/cat/0.png")
     changed = run(project, "dvc", "repro", "train")

@@ -175,6 +175,45 @@ def test_a_wrong_value_is_refused_with_its_key_and_meaning(tmp_path, key, value,
     assert problems[0].endswith(message)
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "data.image_size",
+        "data.channels",
+        "data.train_size",
+        "train.patience",
+        "train.clip_norm",
+        "train.clip_value",
+        "train.moving_average",
+        "train.optimizer.learning_rate",
+        "train.loss.softmax_cross_entropy.class_weights",
+    ],
+)
+def test_an_empty_text_is_null_for_a_key_that_may_be_null(tmp_path, key):
+    value = load_params(write(tmp_path, {key: ""}))
+    for name in key.split("."):
+        value = getattr(value, name)
+    assert value is None
+    with pytest.raises(UserError, match="received ' '"):
+        load_params(write(tmp_path, {key: " "}))
+
+
+@pytest.mark.parametrize("key", ["data.path", "data.fit", "train.epochs", "train"])
+def test_an_empty_text_is_not_null_for_another_key(tmp_path, key):
+    with pytest.raises(UserError, match="received ''"):
+        load_params(write(tmp_path, {key: ""}))
+
+
+def test_a_path_from_the_home_folder_is_refused_since_dvc_would_not_find_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    with pytest.raises(UserError) as error:
+        load_params(write(tmp_path, {"data.path": "~/cats"}))
+    assert str(error.value).endswith(
+        "- data.path: DVC does not expand ~; received '~/cats'. Write the whole path: /home/me/cats"
+    )
+    assert load_params(write(tmp_path, {"data.path": "cats~"})).data.path == "cats~"
+
+
 def test_all_that_is_wrong_is_told_at_once(tmp_path):
     with pytest.raises(UserError) as error:
         load_params(write(tmp_path, {"train.epochs": 0, "seed": "x", "data.extra": 1}))

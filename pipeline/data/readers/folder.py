@@ -28,6 +28,7 @@ PARTS = {  # by folder, in small letters or capitals
 }
 NO_PICTURES = {".bufr", ".grib", ".h5", ".hdf", ".mpeg", ".mpg", ".pdf"}  # which Pillow writes or hands on
 PICTURES_OF_OTHERS = {".heic", ".heif", ".jxl", ".svg"}  # which Pillow does not read
+NAMED = 10  # classes in a message
 T = TypeVar("T")
 
 
@@ -62,6 +63,36 @@ class Listing(NamedTuple):
         return printable(path.relative_to(self.folder))
 
 
+def find_misplaced(folder: Path) -> str | None:
+    """What is wrong if `folder` holds neither classes nor parts, but is above or below the one that does."""
+    folders, pictures = _visible(folder)
+    if pictures and not folders:
+        return (
+            f"no folder of a class, but {len(pictures):,} picture{'s' if len(pictures) > 1 else ''} outside "
+            "of one. Name the folder above it if this is one class."
+        )
+    inner = folder
+    while len(folders) == 1 and not pictures and folders[0].name.lower() not in PARTS:
+        deeper, pictures = _visible(folders[0])
+        if folders[0].is_symlink() or not deeper or pictures:
+            break
+        inner, folders = folders[0], deeper
+    if inner == folder:
+        return None
+    return f'{inner.relative_to(folder)} is the only folder: name it in data.path: "{inner}".'
+
+
+def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(folders, files that may be pictures) in `folder`."""
+    entries = [entry for entry in _entries(folder) if not _is_hidden(entry)]
+    folders = [entry for entry in entries if entry.is_dir()]
+    return folders, [entry for entry in entries if not entry.is_dir() and may_be_picture(entry)]
+
+
+def _and_more(names: Sequence[str]) -> str:
+    return f"{names[0]} and {len(names) - 1:,} more" if len(names) > 1 else names[0]
+
+
 def list_pictures(folder: Path) -> Listing:
     """Find the classes, and the files that may be pictures, without reading those."""
     found = Listing(folder, [], [], [], [], [])
@@ -73,20 +104,25 @@ def list_pictures(folder: Path) -> Listing:
             if len(same) > 1:
                 found.problems.append(f"{', '.join(same)}: {len(same)} folders of one part. Merge them.")
             found.parts.append(part)
+        classes: dict[str, set[str]] = {part: set() for part in found.parts}
         for name, part_folder in folders.items():
-            _list_classes(part_folder, parts[name], _visible_folders(part_folder, found), found)
-        trained = {picture.class_name for picture in found.pictures if picture.part == "train"}
-        for part, name in sorted(
-            {(p.part, p.class_name) for p in found.pictures if p.class_name not in trained}
-        ):
-            found.problems.append(f"{part}/{name}: train has no pictures of this class.")
+            own = _list_classes(parts[name], _visible_folders(part_folder, found), found)
+            classes[parts[name]].update(own)
+        trained = classes.pop("train")
+        for part, tested in classes.items():
+            lacking = (
+                [f"train has {_names(trained - tested)}, which {part} lacks"] if trained - tested else []
+            )
+            if tested - trained:
+                lacking.append(f"{part} has {_names(tested - trained)}, which train lacks")
+                found.problems.append(f"{'; '.join(lacking)}. Each class needs the same name in both.")
     else:
         found.parts.append("train")
-        _list_classes(folder, "train", folders, found)
+        _list_classes("train", folders, found)
         if len(folders) == 1 and any(entry.is_dir() for entry in _entries(*folders.values())):
             (inner,) = folders
-            found.problems.append(
-                f"{inner}: the only folder here. If it holds the classes, name it in data.path."
+            found.problems.insert(
+                0, f"{inner}: the only folder here. If it holds the classes, name it in data.path."
             )
     found.class_names[:] = sorted(set(found.class_names))
     found.parts.sort(key=list(PARTS.values()).index)
@@ -94,9 +130,16 @@ def list_pictures(folder: Path) -> Listing:
     return found
 
 
+def _names(classes: Iterable[str]) -> str:
+    *names, last = sorted(classes)
+    if len(names) >= NAMED:
+        names, last = names[:NAMED], f"{len(names) + 1 - NAMED:,} more"
+    return f"{', '.join(names)} and {last}" if names else last
+
+
 def _visible_folders(folder: Path, found: Listing) -> dict[str, Path]:
     """The folders in `folder` by name; files beside them are passed over, unless they are pictures."""
-    folders = {}
+    folders, pictures = {}, []
     for entry in _entries(folder):
         if _is_hidden(entry):
             found.passed_over.append(found.name(entry))
@@ -108,15 +151,21 @@ def _visible_folders(folder: Path, found: Listing) -> dict[str, Path]:
                     "itself here."
                 )
         elif may_be_picture(entry):
-            found.problems.append(
-                f"{found.name(entry)}: a picture outside of the classes' folders. Move or remove it."
-            )
+            pictures.append(found.name(entry))
         else:
             found.passed_over.append(found.name(entry))
+    if pictures:
+        what = "pictures" if len(pictures) > 1 else "a picture"
+        found.problems.append(
+            f"{_and_more(pictures)}: {what} outside of the classes' folders. Move or remove "
+            f"{'them' if len(pictures) > 1 else 'it'}."
+        )
     return folders
 
 
-def _list_classes(folder: Path, part: str, folders: dict[str, Path], found: Listing) -> None:
+def _list_classes(part: str, folders: dict[str, Path], found: Listing) -> list[str]:
+    """Add the classes in `folders`, and their pictures; the names of these classes."""
+    classes = []
     for name, class_folder in folders.items():
         class_name = unicodedata.normalize("NFC", name)  # some systems store é as e and an accent
         if not class_name.isprintable() or class_name != class_name.strip():
@@ -125,23 +174,28 @@ def _list_classes(folder: Path, part: str, folders: dict[str, Path], found: List
                 "the folder."
             )
             continue
-        found.class_names.append(class_name)
-        count = 0
+        classes.append(class_name)
+        count, inner = 0, []
         for entry in _entries(class_folder):
             if _is_hidden(entry):
                 found.passed_over.append(found.name(entry))
             elif entry.is_dir():
-                found.problems.append(
-                    f"{found.name(entry)}: a folder inside a class's folder. Move its pictures up, or "
-                    "remove it."
-                )
+                inner.append(found.name(entry))
             elif may_be_picture(entry):
                 found.pictures.append(Picture(entry, part, class_name))
                 count += 1
             else:
                 found.passed_over.append(found.name(entry))
+        if inner:
+            what = "folders" if len(inner) > 1 else "a folder"
+            found.problems.append(
+                f"{_and_more(inner)}: {what} inside a class's folder. Move the pictures up, or remove "
+                f"{'them' if len(inner) > 1 else 'it'}."
+            )
         if count == 0:
             found.problems.append(f"{found.name(class_folder)}: no pictures.")
+    found.class_names.extend(classes)
+    return classes
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -98,9 +98,16 @@ def _check(part: str, images: NDArray[Any], labels: NDArray[Any]) -> list[str]:
             f"channels) with 1 or 3 channels is needed.{hint}"
         )
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        hint = " One-hot targets become labels with targets.argmax(axis=1)." if labels.ndim == 2 else ""
+        hint = ""
+        if labels.dtype.kind in "US":
+            hint = (
+                " For the labels of all parts together, names, labels = np.unique(labels, "
+                "return_inverse=True) makes numbers of texts; save the names as class_names."
+            )
+        elif labels.ndim == 2:
+            hint = " One-hot targets become labels with targets.argmax(axis=1)."
         problems.append(
-            f"{part}_labels: {labels.dtype} of shape {labels.shape}; one whole number for each image is "
+            f"{part}_labels: {_kind(labels)} of shape {labels.shape}; one whole number for each image is "
             f"needed.{hint}"
         )
     elif len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) <= LARGEST_CLASS:
@@ -117,6 +124,10 @@ def _check(part: str, images: NDArray[Any], labels: NDArray[Any]) -> list[str]:
     return problems
 
 
+def _kind(array: NDArray[Any]) -> str:
+    return {"U": "texts", "S": "texts as bytes"}.get(array.dtype.kind, str(array.dtype))
+
+
 def _class_names(given: NDArray[Any] | str | None, parts: dict[str, Any]) -> tuple[list[str], list[str]]:
     """(the names of the classes, problems): those in the file, else the labels themselves."""
     if "train_labels" not in parts:
@@ -126,15 +137,16 @@ def _class_names(given: NDArray[Any] | str | None, parts: dict[str, Any]) -> tup
     names = [str(number) for number in range(count)]
     if isinstance(given, np.ndarray):
         if given.ndim != 1 or given.dtype.kind != "U":
-            return names, [f"class_names: {given.dtype} of shape {given.shape}; a list of texts is needed."]
+            return names, [f"class_names: {_kind(given)} of shape {given.shape}; a list of texts is needed."]
         names = [str(name) for name in given]
         if len(set(names)) != len(names) or not all(n.isprintable() and n.strip() == n != "" for n in names):
             problems.append("class_names: each must be different, and consist of visible characters.")
     trained = np.bincount(parts["train_labels"], minlength=len(names))
     if missing := [number for number, images in enumerate(trained[: len(names)]) if not images]:
+        hint = " Do they count from 1? Then subtract 1." if missing == [0] else ""
         problems.append(
             f"train_labels: no image of class {', '.join(map(str, missing[:10]))}"
-            f"{' and so on' if len(missing) > 10 else ''}; each of the {len(names)} classes needs some."
+            f"{' and so on' if len(missing) > 10 else ''}; each of the {len(names)} classes needs some.{hint}"
         )
     for name, labels in parts.items():
         if name.endswith("labels") and int(labels.max()) >= len(names):
