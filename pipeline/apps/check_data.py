@@ -205,7 +205,10 @@ def size_of_result(count: int, surveyed: Survey, data: "Data") -> tuple[str, lis
     pixels = prod(target_shape(surveyed.usable.train_images, data))
     size = count * (pixels + len(surveyed.class_names))  # labels are one-hot
     text = f"{size / 1e9:,.1f} GB" if size > LARGE_RESULT else f"{max(size / 1e6, 0.1):,.1f} MB"
-    note = f"{PROCESSED} will take {text}, and as much again in DVC's cache. A smaller data.image_size takes less."
+    note = (
+        f"{PROCESSED} will take {text}, and as much again in DVC's cache. A smaller data.image_size takes "
+        "less."
+    )
     fact = f"{text}: {count:,} images of {pixels:,} bytes, and their labels"
     return fact, [note] if size > LARGE_RESULT else []
 
