@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import re
 import sys
 from collections import Counter
@@ -94,7 +95,7 @@ def check_data(path: Path | None) -> None:
     params = load_params()
     data = params.data
     if path is not None:
-        data = data.model_copy(update={"dataset": OWN, "path": str(path.expanduser())})
+        data = data.model_copy(update={"dataset": OWN, "path": os.path.expanduser(path)})
     if data.dataset != OWN:
         raise UserError(
             f"params.yaml chooses the dataset {data.dataset}, whose files fetch checks. check-data is for "

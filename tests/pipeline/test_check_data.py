@@ -185,19 +185,22 @@ def test_more_than_three_sizes_are_a_range(own):
 
 
 def test_classes_with_few_images_or_none_in_a_part_are_noted(project, rng):
-    sizes = {"train": [40, 3, 12], "validation": [5, 0, 5], "test": [5, 2, 0]}
-    arrays = {"class_names": ["ant", "zoo 1", "<i>"]}
+    sizes = {"train": [10, 3, 12, 9, 3], "validation": [5, 0, 5, 5, 0], "test": [5, 2, 0, 1, 0]}
+    arrays = {"class_names": ["ant", "zoo 1", "<i>", "owl", "bee"]}
     for part, counts in sizes.items():
-        arrays[f"{part}_labels"] = np.repeat(np.arange(3), counts)
+        arrays[f"{part}_labels"] = np.repeat(np.arange(5), counts)
         arrays[f"{part}_images"] = rng.integers(0, 256, (sum(counts), 16, 16, 3), np.uint8)
     np.savez("own.npz", **arrays)
     code, output, page = check("own.npz")
     notes = [
         "zoo 1: 3 training images, none for validation; with so few, the figures for this class say little.",
         "<i>: 12 training images, none for test; with so few, the figures for this class say little.",
+        "owl: 9 training images; with so few, the figures for this class say little.",
+        "bee: 3 training images, none for validation and test; with so few, the figures for this class say "
+        "little.",
     ]
     assert code == 0
-    assert "\nNotes (2):\n" + "".join(f"- {note}\n" for note in notes) in output
+    assert "\nNotes (4):\n" + "".join(f"- {note}\n" for note in notes) in output
     assert [note for note in notes if f"<li>{note}</li>" in unescape(page)] == notes
     assert 'Read the <a href="#notes">notes</a> first.' in page
 
@@ -225,6 +228,8 @@ def test_a_path_may_begin_with_the_home_folder(own, monkeypatch):
     code, output, _ = check("~/own")
     assert code == 0
     assert output.startswith(f"{Path.cwd() / 'own'}:\n")
+    with pytest.raises(UserError, match=r"^~nobody-has-this-name/own does not exist"):
+        check("~nobody-has-this-name/own")
 
 
 def test_a_split_that_is_impossible_is_a_problem(own):
