@@ -156,7 +156,7 @@ def describe(surveyed: Survey, data: "Data") -> dict[str, str]:
     if len(sizes) == 1:
         facts["size"] = f"{_by(*next(iter(sizes)))} pixels, all of them"
     elif len(sizes) <= SIZES_NAMED:
-        named = [f"{_by(*size)} pixels ({count:,})" for size, count in sizes.most_common()]
+        named = [f"{_by(*size)} pixels ({count:,} images)" for size, count in sizes.most_common()]
         facts["sizes"] = ", ".join(named)
     else:
         by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def fetch(data: "Data") -> None:
     """Bring the files of `data.dataset` to data/raw/DATASET; intact files that are there are kept.
 
-    Own images are read where they are, by preprocess. A file says so, since DVC warns if data/raw is empty. It
-    does not give the value of data.path, on which this stage does not depend.
+    Own images are read where they are, by preprocess. A file says so, since DVC warns if data/raw is empty.
+    It does not give the value of data.path, on which this stage does not depend.
     """
     folder = RAW / data.dataset
     if data.dataset == OWN:

@@ -88,7 +88,7 @@ def test_it_says_what_the_images_are_and_what_happens_to_them(own):
     _, output, page = check(own)
     for text in (
         "usable images: 90",
-        "sizes: 20x24 pixels (45), 28x24 pixels (45)",
+        "sizes: 20x24 pixels (45 images), 28x24 pixels (45 images)",
         "colours: 90 in colour",
         "each image: is cropped to its middle and resized to 16x16 pixels, in colour",
         "parts: test: 15 % of all images; validation: 5 % of the rest; training: all of the rest",
