@@ -297,6 +297,12 @@ def test_a_link_to_the_folder_around_it_is_not_followed(tmp_path):
     assert any("a link to a folder" in problem for problem in problems_of(folder))
 
 
+def test_the_right_path_is_said_without_control_characters(tmp_path):
+    (tmp_path / "own").mkdir()
+    good_folder(tmp_path / "own/all\x1b[2J")
+    assert problems_of(tmp_path / "own")[0].startswith("all�[2J is the only folder: ")
+
+
 def test_of_a_classs_own_folder_its_pictures_are_counted(tmp_path):
     assert problems_of(good_folder(tmp_path / "own") / "cat") == [
         "no folder of a class, but 4 pictures outside of one. Name the folder above it if this is one class."

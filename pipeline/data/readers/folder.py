@@ -79,7 +79,7 @@ def find_misplaced(folder: Path) -> str | None:
         inner, folders = folders[0], deeper
     if inner == folder:
         return None
-    return f'{inner.relative_to(folder)} is the only folder: name it in data.path: "{inner}".'
+    return printable(f'{inner.relative_to(folder)} is the only folder: name it in data.path: "{inner}".')
 
 
 def _visible(folder: Path) -> tuple[list[Path], list[Path]]:
