@@ -94,10 +94,10 @@ def evaluate() -> None:
 @app.command(short_help="show the results on a page")
 def report() -> None:
     """Write reports/report.html, a page about the trained network, model_card.md and the figures."""
-    from pipeline.stages import report as stage
-
     # Without a home folder, matplotlib warns of a cache in a temporary folder, which does no harm.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    from pipeline.stages import report as stage
+
     stage.report(load_params())
 
 

@@ -8,7 +8,7 @@ import pytest
 from projects import STAGES
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = (*STAGES, "run", "check-data", "predict", "playground", "explain", "verify")
+COMMANDS = (*STAGES, "run", "check-data", "predict", "playground", "explain", "verify", "runs")
 
 
 def run(*command, **variables):
