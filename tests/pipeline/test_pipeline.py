@@ -245,7 +245,7 @@ def test_a_loss_that_is_not_finite_stops_with_advice(other):
 def test_a_refused_value_is_told_with_how_to_go_back(other, command):
     set_params(other, {"model.architecture": "baselin"})
     message = command(other, "run")
-    assert "did you mean baseline" in message.lower()
+    assert "Did you mean 'baseline'?" in message
     assert message.endswith(
         "To go back to those of the last commit: git checkout params.yaml architectures.yaml"
     )
