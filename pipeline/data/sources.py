@@ -94,7 +94,7 @@ def _pack(content: bytes, file: DataFile) -> bytes | None:
     """`content` if it is the file, packed if it is what the file unpacks to; None if it is something else."""
     digest = sha256(content).hexdigest()
     if digest == file.content_sha256:
-        return gzip.compress(content, mtime=0)
+        return gzip.compress(content, compresslevel=1, mtime=0)
     return content if digest == file.sha256 or _unpacks_to_published(content, file) else None
 
 

@@ -44,6 +44,8 @@ def test_in_another_folder_every_command_asks_for_the_project_s_folder(
 def test_a_repository_of_another_user_is_refused_in_git_s_own_words(repository, monkeypatch):
     run.check_git()
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # a switch of Git's own tests
+    if subprocess.run(["git", "rev-parse"], check=False).returncode == 0:
+        pytest.skip("this Git does not check the owner")
     with pytest.raises(UserError, match=r"--add safe\.directory") as error:
         run.check_git()
     assert "git init" not in str(error.value)
@@ -169,7 +171,7 @@ def test_the_table_of_runs_holds_what_differs_from_the_last_commit():
     ]
 
 
-@pytest.mark.parametrize("columns", ["0", "40", "80"])
+@pytest.mark.parametrize("columns", ["0", "20", "40", "80"])
 def test_the_table_of_runs_fits_the_terminal(repository, monkeypatch, capsys, columns):
     shown = [entry(None, 5, 0.25, rev="workspace"), entry("a-long-name-of-a-branch" * 4, 10, 1)]
     monkeypatch.setattr(runs, "_show", lambda: json.loads(json.dumps(shown)))
