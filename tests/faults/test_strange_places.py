@@ -110,6 +110,14 @@ def test_a_path_that_dvc_takes_for_a_template_is_refused_before_dvc_starts(tmp_p
     assert capfd.readouterr() == ("", "")
 
 
+def test_data_that_somebody_packed_again_are_named_as_the_reason():
+    recorded, rerun = ({"fetch": {"outs": [{"path": "data/raw", "md5": 4 * text}]}} for text in ("ab", "cd"))
+    problems = verify.compare(recorded, rerun, Path(), Path(), ({}, {}))
+    assert [problem[:55] for problem in problems] == [
+        "- The files in data/raw have the published content, but"
+    ]
+
+
 ROWS = [
     ("dataset", "digits, from scikit-learn"),
     ("test accuracy", "83.33% of 360 images"),
