@@ -170,8 +170,8 @@ def _explanations(recorded: Lock, rerun: Lock, old: Mapping[str, str], new: Mapp
     raw = (_outputs(lock.get("fetch", {})).get(str(RAW)) for lock in (recorded, rerun))
     if not found and len(set(raw)) > 1:
         found.append(
-            f"- The files in {RAW} have the published content, but somebody packed those here again, or those "
-            "of the recorded run. What is made of them is the same."
+            f"- The files in {RAW} have the published content, but somebody packed those here again, or "
+            "those of the recorded run. What is made of them is the same."
         )
     return found or ["- Code, params and environment are as recorded. This is a bug: please report it."]
 
