@@ -1,6 +1,7 @@
 # Two commands are enough: `make run` and `make test`. Both set up everything that they need.
 PYTHON ?= python3
 BIN := .venv/bin
+unexport PYTHONSAFEPATH # with it, `python -m pipeline` does not find the project
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help

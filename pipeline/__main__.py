@@ -1,6 +1,7 @@
 """`python -m pipeline COMMAND`: the stages that dvc.yaml runs, and commands for use by hand."""
 
 import io
+import logging
 import os
 import sys
 from pathlib import Path
@@ -17,8 +18,10 @@ except ModuleNotFoundError:
 from cnn import keep_freed_memory
 from cnn.checkpoint import CheckpointError
 from cnn.engine.executors import WorkerLostError
-from pipeline.config.params import load_params
-from pipeline.errors import StoppedError, UserError
+from pipeline.config.params import Params, load_params
+from pipeline.config.yaml_files import NOT_THE_FOLDER
+from pipeline.errors import VALUES_STAY, StoppedError, UserError
+from pipeline.paths import MODELS, PARAMS
 
 RESTORE = (
     "DVC removes a stage's earlier results before it starts the stage. To restore those of the last commit "
@@ -52,7 +55,7 @@ def fetch() -> None:
     """
     from pipeline.stages import fetch as stage
 
-    stage.fetch(load_params().data)
+    stage.fetch(_load_params().data)
 
 
 @app.command(short_help="convert them to arrays")
@@ -64,7 +67,7 @@ def preprocess() -> None:
     """
     from pipeline.stages import preprocess as stage
 
-    params = load_params()
+    params = _load_params()
     stage.preprocess(params.data, params.seed)
 
 
@@ -91,6 +94,8 @@ def evaluate() -> None:
 @app.command(short_help="show the results on a page")
 def report() -> None:
     """Write reports/report.html, a page about the trained network, model_card.md and the figures."""
+    # Without a home folder, matplotlib warns of a cache in a temporary folder, which does no harm.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from pipeline.stages import report as stage
 
     stage.report(load_params())
@@ -140,6 +145,7 @@ def predict(
     """
     from pipeline.apps import predict as command
 
+    _check_folder()
     command.predict(files, as_json=as_json, pictures=show)
 
 
@@ -151,7 +157,20 @@ def verify() -> None:
     """
     from pipeline.apps import verify as command
 
+    _check_folder()
     command.verify()
+
+
+@app.command(short_help="all runs in a table")
+def runs() -> None:
+    """List the last commit and its experiments: name, time, test accuracy, which settings were changed.
+
+    The settings are written as `dvc exp run -S` takes them. All metrics are in: dvc exp show
+    """
+    from pipeline.apps import runs as command
+
+    _check_folder()
+    command.runs()
 
 
 @app.command(short_help="one image through the network and back")
@@ -167,6 +186,7 @@ def explain(
     """
     from pipeline.apps import explain as command
 
+    _check_folder()
     command.explain(index)
 
 
@@ -178,6 +198,7 @@ def playground() -> None:
     """
     from pipeline.apps import playground as command
 
+    _check_folder()
     command.playground()
 
 
@@ -189,6 +210,7 @@ def run() -> None:
     """
     from pipeline.apps import run as stage
 
+    _check_folder()
     stage.run()
 
 
@@ -221,6 +243,20 @@ def main() -> None:
         sys.exit(f"error: {error.strerror or error}{place}{_where_results_are()}")
     except MemoryError as error:
         sys.exit(f"error: There is not enough memory. {error} Try smaller layers or batches.")
+
+
+def _load_params() -> Params:
+    """`load_params`, for a stage without earlier results to restore."""
+    try:
+        return load_params()
+    except UserError as error:
+        raise UserError(f"{error}\n{VALUES_STAY}" if _dvc_stage() else str(error)) from None
+
+
+def _check_folder() -> None:
+    """UserError if this is not the project's folder; a folder with models/ alone is enough."""
+    if not PARAMS.exists() and not MODELS.exists():
+        raise UserError(f"There is no {PARAMS} in this folder. {NOT_THE_FOLDER}")
 
 
 def _dvc_stage() -> str | None:

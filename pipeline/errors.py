@@ -7,6 +7,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+VALUES_STAY = (
+    "Values that `dvc exp run -S` wrote stay in params.yaml and architectures.yaml. To go back to those of "
+    "the last commit: git checkout params.yaml architectures.yaml"
+)
+
 
 class UserError(Exception):
     """An error that the user can fix; the message says what is wrong, and how to fix it."""

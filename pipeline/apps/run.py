@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
+from pipeline.apps.terminal import open_console
 from pipeline.artefacts.evaluate import Metrics
 from pipeline.artefacts.preprocess import Description
 from pipeline.config.architectures import build_chosen
@@ -20,16 +20,22 @@ from pipeline.data.dataset import OWN
 from pipeline.data.own import find_images
 from pipeline.data.readers.folder import list_pictures
 from pipeline.data.sources import MIRROR_VARIABLE, NOTE_VARIABLE
-from pipeline.errors import StoppedError, UserError
-from pipeline.paths import CLASSIFICATION_REPORT, REPORT
+from pipeline.errors import VALUES_STAY, StoppedError, UserError
+from pipeline.paths import ARCHITECTURES, CLASSIFICATION_REPORT, PARAMS, REPORT
 from pipeline.report.reference import REFERENCE_ACCURACY, REFERENCE_SOURCE
+
+LEAST_WIDTH_FOR_TABLE = 60  # characters of the terminal
 
 
 def run() -> None:
     """Check params.yaml and the network, run the pipeline, summarise the results."""
-    params = load_params()
-    check_network(params)
     check_git()
+    try:
+        params = load_params()
+        check_network(params)
+    except UserError as error:
+        changed = git("diff", "--name-only", "HEAD", "--", str(PARAMS), str(ARCHITECTURES))
+        raise UserError(f"{error}\n{VALUES_STAY}" if changed else str(error)) from None
     repair_dvc()
     try:
         code, fell_back = _run_stages(params.data.dataset)
@@ -82,6 +88,11 @@ def dvc(*arguments: str, folder: Path = Path(), **variables: str) -> int:
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     interrupted = False
+    if set("{}") & set(str(folder.resolve())):
+        raise UserError(
+            f"DVC cannot work in a folder whose path holds {{ or }}: {folder.resolve()}\n"
+            "Rename the folder, or clone the project somewhere else."
+        )
     with subprocess.Popen(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=folder,
@@ -127,39 +138,79 @@ def repair_dvc() -> None:
 
 
 def check_git() -> None:
-    """Raise UserError unless this folder is in a Git repository with a commit."""
+    """Raise UserError unless this folder is in a Git repository with a commit that Git agrees to use."""
+    needed = "DVC's experiments need a Git repository with a commit"
     try:
-        result = subprocess.run(
-            ["git", "rev-parse", "--verify", "HEAD"], capture_output=True, env=environment_outside_hooks()
-        )
+        git("rev-parse", "--git-dir")
     except FileNotFoundError:
         raise UserError("Git is not installed; DVC needs it.") from None
+    except UserError:
+        here = Path.cwd()
+        if any((folder / ".git").exists() for folder in (here, *here.parents)):
+            raise  # Git knows why it does not use it, such as another owner
+        raise UserError(
+            f"{needed}; this folder is not in one. Clone the project instead of downloading it, or: "
+            "git init && git add . && git commit -m start"
+        ) from None
+    try:
+        git("rev-parse", "--verify", "HEAD")
+    except UserError as error:
+        raise UserError(
+            f"{needed}. If there is none yet: git add . && git commit -m start\n{error}"
+        ) from None
+
+
+def git(*arguments: str) -> str:
+    """What Git prints; UserError with Git's message if it fails."""
+    command = ["git", *arguments]
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",  # as os.fsdecode: a path may be no text
+        env=environment_outside_hooks(),
+    )
     if result.returncode != 0:
         raise UserError(
-            "DVC's experiments need a Git repository with a commit; this folder is not in one. Clone the "
-            "project instead of downloading it, or: git init && git add . && git commit -m start"
+            f"{' '.join(command)} failed with exit code {result.returncode}. Git says:\n"
+            f"{result.stderr.strip()}"
         )
+    return result.stdout.removesuffix("\n")
 
 
 def _print_summary(fell_back: bool) -> None:
     metrics = Metrics.load()
     dataset, model, test = metrics.dataset, metrics.model, metrics.test
-    table = Table(show_header=False, title="Result", title_justify="left")
-    table.add_row("dataset", Description.load().title)
+    rows = [("dataset", Description.load().title)]
     if fell_back:
-        table.add_row("why", "MNIST could not be fetched")
-    table.add_row("network", f"{model.architecture}, {model.parameters:,} parameters")
-    table.add_row("test accuracy", f"{test.accuracy:.2%} of {test.examples:,} images")
-    table.add_row("", f"(confidence interval {test.accuracy_low:.2%} to {test.accuracy_high:.2%})")
+        rows.append(("why", "MNIST could not be fetched"))
+    rows += [
+        ("network", f"{model.architecture}, {model.parameters:,} parameters"),
+        ("test accuracy", f"{test.accuracy:.2%} of {test.examples:,} images"),
+        ("", f"(confidence interval {test.accuracy_low:.2%} to {test.accuracy_high:.2%})"),
+    ]
     if dataset == "mnist":
-        table.add_row("for comparison", f"{REFERENCE_ACCURACY:.2%} after 10 epochs:\n{REFERENCE_SOURCE}")
-    table.add_row("look at", f"{REPORT}")
-    table.add_row("numbers", f"{Metrics.path}\n{CLASSIFICATION_REPORT}")
-    Console(markup=False).print(table, highlight=False)
+        rows.append(("for comparison", f"{REFERENCE_ACCURACY:.2%} after 10 epochs:\n{REFERENCE_SOURCE}"))
+    rows += [("look at", f"{REPORT}"), ("numbers", f"{Metrics.path}\n{CLASSIFICATION_REPORT}")]
+    _print_rows("Result", rows)
     print("Try next:\n    source .venv/bin/activate")
     if fell_back:
         print(f"    export {MIRROR_VARIABLE}=…       # a folder or URL that holds mnist/…-ubyte.gz")
     if dataset == "digits":
         print("    dvc exp run -S data.dataset=mnist    # params.yaml now says digits; this changes it back")
     else:
-        print("    dvc exp run -S model.architecture=sample\n    dvc exp show --only-changed")
+        print("    dvc exp run -S model.architecture=sample")
+        print("    python -m pipeline runs                     # all runs in a table")
+
+
+def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:
+    """Print a table of two columns; in a narrow terminal, a list."""
+    console = open_console()
+    if console.width < LEAST_WIDTH_FOR_TABLE:
+        for name, text in (("", title), *rows):
+            console.print(f"{name}: {text}".removeprefix(": "), overflow="fold")
+        return
+    table = Table(Column(), Column(overflow="fold"), show_header=False, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -4,17 +4,14 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Mapping
 from hashlib import md5
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rich.console import Console
-from rich.table import Column, Table
-
-from pipeline.apps.run import check_git, dvc, environment_outside_hooks
+from pipeline.apps.run import check_git, dvc, git
+from pipeline.apps.terminal import make_table, open_console, print_table
 from pipeline.artefacts.train import Environment
 from pipeline.config.params import load_params
 from pipeline.config.yaml_files import read_mapping
@@ -31,11 +28,11 @@ Lock = dict[str, dict[str, Any]]
 def verify() -> None:
     """Rerun the last commit's pipeline in a temporary clone, and compare each output with its dvc.lock."""
     check_git()
-    if _git("status", "--porcelain"):
+    if git("status", "--porcelain"):
         print("note: Uncommitted changes are left out: the last commit is verified.")
     with TemporaryDirectory() as folder:
-        _git("clone", "--quiet", _git("rev-parse", "--show-toplevel"), f"{folder}/clone")
-        clone = Path(folder, "clone", _git("rev-parse", "--show-prefix"))
+        git("clone", "--quiet", git("rev-parse", "--show-toplevel"), f"{folder}/clone")
+        clone = Path(folder, "clone", git("rev-parse", "--show-prefix"))
         recorded, environment = read_lock(clone), read_environment(clone)
         problems = compare_committed(recorded, Path.cwd(), clone)
         data = load_params(clone / PARAMS).data
@@ -65,13 +62,25 @@ def read_lock(folder: Path) -> Lock:
         raise UserError("The last commit has no dvc.lock. Make one, and commit it: dvc repro")
     content = read_mapping(folder / LOCK)
     stages = content.get("stages")
-    if not isinstance(stages, dict):
+    if not isinstance(stages, dict) or not all(map(_is_stage, stages.values())):
         raise UserError(
             "dvc.lock must hold the key stages, with what each stage read and wrote; that of the last commit "
             f"holds: {', '.join(map(str, content)) or 'nothing'}. Make a new one, and commit it: "
             "rm dvc.lock && dvc repro"
         )
     return stages
+
+
+def _is_stage(content: Any) -> bool:
+    """Whether this is what dvc.lock holds of a stage, as far as `verify` reads it."""
+    if not isinstance(content, dict):
+        return False
+    keys: tuple[tuple[str, set[str]], ...] = (("outs", {"path", "md5"}), ("deps", {"path"}))
+    return all(
+        isinstance(entry, dict) and needed <= entry.keys()
+        for key, needed in keys
+        for entry in content.get(key) or []
+    )
 
 
 def compare_committed(recorded: Lock, project: Path, clone: Path) -> list[str]:
@@ -107,9 +116,11 @@ def copy_images(path: Path, clone: Path) -> None:
 
 
 def read_environment(folder: Path) -> Mapping[str, str]:
-    """The environment of the run in a folder; empty if it is not recorded."""
-    path = folder / Environment.path
-    return json.loads(path.read_bytes()) if path.exists() else {}
+    """The environment of the run in a folder; empty if it is not recorded, or the record is damaged."""
+    try:
+        return Environment.model_validate_json((folder / Environment.path).read_bytes()).model_dump()
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def compare(
@@ -120,8 +131,7 @@ def compare(
     environments: tuple[Mapping[str, str], Mapping[str, str]],
 ) -> list[str]:
     """Print a table of all outputs; return possible reasons for the differences, if there are any."""
-    file = Column("file", overflow="fold")
-    table = Table("stage", file, "recorded", "now", "", title="Verification", title_justify="left")
+    table = make_table("Verification", "file", "stage", "recorded", "now", "bytes")
     differ = False
     for stage in rerun:
         before = _files(recorded.get(stage, {}), project)
@@ -132,8 +142,8 @@ def compare(
             same = before.get(name) == now.get(name)
             differ |= not same
             digests = (digests.get(name, "none")[:8] for digests in (before, now))
-            table.add_row(stage, name, *digests, "same" if same else "DIFFERENT")
-    Console(markup=False).print(table, highlight=False)
+            table.add_row(name, stage, *digests, "same" if same else "DIFFERENT")
+    print_table(open_console(), table)
     return _explanations(recorded, rerun, *environments) if differ else []
 
 
@@ -157,6 +167,12 @@ def _explanations(recorded: Lock, rerun: Lock, old: Mapping[str, str], new: Mapp
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
+    raw = (_outputs(lock.get("fetch", {})).get(str(RAW)) for lock in (recorded, rerun))
+    if not found and len(set(raw)) > 1:
+        found.append(
+            f"- The files in {RAW} have the published content, but somebody packed those here again, or "
+            "those of the recorded run. What is made of them is the same."
+        )
     return found or ["- Code, params and environment are as recorded. This is a bug: please report it."]
 
 
@@ -180,15 +196,3 @@ def _files(stage: dict[str, Any], folder: Path) -> dict[str, str]:
 def _cached(digest: str, folder: Path) -> bytes | None:
     path = folder / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
     return path.read_bytes() if path.exists() else None
-
-
-def _git(*arguments: str) -> str:
-    """What Git prints; UserError with Git's message if it fails."""
-    command = ["git", *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment_outside_hooks())
-    if result.returncode != 0:
-        raise UserError(
-            f"{' '.join(command)} failed with exit code {result.returncode}. Git says:\n"
-            f"{result.stderr.strip()}"
-        )
-    return result.stdout.removesuffix("\n")

@@ -10,16 +10,18 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from pipeline.errors import UserError
 
 LARGEST = 100_000  # values
+NOT_THE_FOLDER = "Run the command from the project's folder."
+CONFLICT_MARKS = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")  # Git begins lines with them
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """The mapping in the file at `path`; UserError if there is none."""
+    text = ""
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = YAML(typ="safe", pure=True).load(text)
     except FileNotFoundError:
-        raise UserError(
-            f"There is no {path} in this folder. Run the command from the project's folder."
-        ) from None
+        raise UserError(f"There is no {path} in this folder. {NOT_THE_FOLDER}") from None
     except RecursionError:
         raise UserError(f"{path} is nested too deeply.") from None
     except UnicodeDecodeError as error:
@@ -27,7 +29,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         mark = error.problem_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{path} is not valid YAML: {error.problem}{place}.") from None
+        raise UserError(f"{path} is not valid YAML: {error.problem}{place}.{_hint(text, error)}") from None
     except YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     except (ValueError, LookupError) as error:  # a value that looks like a date or a number, but is not
@@ -38,6 +40,23 @@ def read_mapping(path: Path) -> dict[str, Any]:
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise UserError(f"{path} must hold keys with values, `key: value`; it holds {found}.")
     return content
+
+
+def _hint(text: str, error: MarkedYAMLError) -> str:
+    """What probably caused the error, and what to do; empty if that is not known."""
+    lines = text.splitlines()
+    for number, line in enumerate(lines, start=1):
+        if line.startswith(CONFLICT_MARKS):
+            return (
+                f" Line {number} is a mark of a merge conflict: keep one of the versions between "
+                f"{CONFLICT_MARKS[0]} and {CONFLICT_MARKS[-1]}, and remove the lines with marks."
+            )
+    if error.problem_mark is None:
+        return ""
+    start = "".join(lines[error.problem_mark.line : error.problem_mark.line + 1])
+    if "\t" in start[: len(start) - len(start.lstrip())]:
+        return " A tab is in its indentation: use spaces."
+    return " Check the indentation of this line and of the one before: keys of one section have the same."
 
 
 def _is_larger(content: Any, limit: int) -> bool:

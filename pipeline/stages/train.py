@@ -1,6 +1,7 @@
 """The train stage: write the network of the best validation epoch to models/."""
 
 import platform
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -242,7 +243,7 @@ class _Bar:
             TextColumn("left"),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not sys.stdout.isatty(),  # FORCE_COLOR does not make a log a terminal
             auto_refresh=False,  # by a thread, which would make forks unsafe
         )
         self._task = self.progress.add_task(

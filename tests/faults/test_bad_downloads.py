@@ -4,8 +4,12 @@ import errno
 import gzip
 import http.server
 import os
+import re
 import resource
+import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -125,10 +129,13 @@ FAULTS = {
 
 @pytest.fixture
 def serve():
-    """serve(method): (address of a server that answers with this method, paths that it was asked for)."""
+    """serve(method): (address of a server that answers with this method, paths that it was asked for).
+
+    If a certificate is given, the server speaks HTTPS.
+    """
     running = []
 
-    def start(method):
+    def start(method, certificate=None):
         asked = []
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -145,6 +152,11 @@ def serve():
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads, server.block_on_close = True, False
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            server.handle_error = lambda *_: None  # who does not trust it hangs up
         threading.Thread(target=partial(server.serve_forever, 0.01), daemon=True).start()
         running.append(server)
         return f"http://127.0.0.1:{server.server_port}", asked
@@ -285,6 +297,99 @@ def test_what_a_killed_download_leaves_is_cleared_by_the_next(serve, monkeypatch
     assert len(files()) == 1, "the child was in the middle of it"
     fetch_one()
     assert files() == {NAME: GOOD}
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """The file of a certificate for 127.0.0.1 that nobody signed but itself, with its key."""
+    if not shutil.which("openssl"):
+        pytest.skip("openssl makes the certificate")
+    path = tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", path, "-out", tmp_path / "public.pem"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    path.write_bytes(path.read_bytes() + (tmp_path / "public.pem").read_bytes())
+    return path
+
+
+@pytest.fixture
+def secure(serve, certificate):
+    """The address of a server with that certificate, which has the file."""
+    address, _ = serve(answer(200, GOOD), certificate)
+    return address.replace("http:", "https:")
+
+
+def then_the_next(monkeypatch, tiny_dataset, address):  # noqa: F811
+    """The message if `address` is the only source; the file has come if it is the first one."""
+    with pytest.MonkeyPatch.context() as only:
+        only.setenv("DATASET_MIRROR", address)
+        with pytest.raises(UserError) as error:
+            fetch_one()
+    assert files() == {}
+    places = [f"{address}/tiny", str(tiny_dataset / "tiny")]
+    monkeypatch.setattr(sources, "sources", lambda *_: places)
+    fetch_one()
+    assert files() == {NAME: GOOD}
+    return str(error.value)
+
+
+def test_a_self_signed_certificate_is_told_and_accepted_once_it_is_trusted(
+    secure,
+    monkeypatch,
+    tiny_dataset,  # noqa: F811
+    certificate,
+):
+    message = then_the_next(monkeypatch, tiny_dataset, secure)
+    assert re.search(
+        r"its certificate is not trusted \(self.signed certificate\); if you trust it, ", message
+    )
+    (RAW / "tiny" / NAME).unlink()
+    monkeypatch.setattr(sources, "sources", lambda *_: [f"{secure}/tiny"])
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.with_name("public.pem")))
+    fetch_one()
+    assert files() == {NAME: GOOD}
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_missing_file_of_trusted_certificates_is_named(secure, monkeypatch, tiny_dataset, variable):  # noqa: F811
+    monkeypatch.setenv(variable, "/no/such/bundle.pem")
+    message = then_the_next(monkeypatch, tiny_dataset, secure)
+    assert ": the file of trusted certificates cannot be read: /no/such/bundle.pem\n" in message
+
+
+@pytest.mark.parametrize(
+    ("proxy", "reason"),
+    [
+        ("http://127.0.0.1:9", "the proxy cannot be reached, or refuses; it is that of the environment"),
+        ("nowhere:9", "the address of the proxy is not valid; it is that of the environment variable"),
+        ("socks5://127.0.0.1:9", "SOCKS proxies are not supported; "),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_dead_proxy_is_told(monkeypatch, tiny_dataset, scheme, proxy, reason):  # noqa: F811
+    monkeypatch.setenv(f"{scheme}_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    assert reason in then_the_next(monkeypatch, tiny_dataset, f"{scheme}://mirror.invalid")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_unknown_host_is_told(monkeypatch, tiny_dataset, scheme):  # noqa: F811
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    message = then_the_next(monkeypatch, tiny_dataset, f"{scheme}://mirror.invalid")
+    assert ": its host is not known (Name or service not known)\n" in message
+
+
+def test_a_refused_connection_is_told_in_the_words_of_the_system(monkeypatch, tiny_dataset):  # noqa: F811
+    message = then_the_next(monkeypatch, tiny_dataset, "http://127.0.0.1:9")
+    assert f": it cannot be reached ({os.strerror(errno.ECONNREFUSED)})\n" in message
 
 
 def test_two_processes_that_fetch_at_once_do_not_harm_each_other(tmp_path):

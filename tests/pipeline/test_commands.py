@@ -1,5 +1,7 @@
 """`python -m pipeline` from a shell: help, another Python, a terminal without Greek letters."""
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 from projects import STAGES
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = (*STAGES, "run", "check-data", "predict", "playground", "explain", "verify")
+COMMANDS = (*STAGES, "run", "check-data", "predict", "playground", "explain", "verify", "runs")
 
 
 def run(*command, **variables):
@@ -46,3 +48,11 @@ def test_where_greek_letters_cannot_be_printed_question_marks_are():
     program += "sys.argv = ['pipeline', 'predict', 'a.png']; p.main()"
     result = run(sys.executable, "-c", program, PYTHONIOENCODING="ascii", PATH="")
     assert (result.returncode, result.stdout.strip()) == (0, "? x"), result.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_make_runs_python_without_the_setting_that_hides_the_project():
+    command = ["make", "--no-print-directory", "--eval", "shown: ; @env", "shown"]
+    result = run(*command, **os.environ | {"PYTHONSAFEPATH": "1", "ANOTHER": "1"})
+    assert "ANOTHER=1" in result.stdout, result.stderr
+    assert "PYTHONSAFEPATH" not in result.stdout

@@ -108,6 +108,47 @@ def test_the_next_source_is_asked_where_one_has_a_wrong_file(tiny_dataset, monke
     assert_whole(fetch_all())
 
 
+def repack(folder):
+    for path in folder.glob("*.gz"):
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 1, mtime=1))
+
+
+def unpack(folder):
+    for path in folder.glob("*.gz"):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+
+
+def unpack_under_the_same_name(folder):
+    for path in folder.glob("*.gz"):
+        path.write_bytes(gzip.decompress(path.read_bytes()))
+
+
+@pytest.mark.parametrize("change", [repack, unpack, unpack_under_the_same_name])
+def test_files_that_somebody_unpacked_or_packed_again_are_taken(tiny_dataset, monkeypatch, change):
+    change(tiny_dataset / "tiny")
+    monkeypatch.setenv("DATASET_MIRROR", str(tiny_dataset))
+    assert_whole(fetch_all())
+    monkeypatch.delenv("DATASET_MIRROR")
+    assert_whole(fetch_all())  # they count as fetched
+
+
+def test_files_that_somebody_packed_again_are_taken_from_a_server(tiny_dataset, monkeypatch, server):
+    repack(tiny_dataset / "tiny")
+    monkeypatch.setenv("DATASET_MIRROR", server)
+    assert_whole(fetch_all())
+
+
+@pytest.mark.parametrize("change", [repack, unpack, unpack_under_the_same_name])
+def test_other_content_is_refused_however_it_is_packed(tiny_dataset, monkeypatch, change):
+    (tiny_dataset / "tiny" / "train-i.gz").write_bytes(FILES["test-i.gz"])
+    change(tiny_dataset / "tiny")
+    monkeypatch.setenv("DATASET_MIRROR", str(tiny_dataset))
+    with pytest.raises(UserError, match="its SHA-256 is not the published one, and its content's is not"):
+        fetch_all()
+    assert not list(RAW.rglob("train-i*"))
+
+
 @pytest.mark.parametrize("over_http", [False, True])
 def test_a_wrong_file_is_refused_and_nothing_is_left(tiny_dataset, monkeypatch, server, over_http):
     (tiny_dataset / "tiny" / "train-i.gz").write_bytes(FILES["train-i.gz"][:-1])
@@ -117,7 +158,7 @@ def test_a_wrong_file_is_refused_and_nothing_is_left(tiny_dataset, monkeypatch, 
         fetch_all()
     assert str(error.value).splitlines() == [
         "No source has train-i.gz of tiny. Tried:",
-        f"- {mirror}/tiny/train-i.gz: its SHA-256 is not the published one",
+        f"- {mirror}/tiny/train-i.gz: its SHA-256 is not the published one, and its content's is not, either",
         "Either set DATASET_MIRROR to a folder or URL that holds tiny/train-i.gz,",
         "or use the digits that come with scikit-learn: dvc exp run -S data.dataset=digits",
     ]

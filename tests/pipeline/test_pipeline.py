@@ -242,6 +242,35 @@ def test_a_loss_that_is_not_finite_stops_with_advice(other):
     assert results(other) == before
 
 
+def test_a_refused_value_is_told_with_how_to_go_back(other, command):
+    set_params(other, {"model.architecture": "baselin"})
+    message = command(other, "run")
+    assert "Did you mean 'baseline'?" in message
+    assert message.endswith(
+        "To go back to those of the last commit: git checkout params.yaml architectures.yaml"
+    )
+
+
+def test_all_runs_are_in_a_table_with_what_was_changed(project):
+    result = run(project, "pipeline", "runs", COLUMNS="80")
+    assert result.returncode == 0, result.stderr
+    assert "data.dataset=digits" in result.stdout
+    assert "train.epochs=2" in result.stdout
+    assert (
+        f"{json.loads((project / 'reports/metrics.json').read_text())['test']['accuracy']:.2%}"
+        in result.stdout
+    )
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_a_log_has_no_codes_of_a_terminal_and_no_home_folder_is_needed(other):
+    for stage in ("train", "report"):
+        result = run(other, "pipeline", stage, FORCE_COLOR="1", HOME="/dev/null")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert "\x1b[2K" not in result.stdout
+        assert "\x1b[?25" not in result.stdout
+
+
 def test_run_falls_back_to_digits_and_says_why(other):
     set_params(other, {"data.dataset": "mnist"})
     result = run(other, "pipeline", "run")
@@ -272,7 +301,7 @@ def test_run_falls_back_only_if_no_source_has_the_files(tmp_path, path, content,
     assert (project / "params.yaml").read_text() == before
 
 
-@pytest.mark.parametrize("name", [*STAGES, "explain", "playground", "predict", "run", "verify"])
+@pytest.mark.parametrize("name", [*STAGES, "explain", "playground", "predict", "run", "runs", "verify"])
 def test_every_command_explains_itself(tmp_path, command, capsys, name):
     assert command(tmp_path, name, "--help") is None
     shown = capsys.readouterr().out
