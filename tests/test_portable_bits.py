@@ -8,11 +8,13 @@ import json
 import os
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from projects import ROOT
+from projects import ROOT, make_project, run
 
+from cnn import checkpoint
 from pipeline.bits import NATIVE_VARIABLE, SETTINGS
 
 GOLDEN = json.loads((ROOT / "tests/portable_bits.json").read_text())
@@ -56,3 +58,25 @@ def test_other_code_gives_other_bits():
     found = computed(**{NATIVE_VARIABLE: "1", "OPENBLAS_CORETYPE": "Sandybridge"})
     assert found.keys() == GOLDEN.keys()
     assert {name for name in found if found[name] != GOLDEN[name]} >= {"product 676x9x8", "training, ReLU"}
+
+
+def weights_of_a_run(folder, **changes):
+    """A hash of the weights that the stages up to training write in a copy of the project."""
+    project = make_project(folder, changes)
+    for stage in ("fetch", "preprocess", "train"):
+        result = run(project, "pipeline", stage)
+        assert result.returncode == 0, result.stderr
+    assert json.loads((project / "reports/environment.json").read_text())["blas"].endswith("Haswell")
+    arrays, _ = checkpoint.load(project / "models/model.npz")
+    return sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()[:16]
+
+
+def test_the_default_network_on_the_digits(tmp_path):
+    assert weights_of_a_run(tmp_path / "project", **{"data.dataset": "digits"}) == "499d075f9a14f447"
+
+
+def test_the_default_run(tmp_path, request, monkeypatch):
+    if not (request.config.getoption("long") and (ROOT / "../shared/datasets/mnist").exists()):
+        pytest.skip("takes 20 s, and needs --long and ../shared/datasets/mnist")
+    monkeypatch.setenv("DATASET_MIRROR", str((ROOT / "../shared/datasets").resolve()))
+    assert weights_of_a_run(tmp_path / "project") == "c6e5bb0eb4581ae5"
