@@ -225,6 +225,8 @@ def test_pictures_never_take_the_place_of_a_file(project, predict):
 def test_without_a_trained_network_it_says_how_to_get_one(tmp_path, monkeypatch, predict):
     monkeypatch.chdir(tmp_path)
     drawn_seven().save("a.png")
+    assert predict("a.png")[0].startswith("error: There is no params.yaml in this folder")
+    (tmp_path / "params.yaml").touch()
     assert predict("a.png")[0] == "error: models/model.npz is missing. Make it with: dvc repro train"
 
 
