@@ -29,9 +29,10 @@ benchmark: .venv/torch ## measure speed against PyTorch, which this installs; AR
 clean: ## delete .venv and tool caches; data, models, reports and DVC's cache stay
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
 
-# uv installs in a fifth of pip's time. Where it cannot be had, or fails, pip installs.
+# uv installs in a fifth of pip's time. Where it cannot be had, or fails, pip installs. Python compiles what it
+# imports and keeps that, unless it is told not to; then everything is compiled now, as pip does.
 define install
-  $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) 2>/dev/null || \
+  $(BIN)/uv pip install --quiet $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode) --python $(BIN)/python $(1) 2>/dev/null || \
     $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1)
 endef
 
