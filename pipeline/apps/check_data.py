@@ -255,7 +255,7 @@ def contact_sheet(raw: RawData, surveyed: Survey, data: "Data") -> dict[int, lis
             part, row = places[k]
             images, _ = parts[part]
             if isinstance(images, Pictures):
-                title = str(images.paths[row].relative_to(surveyed.path))
+                title = images.paths[row].relative_to(surveyed.path).as_posix()
             else:  # the rows of an .npz file have other numbers once copies have been left out
                 title = part if surveyed.notes else f"{part} image {row}"
             (image,) = fit_array(images[row : row + 1], shape, data.fit)

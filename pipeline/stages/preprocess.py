@@ -164,7 +164,7 @@ def names_of_files(selected: dict[Part, Selected], folder: Path) -> Files | None
     for part, (images, rows) in selected.items():
         if not isinstance(images, Pictures):
             return None
-        names[part] = [printable(images.paths[row].relative_to(folder)) for row in rows]
+        names[part] = [printable(images.paths[row].relative_to(folder).as_posix()) for row in rows]
     return Files(train=names["train"], validation=names["validation"], test=names["test"])
 
 

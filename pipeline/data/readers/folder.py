@@ -60,7 +60,7 @@ class Listing(NamedTuple):
 
     def name(self, path: Path) -> str:
         """The path of a file below the folder."""
-        return printable(path.relative_to(self.folder))
+        return printable(path.relative_to(self.folder).as_posix())
 
 
 def find_misplaced(folder: Path) -> str | None:
