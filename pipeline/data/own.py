@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.data.catalogue import DATASETS
 from pipeline.data.dataset import OWN, Dataset, RawData
+from pipeline.data.pictures import shape_of
 from pipeline.data.readers.folder import (
     Facts,
     Listing,
@@ -171,11 +172,10 @@ def _survey_npz(path: Path, data: "Data") -> Survey:
         parts = raw.parts()
     counts = Counter((part, names[label]) for part, (_, labels) in parts.items() for label in labels)
     problems += _few(counts, names, list(parts), set(names))
-    height, width = raw.train_images.shape[1:3]
+    height, width, channels = shape_of(raw.train_images)
     count = sum(len(labels) for _, labels in parts.values())
     sizes = Counter({(height, width): count})
-    channels = Counter({raw.train_images.shape[3] if len(raw.train_images.shape) == 4 else 1: count})
-    return Survey(path, names, problems, notes, sizes, channels, raw)
+    return Survey(path, names, problems, notes, sizes, Counter({channels: count}), raw)
 
 
 def find_copies(

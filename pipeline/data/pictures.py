@@ -28,20 +28,24 @@ OVERSAMPLING = 2  # a JPEG file is decoded with at least this many times the pix
 
 def target_shape(images: Images, data: "Data") -> Shape:
     """The shape that preprocess brings each of `images` to: that of the params, else the images' own."""
-    height, width = data.size or images.shape[1:3]
-    own_channels = images.shape[3] if len(images.shape) == 4 else 1
-    return height, width, data.channels or own_channels
+    height, width, channels = shape_of(images)
+    return *(data.size or (height, width)), data.channels or channels
+
+
+def shape_of(images: Images) -> Shape:
+    """The shape of each of `images`; without a channel axis they have one channel."""
+    height, width, channels = (*images.shape[1:], 1)[:3]
+    return height, width, channels
 
 
 def say_change(images: Images, shape: Shape) -> str:
     """The shape of `images` and `shape` in words, and which keys set it; empty if they are equal."""
-    height, width = images.shape[1:3]
-    channels = images.shape[3] if len(images.shape) == 4 else 1
-    keys = ["data.image_size"] * ((height, width) != shape[:2]) + ["data.channels"] * (channels != shape[2])
+    own = shape_of(images)
+    keys = ["data.image_size"] * (own[:2] != shape[:2]) + ["data.channels"] * (own[2] != shape[2])
     if not keys:
         return ""
     return (
-        f"images of {in_words((height, width, channels))} become {in_words(shape)}, since "
+        f"images of {in_words(own)} become {in_words(shape)}, since "
         f"{' and '.join(keys)} {'are' if len(keys) > 1 else 'is'} set"
     )
 
