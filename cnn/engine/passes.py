@@ -6,7 +6,7 @@ applies a list of passes; to switch one off, leave it out of the list.
 
 from collections.abc import Callable, Sequence
 
-from cnn.engine.fused import ConvMaxPool, FirstConv2D, WinogradConv2D
+from cnn.engine.fused import FusedConv2D
 from cnn.layers import Conv2D, Layer, MaxPool2D, ReLU, Sequential
 from cnn.ops.winograd import best_tile
 
@@ -18,7 +18,7 @@ def relu_after_max_pool(layers: list[Layer]) -> list[Layer]:
 
     max(relu(a), relu(b)) = relu(max(a, b))
     """
-    return _replace_pairs(layers, ReLU, MaxPool2D, lambda relu, pool: [pool, relu])
+    return _replace_pairs(layers, (ReLU,), MaxPool2D, lambda relu, pool: [pool, relu])
 
 
 def winograd(layers: list[Layer]) -> list[Layer]:
@@ -26,26 +26,29 @@ def winograd(layers: list[Layer]) -> list[Layer]:
 
     y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A for tiles of the image, see `cnn.ops.winograd`.
     """
-    return [WinogradConv2D(x) if type(x) is Conv2D and _is_for_winograd(x) else x for x in layers]
+    return [FusedConv2D(x, minimal=True) if type(x) is Conv2D and _is_for_winograd(x) else x for x in layers]
 
 
 def conv_with_max_pool(layers: list[Layer]) -> list[Layer]:
-    """Fuse a Conv2D and a max pooling in adjacent windows after it, which avoids the full-size output.
+    """Fuse a convolution and a max pooling in adjacent windows after it, which avoids the full-size output.
 
     max(a + bias, b + bias) = max(a, b) + bias
     """
 
     def merge(conv: Layer, pool: Layer) -> list[Layer]:
-        assert isinstance(conv, Conv2D)
         assert isinstance(pool, MaxPool2D)
-        return [ConvMaxPool(conv, pool)] if _can_merge(conv, pool) else [conv, pool]
+        if isinstance(conv, Conv2D) and _can_merge(conv, pool):
+            return [FusedConv2D(conv, pool)]
+        if isinstance(conv, FusedConv2D) and conv.pool is None and _can_merge(conv.conv, pool):
+            return [FusedConv2D(conv.conv, pool, minimal=conv.minimal)]
+        return [conv, pool]
 
-    return _replace_pairs(layers, Conv2D, MaxPool2D, merge)
+    return _replace_pairs(layers, (Conv2D, FusedConv2D), MaxPool2D, merge)
 
 
 def first_convolution(layers: list[Layer]) -> list[Layer]:
     """Replace a Conv2D at the start by one that can skip dL/dx, see `Layer.backward_parameters`."""
-    return [FirstConv2D(x) if i == 0 and type(x) is Conv2D else x for i, x in enumerate(layers)]
+    return [FusedConv2D(x) if i == 0 and type(x) is Conv2D else x for i, x in enumerate(layers)]
 
 
 PASSES: tuple[Pass, ...] = (relu_after_max_pool, winograd, conv_with_max_pool, first_convolution)
@@ -68,14 +71,14 @@ def plan(layer: Layer, passes: Sequence[Pass] = PASSES) -> Layer:
 
 def _replace_pairs(
     layers: list[Layer],
-    first: type[Layer],
+    first: tuple[type[Layer], ...],
     second: type[Layer],
     replace: Callable[[Layer, Layer], list[Layer]],
 ) -> list[Layer]:
-    """`layers` with replace(a, b) for each a of type `first` that is followed by b of type `second`."""
+    """`layers` with replace(a, b) for each a of a type in `first` that is followed by b of type `second`."""
     result: list[Layer] = []
     for layer in layers:
-        if type(layer) is second and result and type(result[-1]) is first:
+        if type(layer) is second and result and type(result[-1]) in first:
             result += replace(result.pop(), layer)
         else:
             result.append(layer)

@@ -19,46 +19,55 @@ where the dd of neighbouring tiles add up in the pixels that they share.
 
 Each transform is two products with a small matrix, one down the rows and one along the columns of every tile.
 They read overlapping views of the image and write in the layout that the next step reads, so tiles are never
-copied.
+copied. Inside, images are arrays (h, w, n, c): what a pixel holds for all images is contiguous, so the
+products are few and long, even with few channels.
 Source: Lavin & Gray, "Fast algorithms for convolutional neural networks" (2016), equations 8 to 12.
 """
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
-from math import prod
-from typing import Any, Literal
+from functools import cache, reduce
+from math import isqrt, prod
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from cnn.ops.windows import pad
+from cnn.ops.pooling import first_maximum
+from cnn.ops.windows import FourSides, Pair
 
 Matrix = list[list[Fraction]]
+Pixels = Float[np.ndarray, "height width n channels"]
 
 # The points at which `minimal_filter` evaluates polynomials, by m. Points p, −p, 1/p and −1/p keep the
-# matrices' entries close to 1, and reduce float32 errors to a quarter of those with the usual 0, ±1, ±2: see
-# Alam et al., "Winograd convolution for deep neural networks: efficient point selection" (2022).
+# matrices' entries close to 1, and the errors in float32 small: for m = 4, a quarter of those of the usual 0,
+# ±1, ±2. See Alam et al., "Winograd convolution for deep neural networks: efficient point selection" (2022).
 POINTS = {
     2: [Fraction(p) for p in ("0", "1", "-1")],
+    3: [Fraction(p) for p in ("0", "3/4", "-3/4", "2")],
     4: [Fraction(p) for p in ("0", "3/4", "-3/4", "4/3", "-4/3")],
+    5: [Fraction(p) for p in ("0", "1", "-1", "3/5", "-3/5", "5/2")],
+    6: [Fraction(p) for p in ("0", "1", "-1", "3/5", "-3/5", "5/3", "-5/3")],
 }
 MIN_IN_CHANNELS, MIN_OUT_CHANNELS = 16, 8  # with fewer, `best_tile` is always 0
-BLOCK_BYTES = 2**20  # of V, so that what one step writes is still in the cache when the next one reads it
+# Of V, so that what one step writes is still in the cache when the next one reads it. It is the same on all
+# machines, because the order of sums depends on it.
+BLOCK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
 class Transformed:
-    """What a forward pass saves for the gradients: V, in blocks of images, and U."""
+    """What a forward pass saves for the gradients: of each block of images, V and the pool's winners."""
 
     v: list[Float[np.ndarray, "positions _ c"]]
-    u: Float[np.ndarray, "positions c o"]
-    block: int  # images per block
+    winners: list[Int[np.ndarray, "p q _ o"] | None]
+    slices: list[slice]  # the images of each block
+    shape: tuple[int, ...]  # of x
 
 
-def best_tile(out_h: int, out_w: int, in_channels: int, out_channels: int, n: int) -> Literal[0, 2, 4]:
+def best_tile(out_h: int, out_w: int, in_channels: int, out_channels: int, n: int) -> int:
     """The m with which F(m x m, 3x3) is fastest for n images of out_h x out_w outputs; 0 if none is faster.
 
     Measured in products for each pair of channels, the definition costs 9 · n·out_h·out_w and F(m x m, 3x3)
@@ -68,135 +77,165 @@ def best_tile(out_h: int, out_w: int, in_channels: int, out_channels: int, n: in
     The fractions account for the transforms of images, and the last term for the work on U. F must cost 1.8
     times less than the definition, because its matrices are smaller, and it needs enough channels. The
     constants are fitted to times of forward and both gradients together, on one thread, with and without
-    AVX-512. If F is faster at all, 4 is usually best, from 7 x 7 outputs and about a hundred tiles upwards.
-    2 is best if tiles of 4 reach far beyond the image, as for 6 x 6 outputs.
+    AVX-512. The best m is mostly the one whose tiles reach least beyond the image: 5 for 10 x 10 outputs, 6
+    for 6 x 6, 3 for 3 x 3. A larger m rounds more, so it must gain a twentieth.
     """
     if in_channels < MIN_IN_CHANNELS or out_channels < MIN_OUT_CHANNELS:
         return 0
     transforms, kernels = 1 + 5 / in_channels + 5 / out_channels, max(in_channels, out_channels) / 8
-    tiles = {m: n * _tiles(out_h, m) * _tiles(out_w, m) for m in (2, 4)}
-    costs = {m: (m + 2) ** 2 * (tiles[m] * transforms + kernels) for m in tiles}
-    best: Literal[2, 4] = 2 if costs[2] < costs[4] else 4
-    return best if 1.8 * costs[best] <= 9 * n * out_h * out_w else 0
+    best, least = 0, n * out_h * out_w * 9 / 1.8
+    for m in POINTS:
+        cost = (m + 2) ** 2 * (n * _tiles(out_h, m) * _tiles(out_w, m) * transforms + kernels)
+        if cost <= (least if best == 0 else 0.95 * least):
+            best, least = m, cost
+    return best
 
 
 def winograd_forward(
-    padded: Float[np.ndarray, "n h w c"], kernel: Float[np.ndarray, "3 3 c o"], tile: int
-) -> tuple[Float[np.ndarray, "n h-2 w-2 o"], Transformed]:
-    """y[n, p, q, o] = Σ_{i, j, c} padded[n, p + i, q + j, c] · kernel[i, j, c, o] by F(tile x tile, 3x3).
+    x: Float[np.ndarray, "n h w c"],
+    u: Float[np.ndarray, "positions c o"],
+    pads: FourSides = ((0, 0), (0, 0)),
+    pool: Pair = (1, 1),
+    training: bool = True,
+) -> tuple[Float[np.ndarray, "n out_h out_w o"], Transformed]:
+    """Convolution by minimal filtering, and the maximum over blocks of `pool` outputs; what gradients need.
 
-    In float32 the errors of y and of both gradients, measured on random data of many sizes, stay below 3.1e-6
-    of the largest value with tile 4, and 1.1e-6 with tile 2. A NaN or an infinity spreads to its whole tile.
+        z[n, p, q, o] = Σ_{i, j, c} padded[n, p + i, q + j, c] · kernel[i, j, c, o]
+        y[n, p, q, o] = max_{a, b} z[n, p·pool_h + a, q·pool_w + b, o]
+
+    where u = transform_kernel(kernel, m), and x is padded with zeros. Outputs beyond the last whole block of
+    the pool are not computed.
+
+    In float32 the errors of z and of both gradients, measured on random data of many sizes, stay below 1e-6 of
+    the largest value for m = 2, 3.2e-6 for 3 and 4, 1.2e-5 for 5, and 1.8e-5 for 6. A NaN or an infinity
+    spreads to its whole tile.
     """
-    padded = padded.astype(np.result_type(padded, kernel), copy=False)
-    n, h, w, _ = padded.shape
-    o = kernel.shape[3]
-    saved = Transformed([], transform_kernel(kernel, tile), _block(padded, o, tile))
-    y = np.empty((n, h - 2, w - 2, o), padded.dtype)
-    for images in _slices(n, saved.block):
-        v = transform_input(padded[images], tile)
-        y[images] = transform_output(v @ saved.u, y[images].shape, tile)
-        saved.v.append(v)
+    n, h, w, c = x.shape
+    o, m = u.shape[2], isqrt(len(u)) - 2
+    (top, bottom), (left, right) = pads
+    p, q = (top + h + bottom - 2) // pool[0], (left + w + right - 2) // pool[1]
+    rows, columns = _tiles(p * pool[0], m), _tiles(q * pool[1], m)
+    dtype = np.result_type(x, u)
+    y = np.empty((n, p, q, o), dtype)
+    block = _images_in_block(rows * columns * len(u) * c * dtype.itemsize, rows * columns, o)
+    saved = Transformed([], [], [slice(i, i + block) for i in range(0, max(n, 1), block)], x.shape)
+    for images in saved.slices:
+        padded = _pixels_first(x[images], (top, left), (rows * m + 2, columns * m + 2), dtype)
+        v = transform_input(padded, m)
+        z = transform_output(v @ u, rows, columns)[: p * pool[0], : q * pool[1]]
+        winner = None
+        if pool != (1, 1):
+            candidates = (z[a :: pool[0], b :: pool[1]] for a, b in np.ndindex(pool))
+            z, winner = first_maximum(candidates) if training else (reduce(np.maximum, candidates), None)
+        y[images] = z.transpose(2, 0, 1, 3)
+        if training:
+            saved.v.append(v)
+            saved.winners.append(winner)
     return y, saved
 
 
 def winograd_backward(
-    grad_y: Float[np.ndarray, "n out_h out_w o"], saved: Transformed, tile: int, need_grad_x: bool = True
-) -> tuple[Float[np.ndarray, "3 3 c o"], Float[np.ndarray, "n out_h+2 out_w+2 c"] | None]:
-    """Gradients of the kernel and, if needed, of the padded images.
+    grad_y: Float[np.ndarray, "n out_h out_w o"],
+    saved: Transformed,
+    u: Float[np.ndarray, "positions c o"],
+    pads: FourSides = ((0, 0), (0, 0)),
+    pool: Pair = (1, 1),
+    need_grad_x: bool = True,
+) -> tuple[Float[np.ndarray, "3 3 c o"], Float[np.ndarray, "n h w c"] | None]:
+    """Gradients of the kernel and, if needed, of x.
 
-    The latter is also the convolution of grad_y, with 2 pixels of padding, and flipped kernels. That takes as
-    many products, but transforms grad_y and the kernels again, although dM and U are available. In
+    The latter is also the convolution of dL/dz, with 2 pixels of padding, and flipped kernels. That takes as
+    many products, but transforms dL/dz and the kernels again, although dM and U are available. In
     measurements, it is as fast on large images and up to two times slower on small ones.
     """
-    n, out_h, out_w, _ = grad_y.shape
-    grad_u = np.empty_like(saved.u)
-    shape = (n, out_h + 2, out_w + 2, saved.u.shape[1])
-    grad_padded = np.empty(shape, grad_y.dtype) if need_grad_x else None
-    for images, v in zip(_slices(n, saved.block), saved.v, strict=True):
-        grad_product = transform_output_adjoint(grad_y[images], tile)
+    _, p, q, _ = grad_y.shape
+    _, h, w, _ = saved.shape
+    m, (top, left) = isqrt(len(u)) - 2, (pads[0][0], pads[1][0])
+    rows, columns = _tiles(p * pool[0], m), _tiles(q * pool[1], m)
+    grad_u = np.empty_like(u)
+    grad_x = np.empty(saved.shape, grad_y.dtype) if need_grad_x else None
+    for images, v, winner in zip(saved.slices, saved.v, saved.winners, strict=True):
+        if winner is None:
+            grad_z = _pixels_first(grad_y[images], (0, 0), (rows * m, columns * m), grad_y.dtype)
+        else:
+            grad_pooled = _pixels_first(grad_y[images], (0, 0), (p, q), grad_y.dtype)
+            grad_z = np.zeros((rows * m, columns * m, *winner.shape[2:]), grad_y.dtype)
+            for index, (a, b) in enumerate(np.ndindex(pool)):
+                part = grad_z[a : p * pool[0] : pool[0], b : q * pool[1] : pool[1]]
+                np.multiply(grad_pooled, winner == index, out=part)
+        grad_product = transform_output_adjoint(grad_z, m)
         if images.start == 0:
             np.matmul(v.swapaxes(1, 2), grad_product, out=grad_u)
         else:
             grad_u += v.swapaxes(1, 2) @ grad_product
-        if grad_padded is not None:
-            grad_v = grad_product @ saved.u.swapaxes(1, 2)
-            grad_padded[images] = transform_input_adjoint(grad_v, grad_padded[images].shape, tile)
-    return transform_kernel_adjoint(grad_u, tile), grad_padded
+        if grad_x is not None:
+            grad_padded = transform_input_adjoint(grad_product @ u.swapaxes(1, 2), rows, columns)
+            inside = grad_padded[top : top + h, left : left + w].transpose(2, 0, 1, 3)
+            _, reached_h, reached_w, _ = inside.shape  # the pool may drop the last rows and columns
+            grad_x[images, :reached_h, :reached_w] = inside
+            grad_x[images, reached_h:] = grad_x[images, :, reached_w:] = 0
+    return transform_kernel_adjoint(grad_u), grad_x
 
 
-def transform_input(
-    padded: Float[np.ndarray, "n h w c"], tile: int
-) -> Float[np.ndarray, "positions tiles c"]:
-    """V = Bᵀ d B of every tile d; pixels beyond the images are zero."""
-    n, h, w, c = padded.shape
-    t, rows, columns = tile + 2, _tiles(h - 2, tile), _tiles(w - 2, tile)
-    height, width = rows * tile + 2, columns * tile + 2
-    padded = pad(padded, ((0, height - h), (0, width - w)))
-    b = _matrices(tile, padded.dtype)[1]
-    half = b.T @ _overlapping(padded.reshape(n, height, width * c), tile)  # (n, rows, t, width·c)
-    half = _overlapping(half.reshape(n, rows, t, width, c), tile)  # (n, rows, t, columns, t, c)
-    v = np.empty((t, t, n, rows, columns, c), padded.dtype)
-    np.matmul(b.T, half, out=v.transpose(2, 3, 0, 4, 1, 5))
-    return v.reshape(t * t, n * rows * columns, c)
+def transform_input(padded: Pixels, m: int) -> Float[np.ndarray, "positions tiles c"]:
+    """V = Bᵀ d B of every tile d. The order of the tiles is (row, column, image)."""
+    height, width, n, c = padded.shape
+    t, rows, columns = m + 2, (height - 2) // m, (width - 2) // m
+    b = _matrices(m, padded.dtype)[1]
+    half = b.T @ _overlapping(padded.reshape(height, width * n * c), m)  # (rows, t, width·n·c)
+    half = _overlapping(half.reshape(rows, t, width, n * c), m)  # (rows, t, columns, t, n·c)
+    v = np.empty((t, t, rows, columns, n * c), padded.dtype)
+    np.matmul(b.T, half, out=v.transpose(2, 0, 3, 1, 4))
+    return v.reshape(t * t, rows * columns * n, c)
 
 
 def transform_input_adjoint(
-    grad_v: Float[np.ndarray, "positions tiles c"], shape: tuple[int, ...], tile: int
-) -> Float[np.ndarray, "n h w c"]:
-    """Σ B dV Bᵀ over the tiles that a pixel lies in, for padded images of `shape`."""
-    n, h, w, c = shape
-    t, rows, columns = tile + 2, _tiles(h - 2, tile), _tiles(w - 2, tile)
-    b = _matrices(tile, grad_v.dtype)[1]
-    tiles = grad_v.reshape(t, t, n, rows, columns, c).transpose(2, 3, 0, 4, 1, 5)
-    half = _overlap_add(b @ tiles)  # (n, rows, t, width, c)
-    grad = _overlap_add(b @ half.reshape(n, rows, t, half.shape[3] * c))  # (n, height, width·c)
-    return grad.reshape(n, rows * tile + 2, columns * tile + 2, c)[:, :h, :w]
+    grad_v: Float[np.ndarray, "positions tiles c"], rows: int, columns: int
+) -> Pixels:
+    """Σ B dV Bᵀ over the tiles that a pixel lies in, for images of `rows` x `columns` tiles."""
+    t, (tiles, c) = isqrt(len(grad_v)), grad_v.shape[1:]
+    n = tiles // (rows * columns)
+    b = _matrices(t - 2, grad_v.dtype)[1]
+    half = _overlap_add(b @ grad_v.reshape(t, t, rows, columns, n * c).transpose(2, 0, 3, 1, 4))
+    grad = _overlap_add(b @ half.reshape(rows, t, -1))  # (height, width·n·c)
+    return grad.reshape(len(grad), -1, n, c)
 
 
-def transform_output(
-    product: Float[np.ndarray, "positions tiles o"], shape: tuple[int, ...], tile: int
-) -> Float[np.ndarray, "n out_h out_w o"]:
-    """y = Aᵀ M A of every tile, cut to `shape`."""
-    n, out_h, out_w, o = shape
-    t, rows, columns = tile + 2, _tiles(out_h, tile), _tiles(out_w, tile)
-    a = _matrices(tile, product.dtype)[0]
-    tiles = product.reshape(t, t, n, rows, columns, o).transpose(2, 3, 0, 4, 1, 5)
-    half = a.T @ tiles  # (n, rows, t, columns, tile, o)
-    y = a.T @ half.reshape(n, rows, t, columns * tile * o)  # (n, rows, tile, columns·tile·o)
-    return y.reshape(n, rows * tile, columns * tile, o)[:, :out_h, :out_w]
+def transform_output(product: Float[np.ndarray, "positions tiles o"], rows: int, columns: int) -> Pixels:
+    """y = Aᵀ M A of every tile, for images of `rows` x `columns` tiles."""
+    t, (tiles, o) = isqrt(len(product)), product.shape[1:]
+    m, n = t - 2, tiles // (rows * columns)
+    a = _matrices(m, product.dtype)[0]
+    half = a.T @ product.reshape(t, t, rows, columns, n * o).transpose(2, 0, 3, 1, 4)
+    y = a.T @ half.reshape(rows, t, columns * m * n * o)  # (rows, m, columns·m·n·o)
+    return y.reshape(rows * m, columns * m, n, o)
 
 
-def transform_output_adjoint(
-    grad_y: Float[np.ndarray, "n out_h out_w o"], tile: int
-) -> Float[np.ndarray, "positions tiles o"]:
+def transform_output_adjoint(grad_y: Pixels, m: int) -> Float[np.ndarray, "positions tiles o"]:
     """dM = A dy Aᵀ of every tile."""
-    n, out_h, out_w, o = grad_y.shape
-    t, rows, columns = tile + 2, _tiles(out_h, tile), _tiles(out_w, tile)
-    grad_y = pad(grad_y, ((0, rows * tile - out_h), (0, columns * tile - out_w)))
-    a = _matrices(tile, grad_y.dtype)[0]
-    half = a @ grad_y.reshape(n, rows, tile, columns * tile * o)  # (n, rows, t, columns·tile·o)
-    grad_product = np.empty((t, t, n, rows, columns, o), grad_y.dtype)
-    np.matmul(a, half.reshape(n, rows, t, columns, tile, o), out=grad_product.transpose(2, 3, 0, 4, 1, 5))
-    return grad_product.reshape(t * t, n * rows * columns, o)
+    height, width, n, o = grad_y.shape
+    t, rows, columns = m + 2, height // m, width // m
+    a = _matrices(m, grad_y.dtype)[0]
+    half = a @ grad_y.reshape(rows, m, width * n * o)  # (rows, t, width·n·o)
+    grad_product = np.empty((t, t, rows, columns, n * o), grad_y.dtype)
+    np.matmul(a, half.reshape(rows, t, columns, m, n * o), out=grad_product.transpose(2, 0, 3, 1, 4))
+    return grad_product.reshape(t * t, rows * columns * n, o)
 
 
-def transform_kernel(kernel: Float[np.ndarray, "3 3 c o"], tile: int) -> Float[np.ndarray, "positions c o"]:
+def transform_kernel(kernel: Float[np.ndarray, "3 3 c o"], m: int) -> Float[np.ndarray, "positions c o"]:
     """U = G g Gᵀ."""
     _, _, c, o = kernel.shape
-    t, g = tile + 2, _matrices(tile, kernel.dtype)[2]
+    t, g = m + 2, _matrices(m, kernel.dtype)[2]
     half = g @ kernel.transpose(1, 2, 0, 3)  # (3, c, t, o)
     u = np.empty((t, t, c, o), kernel.dtype)
     np.matmul(g, half.transpose(2, 1, 0, 3), out=u.transpose(0, 2, 1, 3))
     return u.reshape(t * t, c, o)
 
 
-def transform_kernel_adjoint(
-    grad_u: Float[np.ndarray, "positions c o"], tile: int
-) -> Float[np.ndarray, "3 3 c o"]:
+def transform_kernel_adjoint(grad_u: Float[np.ndarray, "positions c o"]) -> Float[np.ndarray, "3 3 c o"]:
     """dg = Gᵀ dU G."""
-    _, c, o = grad_u.shape
-    t, g = tile + 2, _matrices(tile, grad_u.dtype)[2]
+    t, (c, o) = isqrt(len(grad_u)), grad_u.shape[1:]
+    g = _matrices(t - 2, grad_u.dtype)[2]
     half = g.T @ grad_u.reshape(t, t, c, o).transpose(0, 2, 1, 3)  # (t, c, 3, o)
     grad_kernel = np.empty((3, 3, c, o), grad_u.dtype)
     np.matmul(g.T, half.transpose(2, 1, 0, 3), out=grad_kernel.transpose(1, 2, 0, 3))
@@ -204,7 +243,7 @@ def transform_kernel_adjoint(
 
 
 @cache
-def minimal_filter(tile: int) -> tuple[Matrix, Matrix, Matrix]:
+def minimal_filter(m: int) -> tuple[Matrix, Matrix, Matrix]:
     """A (t, m), B (t, t) and G (t, 3) of F(m, 3) in one dimension, exact.
 
         Σ_k A[k, i] · B[l, k] · G[k, j] = 1 if l = i + j, else 0
@@ -216,13 +255,13 @@ def minimal_filter(tile: int) -> tuple[Matrix, Matrix, Matrix]:
     interpolates (Lagrange), so that B [(A e) ⊙ (G g)] holds the coefficients of the product. Filtering is
     the transpose of this map in e.
     """
-    points = POINTS[tile]
+    points = POINTS[m]
     zero, one = Fraction(0), Fraction(1)
     others = [[q for q in points if q != p] for p in points]
-    a = [[p**i for i in range(tile)] for p in points]
+    a = [[p**i for i in range(m)] for p in points]
     g = [[p**j / prod(p - q for q in rest) for j in range(3)] for p, rest in zip(points, others, strict=True)]
     b_t = [[*_polynomial(rest), zero] for rest in others] + [_polynomial(points)]
-    a.append([zero] * (tile - 1) + [one])
+    a.append([zero] * (m - 1) + [one])
     g.append([zero, zero, one])
     return a, [list(column) for column in zip(*b_t, strict=True)], g
 
@@ -237,43 +276,46 @@ def _polynomial(roots: list[Fraction]) -> list[Fraction]:
 
 
 @cache
-def _matrices(tile: int, dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
+def _matrices(m: int, dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
     """`minimal_filter`, rounded to `dtype`."""
-    return tuple(np.array(matrix, np.float64).astype(dtype) for matrix in minimal_filter(tile))
+    return tuple(np.array(matrix, np.float64).astype(dtype) for matrix in minimal_filter(m))
 
 
-def _tiles(size: int, tile: int) -> int:
+def _tiles(size: int, m: int) -> int:
     """The number of tiles that cover `size` outputs."""
-    return -(-size // tile)
+    return -(-size // m)
 
 
-def _block(padded: Float[np.ndarray, "n h w c"], out_channels: int, tile: int) -> int:
-    """Images per block: V has about BLOCK_BYTES, but is not smaller than U, which every block reads."""
-    _, h, w, c = padded.shape
-    tiles = _tiles(h - 2, tile) * _tiles(w - 2, tile)
-    fit = BLOCK_BYTES // ((tile + 2) ** 2 * tiles * c * padded.itemsize)
-    return max(1, fit, out_channels // tiles)
+def _images_in_block(bytes_per_image: int, tiles: int, out_channels: int) -> int:
+    """How many images' V has about BLOCK_BYTES, but is not smaller than U, which every block reads."""
+    return max(1, BLOCK_BYTES // bytes_per_image, out_channels // tiles)
 
 
-def _slices(n: int, block: int) -> list[slice]:
-    """The blocks of n images."""
-    return [slice(start, start + block) for start in range(0, max(n, 1), block)]
+def _pixels_first(x: Float[np.ndarray, "n h w c"], start: Pair, size: Pair, dtype: np.dtype[Any]) -> Pixels:
+    """x in the layout (h, w, n, c), cut to `size` pixels or filled up with zeros; x begins at `start`."""
+    (top, left), (height, width) = start, size
+    x = x[:, : height - top, : width - left]
+    n, h, w, c = x.shape
+    pixels = np.empty((height, width, n, c), dtype)
+    pixels[:top] = pixels[top + h :] = pixels[:, :left] = pixels[:, left + w :] = 0
+    pixels[top : top + h, left : left + w] = x.transpose(1, 2, 0, 3)
+    return pixels
 
 
 def _overlapping(
-    lines: Float[np.ndarray, "*lead size run"], tile: int
+    lines: Float[np.ndarray, "*lead size run"], m: int
 ) -> Float[np.ndarray, "*lead tiles t run"]:
-    """A view of groups of tile + 2 lines; neighbouring groups share two."""
-    return sliding_window_view(lines, tile + 2, axis=-2)[..., ::tile, :, :].swapaxes(-1, -2)
+    """A view of groups of m + 2 lines; neighbouring groups share two."""
+    return sliding_window_view(lines, m + 2, axis=-2)[..., ::m, :, :].swapaxes(-1, -2)
 
 
 def _overlap_add(tiles: Float[np.ndarray, "*lead tiles t run"]) -> Float[np.ndarray, "*lead size run"]:
     """The adjoint of _overlapping: lines that neighbours share add up."""
     *lead, count, t, run = tiles.shape
-    tile = t - 2
-    lines = np.empty((*lead, count * tile + 2, run), tiles.dtype)
-    body = lines[..., :-2, :].reshape(*lead, count, tile, run)  # splits an axis: a view
-    body[...] = tiles[..., :tile, :]
-    body[..., 1:, :2, :] += tiles[..., :-1, tile:, :]
-    lines[..., -2:, :] = tiles[..., -1, tile:, :]
+    m = t - 2
+    lines = np.empty((*lead, count * m + 2, run), tiles.dtype)
+    body = lines[..., :-2, :].reshape(*lead, count, m, run)  # splits an axis: a view
+    body[...] = tiles[..., :m, :]
+    body[..., 1:, :2, :] += tiles[..., :-1, m:, :]
+    lines[..., -2:, :] = tiles[..., -1, m:, :]
     return lines

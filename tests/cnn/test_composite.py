@@ -28,7 +28,7 @@ from cnn import (
     softmax_cross_entropy,
 )
 from cnn.engine import executors
-from cnn.engine.fused import ConvMaxPool, FirstConv2D
+from cnn.engine.fused import FusedConv2D
 from cnn.engine.passes import plan
 from cnn.engine.replicas import Replicas
 from cnn.engine.shards import ShardedGradients
@@ -159,8 +159,7 @@ def test_its_gradients_are_right(x):
 def test_lists_of_layers_inside_it_are_planned_and_compute_the_same(x):
     model, planned = network(), plan(network())
     kinds = {name: type(layer) for name, layer in planned.walk()}
-    assert kinds["0.experts.0.0"] is ConvMaxPool
-    assert kinds["0.gate.0"] is kinds["0.experts.2.0"] is FirstConv2D
+    assert kinds["0.experts.0.0"] is kinds["0.gate.0"] is kinds["0.experts.2.0"] is FusedConv2D
     assert kinds["0.experts.1"] is Conv2D
     results = []
     for layer in (model, planned):

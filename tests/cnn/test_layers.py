@@ -36,7 +36,7 @@ from cnn import (
     Tanh,
     gradient_check,
 )
-from cnn.engine.fused import ConvMaxPool, FirstConv2D, WinogradConv2D
+from cnn.engine.fused import FusedConv2D
 from cnn.initializers import he_normal
 from cnn.layers.checks import check_channels, check_image_shape
 from cnn.layers.trace import trace_forward, trace_shapes
@@ -135,25 +135,35 @@ CASES = {
     "SpatialDropout": (lambda dtype: SpatialDropout(0.4), (2, 3, 6)),
     "Tanh": (lambda dtype: Tanh(), (4, 5)),
     # The fused layers that `cnn.engine.passes` puts in place of others.
-    "ConvMaxPool": (lambda dtype: ConvMaxPool(conv(3, 4, 3, padding=1, dtype=dtype), MaxPool2D(2)), IMAGES),
-    "ConvMaxPool without bias": (
-        lambda dtype: ConvMaxPool(
+    "FusedConv2D": (lambda dtype: FusedConv2D(conv(3, 4, 3, padding="same", dtype=dtype)), IMAGES),
+    "FusedConv2D in groups": (
+        lambda dtype: FusedConv2D(conv(4, 6, 2, stride=2, groups=2, bias=False, dtype=dtype)),
+        (4, 5, 4),
+    ),
+    "FusedConv2D with pool": (
+        lambda dtype: FusedConv2D(conv(3, 4, 3, padding=1, dtype=dtype), MaxPool2D(2)),
+        IMAGES,
+    ),
+    "FusedConv2D with pool without bias": (
+        lambda dtype: FusedConv2D(
             conv(3, 2, 2, stride=(2, 1), padding=((1, 2), (0, 1)), bias=False, dtype=dtype), MaxPool2D((3, 2))
         ),
         IMAGES,
     ),
-    "FirstConv2D": (lambda dtype: FirstConv2D(conv(3, 4, 3, padding="same", dtype=dtype)), IMAGES),
-    "FirstConv2D in groups": (
-        lambda dtype: FirstConv2D(conv(4, 6, 2, stride=2, groups=2, bias=False, dtype=dtype)),
-        (4, 5, 4),
+    "FusedConv2D with minimal": (
+        lambda dtype: FusedConv2D(conv(*WIDE, 3, padding=1, dtype=dtype), minimal=True),
+        (8, 8, 16),
     ),
-    "WinogradConv2D": (lambda dtype: WinogradConv2D(conv(*WIDE, 3, padding=1, dtype=dtype)), (8, 8, 16)),
-    "WinogradConv2D without tiles": (
-        lambda dtype: WinogradConv2D(conv(*WIDE, 3, bias=False, dtype=dtype)),
-        (3, 4, 16),
+    "FusedConv2D with minimal pool": (
+        lambda dtype: FusedConv2D(conv(*WIDE, 3, padding=1, dtype=dtype), MaxPool2D(2), minimal=True),
+        (9, 8, 16),
+    ),
+    "FusedConv2D with minimal but without tiles": (
+        lambda dtype: FusedConv2D(conv(*WIDE, 3, bias=False, dtype=dtype), minimal=True),
+        (3, 3, 16),
     ),
 }
-WRITTEN = [name for name in CASES if not name.startswith(("ConvMaxPool", "FirstConv2D", "WinogradConv2D"))]
+WRITTEN = [name for name in CASES if not name.startswith("FusedConv2D")]
 # Layers whose output in training differs from that in evaluation.
 DIFFERENT = {"BatchNorm", "Dropout", "SpatialDropout", "Sequential nested"}
 
@@ -232,7 +242,8 @@ def test_every_registered_layer_is_exported():
 
 
 def test_the_cases_of_minimal_filtering_are_with_tiles_and_without():
-    for name, uses_tiles in [("WinogradConv2D", True), ("WinogradConv2D without tiles", False)]:
+    cases = {"FusedConv2D with minimal": True, "FusedConv2D with minimal but without tiles": False}
+    for name, uses_tiles in cases.items():
         layer, x = make(name)
         height, width, _ = layer.output_shape(x.shape[1:])
         assert bool(best_tile(height, width, *WIDE, len(x))) == uses_tiles
@@ -645,10 +656,10 @@ def test_a_representation_without_parameters_can_be_evaluated(name):
             "Sequential([Dense(2, 2), ReLU(), Sequential([Flatten()])])",
         ),
         (lambda rng: Residual([Tanh()]), "Residual([Tanh()])"),
-        (lambda rng: FirstConv2D(Conv2D(1, 2, 3, rng=rng)), "FirstConv2D(Conv2D(1, 2, 3))"),
+        (lambda rng: FusedConv2D(Conv2D(1, 2, 3, rng=rng)), "FusedConv2D(Conv2D(1, 2, 3))"),
         (
-            lambda rng: ConvMaxPool(Conv2D(1, 2, 3, rng=rng), MaxPool2D(2)),
-            "ConvMaxPool(Conv2D(1, 2, 3), MaxPool2D(2))",
+            lambda rng: FusedConv2D(Conv2D(1, 2, 3, rng=rng), MaxPool2D(2), minimal=True),
+            "FusedConv2D(Conv2D(1, 2, 3), MaxPool2D(2), minimal=True)",
         ),
         (lambda rng: Residual([Tanh()], [SiLU(), ReLU()]), "Residual([Tanh()], [SiLU(), ReLU()])"),
     ],
