@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cnn.checks import Whole
 from cnn.engine.executors import Executor, Serial
+from cnn.engine.fused import FusedConv2D
 from cnn.engine.passes import PASSES, Pass, plan
 from cnn.layers import Layer
 from cnn.parameter import Parameter
@@ -38,6 +39,18 @@ class Replica(NamedTuple):
     buffers: list[NDArray[Any]]
     states: list[NDArray[Any]]  # the values of the model's buffers
     shared: Any
+    version: NDArray[np.int64]  # the number of maps that were started
+    prepared: NDArray[np.int64]  # the version for which layers were prepared
+
+    def restore(self) -> None:
+        """Return to the model's current state."""
+        for own, state in zip(self.buffers, self.states, strict=True):
+            own[...] = state
+        if self.prepared != self.version:
+            self.prepared[...] = self.version
+            for _, layer in self.model.walk():
+                if isinstance(layer, FusedConv2D):
+                    layer.prepare()
 
 
 Task = Callable[[Replica], Any]
@@ -64,8 +77,9 @@ class Replicas:
         self.buffers = list(model.buffers().values())
         self._shared, self._passes = shared, passes
         # In memory shared with copies of this process, so that they see the weights change.
-        self._values = _shared_copies([parameter.value for parameter in self.parameters])
-        self._states = _shared_copies(self.buffers)
+        self._values = shared_copies([parameter.value for parameter in self.parameters])
+        self._states = shared_copies(self.buffers)
+        (self._version,) = shared_copies([np.zeros((), np.int64)])
         self._busy = False
         self._pool = (executor or Serial()).start(self._make_replica)
 
@@ -88,6 +102,7 @@ class Replicas:
             shared[...] = parameter.value
         for shared, buffer in zip(self._states, self.buffers, strict=True):
             shared[...] = buffer
+        self._version += 1
         self._busy = True
         try:
             yield from self._pool.map(partial(_from_state, task) for task in tasks)
@@ -106,12 +121,13 @@ class Replicas:
         memo: dict[int, Any] = {id(parameter.value): shared for parameter, shared in values}
         model = plan(copy.deepcopy(self.model, memo), self._passes)  # memo: replicas share these arrays
         buffers = list(model.buffers().values())
-        return Replica(model, list(model.parameters().values()), buffers, self._states, self._shared)
+        parameters = list(model.parameters().values())
+        prepared = np.zeros((), np.int64)
+        return Replica(model, parameters, buffers, self._states, self._shared, self._version, prepared)
 
 
 def _from_state(task: Task, replica: Replica) -> Any:
-    for own, state in zip(replica.buffers, replica.states, strict=True):
-        own[...] = state
+    replica.restore()
     return task(replica)
 
 
@@ -119,7 +135,7 @@ def _forward(x: NDArray[Any], replica: Replica) -> NDArray[Any]:
     return replica.model.forward(x)
 
 
-def _shared_copies(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+def shared_copies(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     """Arrays of these shapes and dtypes, in memory shared with copies of this process."""
     shared = []
     for array in arrays:

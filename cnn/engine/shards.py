@@ -1,7 +1,13 @@
-"""Loss and gradients of a batch, computed in shards."""
+"""Loss and gradients of a batch, computed in shards.
+
+The shards of a batch are divided into a fixed number of lanes, each a task of one worker. A lane adds up the
+gradients of its shards in place, in order; then the lanes are added, in order. So few whole gradients travel
+between workers, and the bits depend on the shard size alone, never on the number of workers.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -11,9 +17,11 @@ from numpy.typing import NDArray
 from cnn.augmentation.composition import Augmentation, keywords_of
 from cnn.engine.executors import Executor
 from cnn.engine.passes import PASSES, Pass
-from cnn.engine.replicas import Replica, Replicas, Rows
+from cnn.engine.replicas import Replica, Replicas, Rows, shared_copies
 from cnn.layers import Layer
 from cnn.random import Stream, derive_rng
+
+LANES = 4  # at most as many workers are busy; the order of sums depends on it, so it is the same everywhere
 
 Loss = Callable[[NDArray[Any], NDArray[Any]], tuple[float, NDArray[Any]]]
 
@@ -28,7 +36,7 @@ class Examples(NamedTuple):
 class ShardedGradients:
     """Computes gradients of `loss` over batches of `examples`, in shards of `shard_size` examples.
 
-    The shards of a batch are weighted by their share of its examples and summed in order:
+    The shards of a batch are weighted by their share of its examples and summed, lane by lane:
 
         L = Σ_s (N_s / N) · L_s,    so    dL/dθ = Σ_s (N_s / N) · dL_s/dθ
 
@@ -59,7 +67,10 @@ class ShardedGradients:
             )
         self.shard_size = shard_size
         keywords = () if augment is None else keywords_of(augment)
-        job = _Job(loss, examples, seed, augment, keywords)
+        values = [parameter.value for parameter in model.parameters().values()]
+        rows = [_join(values), _join(list(model.buffers().values()))]
+        self._lanes = [_Lane(*shared_copies(rows)) for _ in range(LANES)]
+        job = _Job(loss, examples, seed, augment, keywords, self._lanes)
         self._replicas = Replicas(model, executor, shared=job, passes=passes)
         self.predict = self._replicas.predict
 
@@ -77,25 +88,33 @@ class ShardedGradients:
         `batch` holds indices into `examples`. Random numbers are derived from `seed`, the epoch and step in
         `at`, and the shard's number.
         """
+        shards = [
+            (number, batch[start : start + self.shard_size])
+            for number, start in enumerate(range(0, len(batch), self.shard_size))
+        ]
+        count = min(LANES, len(shards))
+        bounds = [len(shards) * lane // count for lane in range(count + 1)]
         tasks = (
-            partial(_compute_shard, batch[start : start + self.shard_size], len(batch), (*at, shard))
-            for shard, start in enumerate(range(0, len(batch), self.shard_size))
+            partial(_compute_lane, lane, shards[start:end], len(batch), at)
+            for lane, (start, end) in enumerate(pairwise(bounds))
         )
-        shards = self._replicas.map(tasks)
-        loss, correct, gradients, buffers = next(shards)
-        for shard in shards:
-            loss += shard.loss
-            correct += shard.correct
-            gradients += shard.gradients
-            buffers += shard.buffers
+        results = list(self._replicas.map(tasks))
+        gradients, buffers = map(_sum, zip(*self._lanes[:count], strict=True))
         parameters = self._replicas.parameters
         values = [parameter.value for parameter in parameters]
         for parameter, gradient in zip(parameters, _split(gradients, values), strict=True):
-            parameter.grad = gradient
+            parameter.grad = gradient.astype(parameter.value.dtype, copy=False)
         own = self._replicas.buffers
         for buffer, average in zip(own, _split(buffers, own), strict=True):
             buffer[...] = average
-        return loss, correct
+        return sum(loss for loss, _ in results), sum(correct for _, correct in results)
+
+
+class _Lane(NamedTuple):
+    """The sums of a lane, weighted by the shards' shares of the batch, in memory that all workers share."""
+
+    gradients: NDArray[Any]  # of all parameters, concatenated
+    buffers: NDArray[Any]
 
 
 class _Job(NamedTuple):
@@ -106,21 +125,40 @@ class _Job(NamedTuple):
     seed: int
     augment: Augmentation | None
     keywords: tuple[str, ...]  # that augment takes
+    lanes: list[_Lane]
 
 
-class _Shard(NamedTuple):
-    """The contribution of a shard to its batch, weighted by its share of the examples."""
-
-    loss: float
-    correct: int
-    gradients: NDArray[Any]  # of all parameters, concatenated
-    buffers: NDArray[Any]
+def _compute_lane(
+    lane: int,
+    shards: list[tuple[int, NDArray[np.integer[Any]]]],
+    batch_size: int,
+    at: tuple[int, int],
+    replica: Replica,
+) -> tuple[float, int]:
+    """Compute the shards of a lane, (number, indices of examples); return the sums of loss and of correct."""
+    loss_sum, correct_sum = 0.0, 0
+    for is_later, (number, indices) in enumerate(shards):
+        replica.restore()
+        loss, correct = _compute_shard(indices, batch_size, (*at, number), replica)
+        loss_sum, correct_sum = loss_sum + loss, correct_sum + correct
+        gradients = [assigned(parameter.grad) for parameter in replica.parameters]
+        buffers = [buffer * (len(indices) / batch_size) for buffer in replica.buffers]
+        for row, arrays in zip(replica.shared.lanes[lane], (gradients, buffers), strict=True):
+            for part, array in zip(_split(row, arrays), arrays, strict=True):
+                if is_later:
+                    part += array
+                else:
+                    part[...] = array
+    return loss_sum, correct_sum
 
 
 def _compute_shard(
     indices: NDArray[np.integer[Any]], batch_size: int, at: tuple[int, int, int], replica: Replica
-) -> _Shard:
-    """Compute the shard of the examples `indices`; `at` is (epoch, step, number of the shard)."""
+) -> tuple[float, int]:
+    """Assign the gradients of the shard of `indices`, weighted by its share; return its loss and correct.
+
+    `at` is (epoch, step, number of the shard).
+    """
     model, job = replica.model, replica.shared
     images, targets = job.examples.images[indices], job.examples.targets[indices]
     fraction = len(indices) / batch_size
@@ -131,12 +169,7 @@ def _compute_shard(
     outputs = model.forward(images, training=True, rng=derive_rng(job.seed, Stream.DROPOUT, *at))
     loss, grad_outputs = job.loss(outputs, targets)
     model.backward_parameters(grad_outputs * fraction)
-    return _Shard(
-        loss * fraction,
-        count_correct(outputs, targets),
-        _join([assigned(parameter.grad) for parameter in replica.parameters]),
-        _join(replica.buffers) * fraction,
-    )
+    return loss * fraction, count_correct(outputs, targets)
 
 
 def _join(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -145,11 +178,19 @@ def _join(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _split(row: NDArray[Any], like: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    """The inverse of `_join`: yield arrays of the shapes and dtypes of `like`."""
+    """The inverse of `_join`: yield views of the shapes of `like`."""
     end = 0
     for array in like:
         start, end = end, end + array.size
-        yield row[start:end].reshape(array.shape).astype(array.dtype, copy=False)
+        yield row[start:end].reshape(array.shape)
+
+
+def _sum(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The sum, first to last, as a new array."""
+    total = rows[0].copy()
+    for row in rows[1:]:
+        total += row
+    return total
 
 
 def count_correct(outputs: NDArray[Any], targets: NDArray[Any]) -> int:

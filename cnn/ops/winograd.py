@@ -106,8 +106,8 @@ def winograd_forward(
     where u = transform_kernel(kernel, m), and x is padded with zeros. Outputs beyond the last whole block of
     the pool are not computed.
 
-    In float32 the errors of z and of both gradients, measured on random data of many sizes, stay below 1e-6 of
-    the largest value for m = 2, 3.2e-6 for 3 and 4, 1.2e-5 for 5, and 1.8e-5 for 6. A NaN or an infinity
+    In float32 the errors of z and of both gradients, measured on random data of many sizes, stay below 1e-6
+    of the largest value for m = 2, 3.2e-6 for 3 and 4, 1.2e-5 for 5, and 1.8e-5 for 6. A NaN or an infinity
     spreads to its whole tile.
     """
     n, h, w, c = x.shape

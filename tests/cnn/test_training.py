@@ -8,10 +8,12 @@ from test_model import small_network
 from cnn import (
     SGD,
     BatchNorm,
+    Conv2D,
     Dense,
     Dropout,
     Examples,
     Flatten,
+    GlobalAvgPool2D,
     MovingAverage,
     NonFiniteError,
     Processes,
@@ -24,10 +26,11 @@ from cnn import (
     softmax_cross_entropy,
 )
 from cnn.augmentation import alternating_flip
-from cnn.engine import executors
+from cnn.engine import executors, fused
 from cnn.engine.shards import ShardedGradients
 from cnn.gradient_check import numeric_gradient, relative_error
 from cnn.inspection import EpochStatistics
+from cnn.ops.winograd import transform_kernel
 from cnn.random import Stream, derive_rng
 from cnn.schedules import constant, step
 
@@ -80,6 +83,45 @@ def test_shards_sum_to_the_gradient_of_the_whole_batch(shard_size):
     for name, parameter in model.parameters().items():
         if parameter.value.ndim == 1 or name == "0.kernel":
             assert relative_error(parameter.grad, numeric_gradient(whole_loss, parameter.value)) < 1e-6, name
+
+
+def test_lanes_add_their_shards_in_order_and_then_each_other():
+    """With 1/N a power of two, the weight of a shard does not round."""
+    batch, model, each = random_examples(16), small_network(), []
+    for index in range(16):
+        with ShardedGradients(model, softmax_cross_entropy, batch, 1) as compute:
+            compute(np.array([index]))
+        each.append([parameter.grad / 16 for parameter in model.parameters().values()])
+    with ShardedGradients(model, softmax_cross_entropy, batch, 1) as compute:
+        compute(np.arange(16))
+    lanes = [
+        [sum(arrays) for arrays in zip(*each[start : start + 4], strict=True)] for start in (0, 4, 8, 12)
+    ]
+    for parameter, *sums in zip(model.parameters().values(), *lanes, strict=True):
+        np.testing.assert_array_equal(parameter.grad, sum(sums))
+    kernel = model.layers[0].kernel.grad
+    assert (kernel != sum(arrays[0] for arrays in each)).any()  # the order matters
+
+
+def test_kernels_are_transformed_once_a_step_and_again_when_they_have_changed(monkeypatch):
+    calls = []
+
+    def count(kernel, m):
+        calls.append(m)
+        return transform_kernel(kernel, m)
+
+    monkeypatch.setattr(fused, "transform_kernel", count)
+    rng = np.random.default_rng(0)
+    model = Sequential([Conv2D(16, 16, 3, padding=1, rng=rng), GlobalAvgPool2D(), Dense(16, 10, rng=rng)])
+    images = rng.random((32, 12, 12, 16), dtype=np.float32)
+    examples = Examples(images, random_examples(32).targets)
+    with ShardedGradients(model, softmax_cross_entropy, examples, 4) as compute:
+        for step in (1, 2):
+            compute(np.arange(32))
+            assert len(calls) == step
+            model.layers[0].kernel.value *= 2
+        np.testing.assert_allclose(compute.predict(images, 8), model.predict(images), rtol=1e-4, atol=1e-6)
+    assert len(calls) == 3
 
 
 def test_every_epoch_sees_every_example_once_in_an_order_of_its_own():
@@ -580,7 +622,7 @@ def test_statistics_change_nothing_of_the_training():
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("executor", [Serial(), Threads(2), Processes(2), Processes(3)])
+@pytest.mark.parametrize("executor", [Serial(), Threads(2), Processes(2), Processes(3), Processes(5)])
 def test_any_executor_gives_the_same_bits(monkeypatch, executor):
     monkeypatch.setattr(executors, "can_fork", lambda: True)
     outcomes = []
