@@ -15,7 +15,7 @@ from pipeline.config.yaml_files import read_mapping
 from pipeline.errors import UserError
 
 COMMANDS = [
-    *("fetch", "preprocess", "train", "evaluate", "report", "run", "verify", "runs"),
+    *("fetch", "preprocess", "train", "evaluate", "report", "run", "verify", "runs", "summary"),
     *("check-data", "playground", "explain", "predict a.png"),
 ]
 
