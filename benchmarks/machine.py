@@ -1,4 +1,4 @@
-"""The machine, its peak speed, and the number of multiply-adds that a network needs."""
+"""The machine and its peak speed."""
 
 import os
 import platform
@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 from joblib import cpu_count
 from threadpoolctl import threadpool_info, threadpool_limits
-
-from cnn import Conv2D, Dense, Sequential
-from cnn.layers.layer import Shape
 
 LOAD = "cores at work for other programs"
 
@@ -77,22 +74,3 @@ def sgemm_peak(threads: int) -> float:
                 np.matmul(a, a, out=y)
                 best = max(best, 2 * size**3 / (time.perf_counter() - start) / 1e9)
     return best
-
-
-def multiply_adds(model: Sequential, shape: Shape, *, training: bool) -> int:
-    """Multiply-adds of convolutions and dense layers for one example, counted from their definitions.
-
-    Training takes three products of the same size: y, dL/dθ and dL/dx; the first layer does not need the
-    last.
-    """
-    total = 0
-    for index, layer in enumerate(model.layers):
-        output = layer.output_shape(shape)
-        count = 0
-        if isinstance(layer, Conv2D):
-            count = output[0] * output[1] * layer.kernel.value.size
-        elif isinstance(layer, Dense):
-            count = layer.weight.value.size
-        total += count * ((2 if index == 0 else 3) if training else 1)
-        shape = output
-    return total

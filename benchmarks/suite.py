@@ -7,13 +7,14 @@ from itertools import product
 import numpy as np
 
 from benchmarks import cases, loops, ours
-from benchmarks.machine import multiply_adds, sgemm_peak
+from benchmarks.machine import sgemm_peak
 from benchmarks.processes import Torch
 from benchmarks.report import Row, Section, ratio_columns
 from benchmarks.timing import Pace, alternate, block, fastest, milliseconds, paired_ratio
 from cnn import Examples, Sequential, softmax_cross_entropy
 from cnn.engine.replicas import Replicas
 from cnn.engine.shards import ShardedGradients
+from cnn.inspection import multiply_adds
 
 TOLERANCE = 1e-4  # between the results of both sides from the same weights
 LOOP_IMAGES = 2

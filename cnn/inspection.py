@@ -1,4 +1,4 @@
-"""Views into a network, as arrays. `cnn.layers.trace` has the activations; plotting is done elsewhere."""
+"""Views into a network, in numbers. `cnn.layers.trace` has the activations; plotting is done elsewhere."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.layers import Conv2D, Layer
+from cnn.layers import Conv2D, Layer, Sequential
+from cnn.layers.layer import Shape
+from cnn.layers.trace import trace_shapes
 from cnn.parameter import Parameter
 from cnn.state import Stateful
 
@@ -20,6 +22,19 @@ def kernels(model: Layer) -> Iterator[tuple[str, NDArray[np.floating]]]:
     for name, layer in model.walk():
         if isinstance(layer, Conv2D):
             yield name, layer.kernel.value
+
+
+def multiply_adds(model: Sequential, input_shape: Shape, *, training: bool) -> int:
+    """The multiply-adds of a network's weights for one example, see `Layer.multiply_adds`; at all depths.
+
+    Training takes three products of the same size: y, dL/dθ and dL/dx. A layer at the very start does not
+    need the last.
+    """
+    total = 0
+    for name, layer, shape, _ in trace_shapes(model, input_shape):
+        is_first = set(name) <= {"0", "."}  # also in lists within lists: "0.0"
+        total += layer.multiply_adds(shape) * ((2 if is_first else 3) if training else 1)
+    return total
 
 
 class Occlusion(NamedTuple):

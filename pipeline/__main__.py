@@ -161,6 +161,19 @@ def verify() -> None:
     command.verify()
 
 
+@app.command(short_help="the network and its costs, before training")
+def summary() -> None:
+    """Show the network that params.yaml chooses, and what training it costs; nothing is trained or written.
+
+    For each layer: output shape, parameters, multiply-adds. For a training step: its memory, and how long it
+    takes here, measured for some seconds on random images. No dataset is fetched: its shape is known. Own
+    images are looked at where they are.
+    """
+    from pipeline.apps import summary as command
+
+    command.summary()
+
+
 @app.command(short_help="all runs in a table")
 def runs() -> None:
     """List the last commit and its experiments: name, time, test accuracy, which settings were changed.

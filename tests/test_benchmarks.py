@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 
 from benchmarks import __main__ as program
 from benchmarks import cases, loops, machine, ours, report, whole
-from benchmarks.machine import multiply_adds
 from benchmarks.processes import torch_process
 from benchmarks.timing import Pace, Ratio, alternate, block, fastest, milliseconds, paired_ratio
 from cnn import BatchNorm, Conv2D, softmax_cross_entropy
 from cnn.engine.shards import ShardedGradients
+from cnn.inspection import multiply_adds
 
 each_network = pytest.mark.parametrize("name", cases.INPUT_SHAPES)
 

@@ -115,6 +115,11 @@ class Conv2D(Layer):
         height, width, _ = check_image_shape(self, input_shape, self.in_channels)
         return (*self.window.output_size(height, width), self.out_channels)
 
+    def multiply_adds(self, input_shape: Shape) -> int:
+        """Each weight meets one number of x at every position: out_h · out_w · the size of the kernel."""
+        height, width, _ = self.output_shape(input_shape)
+        return height * width * self.kernel.value.size
+
     def kernel_matrix(self) -> Float[np.ndarray, "groups patch o"]:
         """The kernels as the columns of one matrix for each group."""
         patch = self.kernel.value.size // self.out_channels  # kernel_h·kernel_w·c

@@ -75,3 +75,7 @@ class Dense(Layer):
                 "Put a Flatten in front of it to turn images into vectors."
             )
         return (self.out_features,)
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        """Each weight meets one number of x: the size of the weight."""
+        return self.weight.value.size

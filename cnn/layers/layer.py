@@ -116,6 +116,14 @@ class Layer(Stateful):
         """The number of trainable numbers of its own, without those of the layers inside."""
         return sum(parameter.value.size for parameter in self.own_parameters().values())
 
+    def multiply_adds(self, input_shape: Shape) -> int:
+        """The multiply-adds of its weights with one input of `input_shape`, without those of layers inside.
+
+        They are counted by definition, whatever method computes them. A layer that multiplies no matrices has
+        none: what it does for each number is left out, as are biases.
+        """
+        return 0
+
     def spec(self) -> dict[str, Any]:
         """Its type and arguments, as plain values that JSON and YAML can hold; `cnn.from_spec` reads them."""
         return registry.spec(registry.LAYERS, self)

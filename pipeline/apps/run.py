@@ -14,7 +14,7 @@ from pipeline.apps.terminal import open_console
 from pipeline.artefacts.evaluate import Metrics
 from pipeline.artefacts.preprocess import Description
 from pipeline.config.architectures import build_chosen
-from pipeline.config.params import Params, load_params
+from pipeline.config.params import Data, Params, load_params
 from pipeline.data.catalogue import DATASETS
 from pipeline.data.dataset import OWN
 from pipeline.data.own import find_images
@@ -48,7 +48,17 @@ def run() -> None:
 
 def check_network(params: Params) -> None:
     """UserError if the network or the loss does not fit the images, as far as these are known already."""
-    data = params.data
+    shape, classes = known_images(params.data)
+    if classes >= 2 and len(shape) == 3:
+        build_chosen(params, shape, classes)
+        params.train.loss.make(classes)
+
+
+def known_images(data: Data) -> tuple[tuple[int, ...], int]:
+    """(shape, classes) of the images that preprocess will write, without reading any.
+
+    Numbers that only reading own images would tell are left out of their shape; classes is then 0.
+    """
     if data.dataset == OWN:
         path = find_images(data)
         classes = len(list_pictures(path).class_names) if path.is_dir() else 0
@@ -57,9 +67,7 @@ def check_network(params: Params) -> None:
         dataset = DATASETS[data.dataset]
         classes, (height, width, channels) = len(dataset.class_names), dataset.image_shape
         shape = (*(data.size or (height, width)), data.channels or channels)
-    if classes >= 2 and len(shape) == 3:
-        build_chosen(params, shape, classes)
-        params.train.loss.make(classes)
+    return shape, classes
 
 
 def _run_stages(dataset: str) -> tuple[int, bool]:

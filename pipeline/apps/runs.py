@@ -75,9 +75,11 @@ def _read(entry: Mapping[str, Any], base: Mapping[str, Any], state: str) -> Run:
     accuracy = metrics.get("test", {}).get("accuracy")
     found = _settings(data)
     changes = [f"{key}={_shown(found[key])}" for key in found if found[key] != base.get(key)]
+    if state.lower() == "failed":
+        changes.append(f"why: dvc queue logs {name}")
     created = (data.get("timestamp") or "").replace("T", " ")[:16]
     answer = state.lower() or ("failed" if entry.get("error") else "none")
-    return Run(name, created, answer if accuracy is None else f"{accuracy:.2%}", changes if data else [])
+    return Run(name, created, answer if accuracy is None else f"{accuracy:.2%}", changes)
 
 
 def _settings(data: Mapping[str, Any] | None) -> dict[str, Any]:

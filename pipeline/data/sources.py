@@ -22,6 +22,7 @@ from pipeline.errors import UserError
 MIRROR_VARIABLE = "DATASET_MIRROR"
 NOTE_VARIABLE = "NO_SOURCE_NOTE"  # a path: fetch writes an empty file there if no source has a file
 SHARED_FOLDER = Path("../shared/datasets")
+CHECKOUT_VARIABLE = "DVC_ROOT"  # set by DVC for its stages
 TIMEOUT = (5, 30)  # seconds: to connect, and between bytes
 LONGEST = 300  # seconds for one file, and those that SLOWEST allows
 SLOWEST = 200_000  # bytes per second
@@ -32,13 +33,25 @@ PROXY_HINT = "; it is that of the environment variable https_proxy, http_proxy o
 
 
 def sources(name: str, mirrors: Sequence[str]) -> list[str]:
-    """Folders and URLs to search for the files of the dataset `name`, in this order."""
-    folders = []
-    if mirror := os.environ.get(MIRROR_VARIABLE):
-        folders.append(f"{mirror.removesuffix('/')}/{name}")
-    if SHARED_FOLDER.is_dir():
-        folders.append(f"{SHARED_FOLDER}/{name}")
-    return folders + [mirror.rstrip("/") for mirror in mirrors]
+    """Folders (absolute) and URLs to search for the files of the dataset `name`, in this order."""
+    places = [os.environ.get(MIRROR_VARIABLE), str(SHARED_FOLDER)]
+    own = [f"{_absolute(place).removesuffix('/')}/{name}" for place in places if place]
+    return own + [mirror.rstrip("/") for mirror in mirrors]
+
+
+def checkout() -> Path:
+    """The folder of the user's checkout, in which the paths of sources start.
+
+    It is this folder, except in an experiment that `dvc exp run` runs with --temp or --queue: DVC then copies
+    what Git keeps to a folder within the checkout's .dvc/tmp, and tells the stage where the checkout is.
+    """
+    here, root = Path.cwd(), Path(os.environ.get(CHECKOUT_VARIABLE, "")).resolve()
+    return root if here.is_relative_to(root / ".dvc" / "tmp") else here
+
+
+def _absolute(place: str) -> str:
+    """A folder's path as an absolute one; an address, also without //, as it is."""
+    return place if re.match("[^/]*:", place) else os.path.normpath(checkout() / place)
 
 
 def fetch_file(file: DataFile, destination: Path, mirrors: Sequence[str]) -> None:

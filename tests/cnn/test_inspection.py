@@ -12,7 +12,7 @@ from cnn import (
     Sequential,
 )
 from cnn.clipping import gradient_squares
-from cnn.inspection import EpochStatistics, kernels, occlusion
+from cnn.inspection import EpochStatistics, kernels, multiply_adds, occlusion
 from cnn.layers.trace import trace_forward, trace_shapes
 
 
@@ -128,3 +128,21 @@ def test_statistics_go_on_from_a_copy_of_their_state():
     one.add_step(gradient_squares(one.parameters))
     other.add_step(gradient_squares(other.parameters))
     assert one.finish_epoch() == other.finish_epoch()
+
+
+def test_multiply_adds_are_counted_at_all_depths(rng):
+    inner = [Conv2D(2, 2, 3, padding="same", groups=2, rng=rng)]
+    shortcut = [Conv2D(2, 2, (1, 3), padding="same", bias=False, rng=rng)]
+    model = Sequential(
+        [
+            Sequential([Conv2D(1, 2, 3, stride=2, rng=rng), ReLU()]),
+            Residual(inner, shortcut),
+            Flatten(),
+            Dense(18, 4, rng=rng),
+        ]
+    )
+    first, rest = 3 * 3 * 9 * 2, 3 * 3 * 9 * 2 + 3 * 3 * 3 * 2 * 2 + 18 * 4
+    assert multiply_adds(model, (7, 7, 1), training=False) == first + rest
+    assert multiply_adds(model, (7, 7, 1), training=True) == 2 * first + 3 * rest
+    branches = Sequential(model.layers[1:])
+    assert multiply_adds(branches, (3, 3, 2), training=True) == 3 * rest  # a branch's dL/dx is needed

@@ -15,7 +15,7 @@ from pipeline.config.yaml_files import read_mapping
 from pipeline.errors import UserError
 
 COMMANDS = [
-    *("fetch", "preprocess", "train", "evaluate", "report", "run", "verify", "runs"),
+    *("fetch", "preprocess", "train", "evaluate", "report", "run", "verify", "runs", "summary"),
     *("check-data", "playground", "explain", "predict a.png"),
 ]
 
@@ -168,13 +168,18 @@ def entry(name, epochs, accuracy, **more):
 def test_the_table_of_runs_holds_what_differs_from_the_last_commit():
     queued = {"revs": [entry("quick-fox", 3, None)], "executor": {"state": "queued"}}
     failed = {"revs": [entry("sad-cow", 4, None, data=None, error={"msg": "x"})], "executor": None}
+    wrong = {"revs": [entry("red-fox", 4, None, error={"msg": "x"})], "executor": {"state": "failed"}}
     good = {"revs": [entry("old-owl", 2, 0.5)], "executor": None}
-    shown = [entry(None, 5, 0.25, rev="workspace"), entry("main", 10, 1, experiments=[queued, failed, good])]
+    shown = [
+        entry(None, 5, 0.25, rev="workspace"),
+        entry("main", 10, 1, experiments=[queued, failed, wrong, good]),
+    ]
     assert [(found.name, found.accuracy, found.changes) for found in runs.read_runs(shown)] == [
         ("(these files)", "25.00%", ["train.epochs=5"]),
         ("main", "100.00%", []),
         ("quick-fox", "queued", ["train.epochs=3"]),
         ("sad-cow", "failed", []),
+        ("red-fox", "failed", ["train.epochs=4", "why: dvc queue logs red-fox"]),
         ("old-owl", "50.00%", ["train.epochs=2"]),
     ]
 

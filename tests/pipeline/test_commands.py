@@ -10,7 +10,7 @@ import pytest
 from projects import STAGES
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = (*STAGES, "run", "check-data", "predict", "playground", "explain", "verify", "runs")
+COMMANDS = (*STAGES, "run", "check-data", "predict", "playground", "explain", "verify", "runs", "summary")
 
 
 def run(*command, **variables):
