@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def benchmark(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only batch 64 and few rounds: takes two minutes.")
+        bool, typer.Option("--quick", help="Only the first batch size of each network, and few rounds.")
     ] = False,
     whole: Annotated[
         bool,
@@ -53,7 +53,7 @@ def benchmark(
             console.print(report.BUSY_NOTE, style="bold")
         run = suite.Suite(
             pace,
-            cases.BATCH_SIZES[:1] if quick else cases.BATCH_SIZES,
+            cases.of_networks(quick),
             lambda case: all(word in case.lower() for word in words),
             lambda case: print(case, file=sys.stderr),
         )

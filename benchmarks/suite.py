@@ -24,7 +24,7 @@ class Suite:
     """What the sections share; `training_times` holds our and PyTorch's medians in ms."""
 
     pace: Pace
-    batch_sizes: tuple[int, ...]
+    networks: list[tuple[str, int, int]]  # with batch sizes and numbers of threads
     wanted: Callable[[str], bool]
     say: Callable[[str], None]
     training_times: dict[tuple[str, int, int], tuple[float, float]] = field(default_factory=dict)
@@ -54,19 +54,19 @@ def training(suite: Suite, torch: Torch) -> Section:
     """Training steps of whole networks."""
     section = Section(
         "Training step",
-        f"Forward, loss, backward and SGD's step. Ours in shards of {ours.SHARD_SIZE} images, which are "
+        f"Forward, loss, backward and SGD's step. Ours in shards of 32 images (64 for CIFAR net), which are "
         "gathered from an array; PyTorch's batch is ready. Both start from the same weights; their "
         f"logits were compared first, and agree within {TOLERANCE:g}. Batch norm normalises over a shard "
         "(ours) or over the batch (PyTorch).",
     )
-    for name, batch, threads in product(cases.INPUT_SHAPES, suite.batch_sizes, cases.THREADS):
+    for name, batch, threads in suite.networks:
         case = f"{name}, batch {batch}"
         if suite.starts(section.title, f"{case}, threads {threads}"):
             model, shape = cases.make_network(name)
             examples = cases.make_examples(batch, shape)
             check_twin(name, torch)
             torch.prepare_training(model, shape, examples, threads)
-            with ours.training_step(model, examples, threads) as step:
+            with ours.training_step(model, examples, cases.NETWORKS[name].shard_size, threads) as step:
                 row = suite.against_torch(case, threads, step, torch)
             section.rows.append(row)
             suite.training_times[name, batch, threads] = row["ours, ms"], row["PyTorch, ms"]
@@ -77,16 +77,16 @@ def inference(suite: Suite, torch: Torch) -> Section:
     """Predictions of whole networks."""
     section = Section(
         "Inference",
-        f"Logits of a batch. Our side takes {ours.PREDICTION_SHARD_SIZE} images at a time on each thread; "
-        "PyTorch runs with eval() and inference_mode().",
+        "Logits of a batch. Each of our workers takes as many images at a time as in training; PyTorch runs "
+        "with eval() and inference_mode().",
     )
-    for name, batch, threads in product(cases.INPUT_SHAPES, suite.batch_sizes, cases.THREADS):
+    for name, batch, threads in suite.networks:
         case = f"{name}, batch {batch}"
         if suite.starts(section.title, f"{case}, threads {threads}"):
             model, shape = cases.make_network(name)
             images = cases.make_examples(batch, shape).images
             torch.prepare_prediction(model, shape, images, threads)
-            with ours.prediction(model, images, threads) as step:
+            with ours.prediction(model, images, cases.NETWORKS[name].shard_size, threads) as step:
                 section.rows.append(suite.against_torch(case, threads, step, torch))
     return section
 
@@ -96,7 +96,7 @@ def layers(suite: Suite, torch: Torch) -> Section:
     section = Section(
         "One layer, forward and backward",
         f"Batch {cases.LAYER_BATCH_SIZE}, with dL/dx and the gradients of the parameters. Ours in shards of "
-        f"{ours.SHARD_SIZE} images, each on one worker, where its dL/dx stays, as in a network. The "
+        f"{ours.LAYER_SHARD_SIZE} images, each on one worker, where its dL/dx stays, as in a network. The "
         "dL/dx of both sides were compared first.",
     )
     for case, threads in product(cases.LAYERS, cases.THREADS):
@@ -153,7 +153,8 @@ def against_loops(suite: Suite) -> Section:
         model, shape = cases.make_network("baseline")
         few = cases.make_examples(LOOP_IMAGES, shape)
         _check_loops(model, few)
-        with ours.training_step(model, cases.make_examples(batch, shape), 2) as step:
+        examples = cases.make_examples(batch, shape)
+        with ours.training_step(model, examples, cases.NETWORKS["baseline"].shard_size, 2) as step:
             times = alternate(
                 {"ours": block(step), "loops": block(lambda: loops.gradients(model, few))}, suite.pace
             )

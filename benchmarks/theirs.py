@@ -18,9 +18,11 @@ from torch.nn.functional import cross_entropy
 from benchmarks.ours import LEARNING_RATE
 from benchmarks.timing import block
 from cnn import (
+    GELU,
     BatchNorm,
     Conv2D,
     Dense,
+    Dropout,
     Examples,
     Flatten,
     GlobalAvgPool2D,
@@ -28,6 +30,7 @@ from cnn import (
     MaxPool2D,
     ReLU,
     Sequential,
+    SpatialDropout,
     keep_freed_memory,
 )
 from cnn.layers.layer import Shape
@@ -164,10 +167,11 @@ def logits(model: Sequential, shape: Shape, images: NDArray[np.float32]) -> tupl
 def twin(model: Sequential, shape: Shape) -> nn.Sequential:
     """`model` in PyTorch, for inputs of `shape` (h, w, c), with copies of its weights."""
     modules: list[nn.Module] = []
-    flattened: Shape | None = None  # the shape before Flatten, if a dense layer follows
+    flattened: Shape | None = None  # the shape before Flatten, until a dense layer follows
     for layer in model.layers:
         modules.append(_convert(layer, shape, flattened))
-        flattened = shape if isinstance(layer, Flatten) else None
+        if isinstance(layer, Flatten | Dense):
+            flattened = shape if isinstance(layer, Flatten) else None
         shape = layer.output_shape(shape)
     return nn.Sequential(*modules)
 
@@ -213,6 +217,11 @@ def _convert(layer: Layer, shape: Shape, flattened: Shape | None) -> nn.Module:
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case ReLU() | Flatten():
             return nn.ReLU() if isinstance(layer, ReLU) else nn.Flatten()
+        case GELU():
+            return nn.GELU(approximate="tanh" if layer.approximate else "none")
+        case Dropout():
+            whole_channels = isinstance(layer, SpatialDropout)
+            return nn.Dropout2d(layer.rate) if whole_channels else nn.Dropout(layer.rate)
         case _:
             raise ValueError(f"There is no PyTorch twin of {layer!r} yet.")
     with torch.no_grad():

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import cases, ours
+from benchmarks import cases
 from benchmarks.processes import torch_process
 from benchmarks.report import Section, ratio_columns
 from benchmarks.suite import Suite
@@ -29,7 +29,7 @@ from pipeline.config.params import load_params
 from pipeline.data.sources import MIRROR_VARIABLE
 from pipeline.paths import PARAMS, RAW
 
-BATCH_SIZE, WORKERS, SEED = 64, 2, 0
+BATCH_SIZE, SHARD_SIZE, WORKERS, SEED = 64, 32, 2, 0
 EPOCHS = 10
 LEARNING_RATE = 0.1
 
@@ -68,7 +68,7 @@ def training(suite: Suite, quick: bool) -> Section:
             optimizer=SGD(model.parameters(), LEARNING_RATE),
             epochs=epochs,
             batch_size=BATCH_SIZE,
-            shard_size=ours.SHARD_SIZE,
+            shard_size=SHARD_SIZE,
             seed=SEED,
             executor=Processes(WORKERS),
         )
@@ -125,7 +125,7 @@ def time_to_accuracy(suite: Suite, quick: bool) -> Section:
         schedule=schedules.one_cycle(PEAK_RATE, epochs=epochs),
         epochs=epochs,
         batch_size=BATCH_SIZE,
-        shard_size=ours.SHARD_SIZE,
+        shard_size=SHARD_SIZE,
         seed=SEED,
         augment=augment,
         executor=Processes(WORKERS),

@@ -12,10 +12,10 @@ from benchmarks import cases, loops, machine, ours, report, whole
 from benchmarks.machine import multiply_adds
 from benchmarks.processes import torch_process
 from benchmarks.timing import Pace, Ratio, alternate, block, fastest, milliseconds, paired_ratio
-from cnn import BatchNorm, Conv2D, softmax_cross_entropy
+from cnn import BatchNorm, Conv2D, Dropout, softmax_cross_entropy
 from cnn.engine.shards import ShardedGradients
 
-each_network = pytest.mark.parametrize("name", cases.INPUT_SHAPES)
+each_network = pytest.mark.parametrize("name", cases.NETWORKS)
 
 
 def own_gradients(model, examples):
@@ -99,6 +99,16 @@ def test_the_vgg_like_network_is_the_one_described():
     )
 
 
+def test_the_networks_of_the_recipes_have_the_parameters_counted_by_hand():
+    def size(name):
+        return sum(parameter.value.size for parameter in cases.make_network(name)[0].parameters().values())
+
+    deep = 9 * (32 + 32 * 32 + 32 * 64 + 64 * 64 + 64 * 128) + 2 * (32 + 32 + 64 + 64 + 128) + 512 * 10 + 10
+    assert size("deep") == deep == 144_298
+    convolutions = 4 * 3 * 24 + 24 + 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
+    assert size("CIFAR net") == convolutions + 2 * 2 * (64 + 256 + 256) + 256 * 10 == 1_972_792
+
+
 # What is compared computes the same
 
 
@@ -126,15 +136,18 @@ def test_a_layer_in_shards_gives_the_gradients_of_the_whole(rng):
 
 
 @each_network
-def test_pytorch_gives_the_same_logits_and_gradients(name):
+def test_pytorch_gives_the_same_logits_and_gradients(name, rng):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: make benchmark")
     from benchmarks import theirs
 
     model, shape = cases.make_network(name)
+    for layer in model.layers:
+        if isinstance(layer, Dropout):
+            layer.rate = 0.0  # both sides draw other numbers
     images, targets = (array.astype(np.float64) for array in cases.make_examples(4, shape))
     for parameter in model.parameters().values():  # in float64, where no rounding decides a maximum
         parameter.value = parameter.value.astype(np.float64)
-    outputs = model.forward(images, training=True)
+    outputs = model.forward(images, training=True, rng=rng)
     model.backward(softmax_cross_entropy(outputs, targets)[1])
     # Put the gradients into another network as weights; its twin lays them out as PyTorch does.
     gradients, _ = cases.make_network(name)
