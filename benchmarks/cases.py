@@ -83,16 +83,6 @@ NETWORKS = {
 }
 
 
-def of_networks(quick: bool) -> list[tuple[str, int, int]]:
-    """Names of networks with batch sizes and numbers of threads."""
-    return [
-        (name, batch, threads)
-        for name, network in NETWORKS.items()
-        for batch in network.batch_sizes[: 1 if quick else None]
-        for threads in THREADS
-    ]
-
-
 def make_network(name: str) -> tuple[Sequential, Shape]:
     """A network of NETWORKS or architectures.yaml, always with the same initial values; its input's shape."""
     network = NETWORKS.get(name, Network((28, 28, 1), ()))

@@ -3,7 +3,9 @@
 import os
 import platform
 import time
-from importlib.metadata import version
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,15 @@ import numpy as np
 from joblib import cpu_count
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from cnn import Conv2D, Dense, Sequential
+from cnn import Conv2D, Dense, Flatten, Sequential
 from cnn.layers.layer import Shape
+from cnn.ops.winograd import best_tile
 
 LOAD = "cores at work for other programs"
 
 PEAK_SIZES = (512, 1024, 1536, 2048)  # rows and columns of the square matrices that are multiplied
 PEAK_TRIES = 8
+COPY_BYTES = 2**28
 
 
 def describe() -> dict[str, Any]:
@@ -35,8 +39,16 @@ def describe() -> dict[str, Any]:
         "numpy": np.__version__,
         "blas": blas,
         "torch": version("torch"),
+        "jax": _version("jax"),
         LOAD: other_load(),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _processor() -> str:
@@ -79,9 +91,23 @@ def sgemm_peak(threads: int) -> float:
     return best
 
 
-def multiply_adds(model: Sequential, shape: Shape, *, training: bool) -> int:
+def bandwidth(threads: int) -> float:
+    """The best speed of copying a large array on this many threads, in 10⁹ bytes a second, both ways."""
+    parts = np.array_split(np.ones(COPY_BYTES // 4, np.float32), threads)
+    copies = [np.empty_like(part) for part in parts]
+    best = 0.0
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(PEAK_TRIES):
+            start = time.perf_counter()
+            list(pool.map(np.copyto, copies, parts))
+            best = max(best, 2 * COPY_BYTES / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def multiply_adds(model: Sequential, shape: Shape, *, training: bool, shard_size: int | None = None) -> int:
     """Multiply-adds of convolutions and dense layers for one example, counted from their definitions.
 
+    With `shard_size`, products of minimal filtering count if the library takes it for shards of this size.
     Training takes three products of the same size: y, dL/dθ and dL/dx; the first layer does not need the
     last.
     """
@@ -90,9 +116,31 @@ def multiply_adds(model: Sequential, shape: Shape, *, training: bool) -> int:
         output = layer.output_shape(shape)
         count = 0
         if isinstance(layer, Conv2D):
-            count = output[0] * output[1] * layer.kernel.value.size
+            height, width, out_channels = output
+            tile = 0
+            if shard_size and layer.window.kernel_size == (3, 3) and layer.window.stride == (1, 1):
+                tile = best_tile(height, width, layer.in_channels, out_channels, shard_size)
+            if tile:
+                tiles = -(-height // tile) * -(-width // tile)
+                count = (tile + 2) ** 2 * tiles * layer.in_channels * out_channels
+            else:
+                count = height * width * layer.kernel.value.size
         elif isinstance(layer, Dense):
             count = layer.weight.value.size
         total += count * ((2 if index == 0 else 3) if training else 1)
         shape = output
     return total
+
+
+def bytes_passed(model: Sequential, shape: Shape) -> int:
+    """Bytes of a training step for one example if each layer reads x, writes y, and the same for gradients.
+
+    The first layer writes no gradient. `Flatten` passes nothing. Parameters are left out.
+    """
+    total = -prod(shape)
+    for layer in model.layers:
+        output = layer.output_shape(shape)
+        if not isinstance(layer, Flatten):
+            total += 2 * (prod(shape) + prod(output))
+        shape = output
+    return total * np.dtype(np.float32).itemsize

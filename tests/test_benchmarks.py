@@ -2,17 +2,20 @@
 
 import json
 import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as program
-from benchmarks import cases, loops, machine, ours, report, whole
-from benchmarks.machine import multiply_adds
-from benchmarks.processes import torch_process
+from benchmarks import cases, loops, machine, ours, report, suite, whole
+from benchmarks.machine import bytes_passed, multiply_adds
+from benchmarks.processes import busy_neighbour, jax_processes, peer_process
 from benchmarks.timing import Pace, Ratio, alternate, block, fastest, milliseconds, paired_ratio
 from cnn import BatchNorm, Conv2D, Dropout, softmax_cross_entropy
+from cnn.engine.executors import can_fork
 from cnn.engine.shards import ShardedGradients
 
 each_network = pytest.mark.parametrize("name", cases.NETWORKS)
@@ -53,7 +56,7 @@ def test_contenders_take_turns_with_as_many_steps_as_fit():
         return run
 
     times = alternate({"a": contender("a", 0.1), "b": contender("b", 3.0)}, Pace(rounds=2, seconds=0.5))
-    warm_up = [("a", 2), ("a", 1), ("b", 2), ("b", 1)]
+    warm_up = [("a", 1), ("a", 1), ("b", 1)]
     assert log == warm_up + 2 * [("a", 1), ("a", 5), ("b", 1)]  # long steps need no warm-up
     assert times == {"a": [0.1, 0.1], "b": [3.0, 3.0]}
 
@@ -86,6 +89,16 @@ def test_multiply_adds_are_those_counted_by_hand(name, inference, training):
     model, shape = cases.make_network(name)
     assert multiply_adds(model, shape, training=False) == inference
     assert multiply_adds(model, shape, training=True) == training
+
+
+def test_operations_and_bytes_that_are_left_are_those_counted_by_hand():
+    model, shape = cases.make_network("sample")  # 11 x 11 outputs of 64 channels: 3 x 3 tiles of 6 x 6
+    left = 2 * 26 * 26 * 288 + 3 * (9 * 36 * 32 * 64 + 204800 + 1280)
+    assert multiply_adds(model, shape, training=True, shard_size=32) == left
+    model, shape = cases.make_network("baseline")
+    convolved, pooled = 26 * 26 * 8, 13 * 13 * 8
+    passed = (28 * 28 + convolved) + 2 * convolved + (convolved + pooled) + (pooled + 10)
+    assert bytes_passed(model, shape) == 4 * (2 * passed - 28 * 28)
 
 
 def test_the_vgg_like_network_is_the_one_described():
@@ -166,11 +179,72 @@ def test_pytorch_gives_the_same_logits_and_gradients(name, rng):
 def test_pytorch_runs_in_its_own_process_in_both_layouts():
     pytest.importorskip("torch", reason="PyTorch is not installed: make benchmark")
     model, shape = cases.make_network("baseline")
-    with torch_process() as torch:
+    with peer_process("theirs") as torch:
+        assert can_fork()  # our side's workers stay processes
         torch.prepare_training(model, shape, cases.make_examples(4, shape), 1)
+        assert set(torch.blocks()) == {"NCHW", "channels_last"}
         assert all(run(2) > 0 for run in torch.blocks().values())
         with pytest.raises(KeyError):
             torch.run("NHWC", 1)
+
+
+def test_a_failing_compilation_is_reported_and_leaves_the_eager_variants(monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: make benchmark")
+    from benchmarks import theirs
+
+    def no_compiler(network):
+        raise RuntimeError("no C++\ncompiler")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    model, shape = cases.make_network("baseline")
+    theirs.prepare_prediction(model, shape, cases.make_examples(4, shape).images, 1)
+    assert theirs.compile_steps() == "RuntimeError: no C++ compiler"
+    assert theirs.names() == ["NCHW", "channels_last"]
+
+
+def test_compiled_variants_join_the_eager_ones(monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: make benchmark")
+    from benchmarks import theirs
+
+    monkeypatch.setattr(torch, "compile", lambda network: network)  # compiling takes long
+    model, shape = cases.make_network("baseline")
+    theirs.prepare_training(model, shape, cases.make_examples(4, shape), 1)
+    assert theirs.compile_steps() == ""
+    assert theirs.names() == ["NCHW", "channels_last", "NCHW, compiled", "channels_last, compiled"]
+
+
+@each_network
+def test_jax_gives_the_same_logits(name):
+    pytest.importorskip("jax", reason="JAX is not installed: the extra bench-jax")
+    with jax_processes([1]) as jax:
+        suite.check_twin(name, jax[1])
+
+
+def test_jax_trains_as_the_library_does():
+    jax = pytest.importorskip("jax", reason="JAX is not installed: the extra bench-jax")
+    from benchmarks import theirs_jax
+
+    model, shape = cases.make_network("VGG-like")
+    examples = cases.make_examples(4, shape)
+    _, gradients = own_gradients(model, examples)
+    weights = theirs_jax.training(model, examples)()[0]
+    updated = [
+        parameter.value - ours.LEARNING_RATE * gradients[name]
+        for name, parameter in model.parameters().items()
+    ]
+    for actual, expected in zip(jax.tree.leaves(weights), updated, strict=True):
+        assert_close(np.asarray(actual), expected)
+
+
+def test_a_busy_neighbour_computes_only_beside_a_block():
+    def processor_seconds():
+        return psutil.Process().children()[-1].cpu_times().user
+
+    with busy_neighbour() as beside:
+        assert beside(lambda steps: time.sleep(0.2) or float(steps))(3) == 3.0
+        used = processor_seconds()
+        time.sleep(0.1)
+        assert processor_seconds() == used > 0
 
 
 # Reports
