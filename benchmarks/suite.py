@@ -18,7 +18,7 @@ from cnn.engine.shards import ShardedGradients
 
 TOLERANCE = 1e-4  # between the results of both sides from the same weights
 LOOP_IMAGES = 2
-SCREENING_ROUNDS, FINALISTS = 2, 2
+FEW_ROUNDS, FINALISTS = 2, 2
 BUSY_NETWORKS = ("sample", "deep")
 
 
@@ -72,34 +72,41 @@ class Suite:
         for peer in self.peers.torch.values():
             getattr(peer, f"prepare_{what}")(*arguments)
 
-    def compile(self, case: str) -> None:
-        """Compile what PyTorch prepared last; the first process fills a cache on disk for the others."""
-        for peer in self.peers.torch.values():
-            if failure := peer.compile_steps():
-                self.failures.setdefault(failure, case)
+    def screen(self, section: str, case: str, threads: int, *, compiled: bool) -> dict[str, Block]:
+        """PyTorch's variants of what was prepared last, best first, by a few short rounds among themselves.
 
-    def screen(self, section: str, case: str, threads: int) -> dict[str, Block]:
-        """PyTorch's variants, best first, by a few short rounds among themselves."""
-        variants = {
-            f"{variant}, {memory}": run
-            for memory, peer in self.peers.torch.items()
-            for variant, run in peer.blocks().items()
-        }
-        pace = Pace(min(SCREENING_ROUNDS, self.pace.rounds), self.pace.seconds / 2)
-        times = {name: milliseconds(seconds) for name, seconds in alternate(variants, pace).items()}
+        All eager variants are also compiled, or only the best one with --quick. The first process to compile
+        fills a cache on disk, which the others read.
+        """
+        peers, pace = self.peers.torch, self.few_rounds()
+        blocks = _blocks(peers)
+        times = _medians(blocks, pace)
+        if compiled:
+            best = min(times, key=times.__getitem__)
+            for memory, peer in peers.items():
+                for layout in peer.names():
+                    if self.quick and best != _variant(layout, memory):
+                        continue
+                    if failure := peer.compile_step(layout):
+                        self.failures.setdefault(failure, f"{section}: {case}")
+            blocks = _blocks(peers)
+            times |= _medians({name: run for name, run in blocks.items() if name not in times}, pace)
         self.variants.append({"what": f"{section}: {case}", "threads": threads, **times})
-        return {name: variants[name] for name in sorted(variants, key=times.__getitem__)}
+        return {name: blocks[name] for name in sorted(blocks, key=times.__getitem__)}
 
-    def against_peers(
-        self, section: str, case: str, threads: int, step: Callable[[], object], *, with_jax: bool
+    def few_rounds(self) -> Pace:
+        """A quicker pace."""
+        return Pace(min(FEW_ROUNDS, self.pace.rounds), self.pace.seconds / 2)
+
+    def against_torch(
+        self, section: str, case: str, threads: int, step: Callable[[], object], *, compiled: bool
     ) -> Row:
-        """A row that compares `step` with the best variant of what the other processes prepared."""
-        best = dict(islice(self.screen(section, case, threads).items(), FINALISTS))
-        jax = self.peers.jax[threads].blocks() if with_jax and self.peers.jax else {}
-        times = alternate({"ours": block(step), **best, **jax}, self.pace)
-        mine, jax_times = times.pop("ours"), [times.pop(name) for name in jax]
+        """A row that compares `step` with the best variant of what PyTorch prepared last."""
+        screened = self.screen(section, case, threads, compiled=compiled)
+        times = alternate({"ours": block(step), **dict(islice(screened.items(), FINALISTS))}, self.pace)
+        mine = times.pop("ours")
         variant = fastest(times)
-        row = {
+        return {
             "what": case,
             "threads": threads,
             "ours, ms": milliseconds(mine),
@@ -107,9 +114,30 @@ class Suite:
             "its variant": variant,
             **ratio_columns("PyTorch / ours", paired_ratio(mine, times[variant])),
         }
-        for seconds in jax_times:
-            row |= {"JAX, ms": milliseconds(seconds), "JAX / ours": paired_ratio(mine, seconds).median}
-        return row
+
+    def against_jax(self, threads: int, step: Callable[[], object], what: str, *arguments: Any) -> Row:
+        """Two columns that compare `step` with prepare_`what` of JAX, if it is installed."""
+        if not self.peers.jax:
+            return {}
+        peer = self.peers.jax[threads]
+        getattr(peer, f"prepare_{what}")(*arguments)
+        times = alternate({"ours": block(step), **peer.blocks()}, self.few_rounds())
+        mine, other = times.values()
+        return {"JAX, ms": milliseconds(other), "JAX / ours": paired_ratio(mine, other).median}
+
+
+def _variant(name: str, memory: str) -> str:
+    return f"{name}, {memory}"
+
+
+def _blocks(peers: dict[str, Peer]) -> dict[str, Block]:
+    return {
+        _variant(name, memory): run for memory, peer in peers.items() for name, run in peer.blocks().items()
+    }
+
+
+def _medians(blocks: dict[str, Block], pace: Pace) -> dict[str, float]:
+    return {name: milliseconds(times) for name, times in alternate(blocks, pace).items()}
 
 
 def training(suite: Suite) -> Section:
@@ -119,19 +147,16 @@ def training(suite: Suite) -> Section:
         "Forward, loss, backward and SGD's step. Ours in shards of 32 images (CIFAR net: 64), which are "
         "gathered from an array; PyTorch's and JAX's batch is ready. All start from the same weights; their "
         f"logits were compared first, and agree within {TOLERANCE:g}. Batch norm normalises over a shard "
-        "(ours) or over the batch (PyTorch, JAX).",
+        "(ours) or over the batch (PyTorch, JAX). JAX took turns with ours in a few short rounds.",
     )
     for name, batch, threads in suite.networks(section.title):
         model, shape = cases.make_network(name)
         examples, case = cases.make_examples(batch, shape), f"{name}, batch {batch}"
         suite.peers.check_twins(name)
         suite.prepare("training", model, shape, examples, threads)
-        suite.compile(f"{section.title}: {case}")
-        if suite.peers.jax:
-            suite.peers.jax[threads].prepare_training(model, examples)
         with ours.training_step(model, examples, cases.NETWORKS[name].shard_size, threads) as step:
-            row = suite.against_peers(section.title, case, threads, step, with_jax=True)
-        section.rows.append(row)
+            row = suite.against_torch(section.title, case, threads, step, compiled=True)
+            section.rows.append(row | suite.against_jax(threads, step, "training", model, examples))
         suite.training_times[name, batch, threads] = row["ours, ms"], row["PyTorch, ms"]
     return section
 
@@ -147,11 +172,9 @@ def inference(suite: Suite) -> Section:
         model, shape = cases.make_network(name)
         images, case = cases.make_examples(batch, shape).images, f"{name}, batch {batch}"
         suite.prepare("prediction", model, shape, images, threads)
-        suite.compile(f"{section.title}: {case}")
-        if suite.peers.jax:
-            suite.peers.jax[threads].prepare_prediction(model, images)
         with ours.prediction(model, images, cases.NETWORKS[name].shard_size, threads) as step:
-            section.rows.append(suite.against_peers(section.title, case, threads, step, with_jax=True))
+            row = suite.against_torch(section.title, case, threads, step, compiled=True)
+            section.rows.append(row | suite.against_jax(threads, step, "prediction", model, images))
     return section
 
 
@@ -172,7 +195,7 @@ def layers(suite: Suite) -> Section:
             _check_close(case.name, ours.layer_gradient(layer, x, grad_y), other)
             with ours.layer_step(layer, x, grad_y, threads) as step:
                 section.rows.append(
-                    suite.against_peers(section.title, case.name, threads, step, with_jax=False)
+                    suite.against_torch(section.title, case.name, threads, step, compiled=False)
                 )
     return section
 
@@ -181,9 +204,10 @@ def variants(suite: Suite) -> Section:
     """All that was screened."""
     section = Section(
         "All variants of PyTorch, in ms",
-        f"Medians of {SCREENING_ROUNDS} short rounds, in which the variants took turns among themselves. The "
-        f"best {FINALISTS} of each row then took turns with ours in the tables above. Compiled by "
-        "torch.compile with its default mode.",
+        f"Medians of {suite.few_rounds().rounds} short rounds, in which the variants took turns among "
+        f"themselves. The best {FINALISTS} of each row then took turns with ours in the tables above. "
+        "Compiled by torch.compile in its default mode"
+        + (", only the best eager variant since this is a quick run." if suite.quick else "."),
     )
     for failure, case in suite.failures.items():
         section.note += f" Compilation failed ({case}): {failure}."
@@ -208,8 +232,7 @@ def busy(suite: Suite) -> Section:
         model, shape = cases.make_network(name)
         examples = cases.make_examples(batch, shape)
         suite.prepare("training", model, shape, examples, threads)
-        suite.compile(f"{section.title}: {case}")
-        variant, theirs = next(iter(suite.screen(section.title, case, threads).items()))
+        variant, theirs = next(iter(suite.screen(section.title, case, threads, compiled=True).items()))
         shard_size = cases.NETWORKS[name].shard_size
         with ours.training_step(model, examples, shard_size, threads) as step, busy_neighbour() as beside:
             sides = {"ours": block(step), f"PyTorch, {variant}": theirs}
@@ -243,9 +266,9 @@ def against_machine(suite: Suite) -> Section:
         f"{_by_threads(peaks)}. A method that needs fewer multiply-adds than the definition can pass 100 %. "
         "Products: the time at this peak of the products that are left after minimal filtering, without its "
         "transforms. Memory: the time to pass each layer's x and y once in forward, and their gradients once "
-        f"in backward, at the speed of copying a large array, in GB/s {_by_threads(bandwidths)}. The bound is "
-        "the larger of the two: a step can go below it only if it needs fewer products, or if arrays stay in "
-        "a cache or layers are merged."
+        f"in backward, at the speed of copying a large array, in GB/s {_by_threads(bandwidths)}. The bound "
+        "is the larger of the two: a step can go below it only if it needs fewer products, or if arrays stay "
+        "in a cache or layers are merged."
     )
     for (name, batch, threads), (own, other) in suite.training_times.items():
         model, shape = cases.make_network(name)

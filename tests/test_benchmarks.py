@@ -198,7 +198,7 @@ def test_a_failing_compilation_is_reported_and_leaves_the_eager_variants(monkeyp
     monkeypatch.setattr(torch, "compile", no_compiler)
     model, shape = cases.make_network("baseline")
     theirs.prepare_prediction(model, shape, cases.make_examples(4, shape).images, 1)
-    assert theirs.compile_steps() == "RuntimeError: no C++ compiler"
+    assert theirs.compile_step("NCHW") == "RuntimeError: no C++ compiler"
     assert theirs.names() == ["NCHW", "channels_last"]
 
 
@@ -209,8 +209,44 @@ def test_compiled_variants_join_the_eager_ones(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda network: network)  # compiling takes long
     model, shape = cases.make_network("baseline")
     theirs.prepare_training(model, shape, cases.make_examples(4, shape), 1)
-    assert theirs.compile_steps() == ""
-    assert theirs.names() == ["NCHW", "channels_last", "NCHW, compiled", "channels_last, compiled"]
+    assert theirs.compile_step("NCHW") == ""
+    assert theirs.names() == ["NCHW", "channels_last", "NCHW, compiled"]
+
+
+class FakePeer:
+    """PyTorch with these seconds for a step; it compiles if it has seconds for that."""
+
+    def __init__(self, seconds):
+        self.seconds, self.prepared = seconds, ["NCHW", "channels_last"]
+
+    def names(self):
+        return list(self.prepared)
+
+    def compile_step(self, layout):
+        if (name := f"{layout}, compiled") not in self.seconds:
+            return "RuntimeError: no C++ compiler"
+        self.prepared.append(name)
+        return ""
+
+    def blocks(self):
+        return {name: lambda steps, name=name: steps * self.seconds[name] for name in self.prepared}
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_fastest_variant_counts_and_all_are_listed(quick):
+    plain = FakePeer({"NCHW": 7.0, "channels_last": 6.0})
+    keeping = FakePeer(
+        {"NCHW": 5.0, "channels_last": 4.0, "NCHW, compiled": 2.0, "channels_last, compiled": 3.0}
+    )
+    peers = suite.Peers({"as it comes": plain, "kept memory": keeping}, {})
+    run = suite.Suite(Pace(3, 0.01), quick, peers, lambda case: True, lambda case: None)
+    row = run.against_torch("Training step", "sample", 2, lambda: None, compiled=True)
+    assert row["its variant"] == ("channels_last" if quick else "NCHW") + ", compiled, kept memory"
+    assert row["PyTorch, ms"] == (3000.0 if quick else 2000.0)
+    (listed,) = suite.variants(run).rows
+    assert listed["NCHW, as it comes"] == 7000.0
+    assert ("NCHW, compiled, kept memory" in listed) == (not quick)
+    assert ("no C++ compiler" in suite.variants(run).note) == (not quick)
 
 
 @each_network
