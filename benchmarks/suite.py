@@ -204,8 +204,8 @@ def variants(suite: Suite) -> Section:
     """All that was screened."""
     section = Section(
         "All variants of PyTorch, in ms",
-        f"Medians of {suite.few_rounds().rounds} short rounds, in which the variants took turns among "
-        f"themselves. The best {FINALISTS} of each row then took turns with ours in the tables above. "
+        f"Medians of at most {FEW_ROUNDS} short rounds, in which the variants took turns among themselves. "
+        f"The best {FINALISTS} of each row then took turns with ours in the tables above. "
         "Compiled by torch.compile in its default mode"
         + (", only the best eager variant since this is a quick run." if suite.quick else "."),
     )
