@@ -37,7 +37,7 @@ def benchmark(
         "benchmarks"
     ),
 ) -> None:
-    """Measure the library against PyTorch, the machine and plain Python loops."""
+    """Measure the library against PyTorch, JAX if installed, the machine and plain Python loops."""
     if find_spec("torch") is None:
         sys.exit("error: PyTorch is not installed. `make benchmark` installs it and runs this.")
     # Imported here: this takes a second, which --help and the message above should not take.

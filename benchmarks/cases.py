@@ -18,7 +18,6 @@ CLASSES = 10
 THREADS = (1, 2)
 LAYER_BATCH_SIZE = 64
 
-
 Spec = dict[str, Any]  # a layer as in architectures.yaml
 
 

@@ -249,11 +249,18 @@ def test_the_fastest_variant_counts_and_all_are_listed(quick):
     assert ("no C++ compiler" in suite.variants(run).note) == (not quick)
 
 
-@each_network
-def test_jax_gives_the_same_logits(name):
+def test_twins_give_the_same_logits_in_evaluation():
+    pytest.importorskip("torch", reason="PyTorch is not installed: make benchmark")
+    with peer_process("theirs") as torch:
+        for name in cases.NETWORKS:
+            suite.check_twin(name, torch)
+
+
+def test_jax_gives_the_same_logits():
     pytest.importorskip("jax", reason="JAX is not installed: the extra bench-jax")
     with jax_processes([1]) as jax:
-        suite.check_twin(name, jax[1])
+        for name in cases.NETWORKS:
+            suite.check_twin(name, jax[1])
 
 
 def test_jax_trains_as_the_library_does():
@@ -274,13 +281,24 @@ def test_jax_trains_as_the_library_does():
 
 def test_a_busy_neighbour_computes_only_beside_a_block():
     def processor_seconds():
-        return psutil.Process().children()[-1].cpu_times().user
+        (used,) = [
+            process.cpu_times().user
+            for process in psutil.Process().children()
+            if "while True: pass" in process.cmdline()
+        ]
+        return used
+
+    def processor_seconds_alone():
+        before = processor_seconds()
+        time.sleep(0.1)
+        return processor_seconds() - before
 
     with busy_neighbour() as beside:
+        assert processor_seconds_alone() == 0
+        before = processor_seconds()
         assert beside(lambda steps: time.sleep(0.2) or float(steps))(3) == 3.0
-        used = processor_seconds()
-        time.sleep(0.1)
-        assert processor_seconds() == used > 0
+        assert processor_seconds() > before
+        assert processor_seconds_alone() == 0
 
 
 # Reports
