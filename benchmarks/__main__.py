@@ -17,7 +17,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def benchmark(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only batch 64 and few rounds: takes two minutes.")
+        bool,
+        typer.Option(
+            "--quick",
+            help="Only two threads and each network's first batch size, few rounds: takes some minutes.",
+        ),
     ] = False,
     whole: Annotated[
         bool,
@@ -33,12 +37,12 @@ def benchmark(
         "benchmarks"
     ),
 ) -> None:
-    """Measure the library against PyTorch, the machine and plain Python loops."""
+    """Measure the library against PyTorch, JAX if installed, the machine and plain Python loops."""
     if find_spec("torch") is None:
         sys.exit("error: PyTorch is not installed. `make benchmark` installs it and runs this.")
     # Imported here: this takes a second, which --help and the message above should not take.
     from benchmarks import cases, machine, parts, report, suite
-    from benchmarks.processes import torch_process
+    from benchmarks.processes import jax_processes, torch_processes
     from benchmarks.timing import Pace
     from cnn import keep_freed_memory
 
@@ -51,12 +55,6 @@ def benchmark(
         console.print(", ".join(f"{key} {value}" for key, value in about.items()), highlight=False)
         if report.is_busy(about):
             console.print(report.BUSY_NOTE, style="bold")
-        run = suite.Suite(
-            pace,
-            cases.BATCH_SIZES[:1] if quick else cases.BATCH_SIZES,
-            lambda case: all(word in case.lower() for word in words),
-            lambda case: print(case, file=sys.stderr),
-        )
         sections: list[report.Section] = []
 
         def finish(section: report.Section) -> None:
@@ -64,10 +62,17 @@ def benchmark(
                 sections.append(section)
                 report.print_section(section, console)
 
-        with torch_process() as torch:
-            for measure in (suite.training, suite.inference, suite.layers):
-                finish(measure(run, torch))
-        for measure in (suite.against_peak, suite.against_loops, parts.ideas, parts.torch_keeping_memory):
+        with torch_processes() as torch, jax_processes(cases.THREADS) as jax:
+            run = suite.Suite(
+                pace,
+                quick,
+                suite.Peers(torch, jax),
+                lambda case: all(word in case.lower() for word in words),
+                lambda case: print(case, file=sys.stderr),
+            )
+            for measure in (suite.training, suite.inference, suite.layers, suite.busy, suite.variants):
+                finish(measure(run))
+        for measure in (suite.against_machine, parts.two_workers, suite.against_loops, parts.ideas):
             finish(measure(run))
         if whole:
             from benchmarks import whole as programs

@@ -1,6 +1,6 @@
 """What is measured: networks, layers and sizes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,50 +8,85 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn import BatchNorm, Conv2D, Dense, Examples, Layer, MaxPool2D, ReLU, Sequential
+from cnn import GELU, BatchNorm, Conv2D, Dense, Examples, Layer, MaxPool2D, ReLU, Sequential
 from cnn.layers.layer import Shape
 from pipeline.config.architectures import build_model, load_layers
 from pipeline.paths import ARCHITECTURES
 
 ROOT = Path(__file__).parents[1]
 CLASSES = 10
-BATCH_SIZES = (64, 256)
 THREADS = (1, 2)
 LAYER_BATCH_SIZE = 64
 
+Spec = dict[str, Any]  # a layer as in architectures.yaml
 
-def _vgg_like() -> list[dict[str, Any]]:
-    layers: list[dict[str, Any]] = []
+
+@dataclass(frozen=True)
+class Network:
+    """How a network is measured; `layers` is empty if architectures.yaml has them under its name."""
+
+    shape: Shape
+    batch_sizes: tuple[int, ...]  # --quick takes the first
+    shard_size: int = 32  # images that one of our workers takes at a time
+    layers: Sequence[Spec] = ()
+
+
+def _block(channels: int, activation: str, *between: Spec, padding: str = "same") -> list[Spec]:
+    """3x3 convolution, `between`, batch norm, activation."""
+    convolution = {"type": "conv2d", "out_channels": channels, "kernel_size": 3, "padding": padding}
+    return [convolution | {"bias": False}, *between, {"type": "batch_norm"}, {"type": activation}]
+
+
+def _pool(size: int) -> Spec:
+    return {"type": "max_pool2d", "kernel_size": size}
+
+
+def _dense(**options: Any) -> Spec:
+    return {"type": "dense", "out_features": CLASSES, **options}
+
+
+def _vgg_like() -> Iterator[Spec]:
     for channels in (64, 128, 256):
-        for _ in range(2):
-            layers += [
-                {
-                    "type": "conv2d",
-                    "out_channels": channels,
-                    "kernel_size": 3,
-                    "padding": "same",
-                    "bias": False,  # batch_norm adds one
-                },
-                {"type": "batch_norm"},
-                {"type": "relu"},
-            ]
-        layers.append({"type": "max_pool2d", "kernel_size": 2})
-    return [*layers, {"type": "global_avg_pool2d"}, {"type": "dense", "out_features": CLASSES}]
+        yield from 2 * _block(channels, "relu")
+        yield _pool(2)
+    yield from ({"type": "global_avg_pool2d"}, _dense())
 
 
-VGG_LIKE = _vgg_like()
-INPUT_SHAPES: dict[str, Shape] = {
-    "baseline": (28, 28, 1),
-    "sample": (28, 28, 1),
-    "VGG-like": (32, 32, 3),
+def _deep() -> Iterator[Spec]:
+    """Five 3x3 convolutions, which reach 99.7 % on MNIST with 144,298 parameters."""
+    for channels in (32, 64):
+        yield from 2 * _block(channels, "relu", padding="valid")
+        yield from (_pool(2), {"type": "dropout", "rate": 0.1})
+    yield from _block(128, "relu", padding="valid")
+    yield from ({"type": "flatten"}, {"type": "dropout", "rate": 0.2}, _dense())
+
+
+def _cifar_net() -> Iterator[Spec]:
+    """A network that reaches 94 % on CIFAR-10 with 1.97 million parameters.
+
+    Source: Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (2024), section 3.
+    """
+    yield from ({"type": "conv2d", "out_channels": 24, "kernel_size": 2}, {"type": "gelu"})
+    for channels in (64, 256, 256):
+        yield from _block(channels, "gelu", _pool(2))
+        yield from _block(channels, "gelu")
+    yield from (_pool(3), {"type": "flatten"}, _dense(bias=False))
+
+
+NETWORKS = {
+    "baseline": Network((28, 28, 1), (64, 256)),
+    "sample": Network((28, 28, 1), (64, 256)),
+    "deep": Network((28, 28, 1), (128,), layers=[*_deep()]),
+    "VGG-like": Network((32, 32, 3), (64, 256), layers=[*_vgg_like()]),
+    "CIFAR net": Network((32, 32, 3), (512,), shard_size=64, layers=[*_cifar_net()]),
 }
 
 
 def make_network(name: str) -> tuple[Sequential, Shape]:
-    """A network of INPUT_SHAPES, with the same initial values in each call, and the shape of its input."""
-    layers = VGG_LIKE if name == "VGG-like" else load_layers(name, ROOT / ARCHITECTURES)
-    shape = INPUT_SHAPES.get(name, (28, 28, 1))
-    return build_model(layers, name, shape, CLASSES, np.random.default_rng(0)), shape
+    """A network of NETWORKS or architectures.yaml, always with the same initial values; its input's shape."""
+    network = NETWORKS.get(name, Network((28, 28, 1), ()))
+    layers = [*network.layers] or load_layers(name, ROOT / ARCHITECTURES)
+    return build_model(layers, name, network.shape, CLASSES, np.random.default_rng(0)), network.shape
 
 
 def make_examples(count: int, shape: Shape) -> Examples:
@@ -94,5 +129,6 @@ LAYERS = (
     LayerCase("max pooling 2x2, 32x32x64", lambda rng: MaxPool2D(2), (32, 32, 64)),
     LayerCase("batch norm, 32x32x64", lambda rng: BatchNorm(64), (32, 32, 64)),
     LayerCase("ReLU, 32x32x64", lambda rng: ReLU(), (32, 32, 64)),
+    LayerCase("GELU, 32x32x64", lambda rng: GELU(), (32, 32, 64)),
     LayerCase("dense, 1600 to 128", lambda rng: Dense(1600, 128, rng=rng), (1600,)),
 )

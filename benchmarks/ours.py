@@ -15,21 +15,25 @@ from cnn.engine.passes import PASSES, Pass
 from cnn.engine.replicas import Replica, Replicas
 from cnn.engine.shards import ShardedGradients
 
-SHARD_SIZE = 32  # images in a shard of a training batch, as in params.yaml
-PREDICTION_SHARD_SIZE = 32  # images that a worker takes at a time in inference
+LAYER_SHARD_SIZE = 32  # images that a worker takes at a time where a single layer is measured
 LEARNING_RATE = 0.01  # on both sides
 
 
 @contextmanager
 def training_step(
-    model: Sequential, examples: Examples, workers: int, *, passes: Sequence[Pass] = PASSES
+    model: Sequential,
+    examples: Examples,
+    shard_size: int,
+    workers: int,
+    *,
+    passes: Sequence[Pass] = PASSES,
 ) -> Iterator[Step]:
     """Forward, loss, backward and SGD's step on all of `examples`; it changes a copy of the model."""
     model = deepcopy(model)
     optimizer = SGD(model.parameters(), LEARNING_RATE)
     batch = np.arange(len(examples.images))
     with ShardedGradients(
-        model, softmax_cross_entropy, examples, SHARD_SIZE, executor=Processes(workers), passes=passes
+        model, softmax_cross_entropy, examples, shard_size, executor=Processes(workers), passes=passes
     ) as gradients:
 
         def step() -> None:
@@ -40,10 +44,12 @@ def training_step(
 
 
 @contextmanager
-def prediction(model: Sequential, images: NDArray[np.float32], workers: int) -> Iterator[Step]:
+def prediction(
+    model: Sequential, images: NDArray[np.float32], shard_size: int, workers: int
+) -> Iterator[Step]:
     """The logits of `images`."""
     with Replicas(model, Processes(workers)) as replicas:
-        yield lambda: replicas.predict(images, PREDICTION_SHARD_SIZE)
+        yield lambda: replicas.predict(images, shard_size)
 
 
 @contextmanager
@@ -51,7 +57,8 @@ def layer_step(
     layer: Layer, x: NDArray[np.float32], grad_y: NDArray[np.float32], workers: int
 ) -> Iterator[Step]:
     """Forward and backward of one layer on shards of x; it returns each dL/dθ, dL/dx stays in its worker."""
-    shards = [slice(start, start + SHARD_SIZE) for start in range(0, len(x), SHARD_SIZE)]
+    starts = range(0, len(x), LAYER_SHARD_SIZE)
+    shards = [slice(start, start + LAYER_SHARD_SIZE) for start in starts]
     with Replicas(Sequential([layer]), Processes(workers), shared=(x, grad_y)) as replicas:
 
         def step() -> list[NDArray[Any]]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -17,8 +17,12 @@ Row = dict[str, Any]  # from column to text or number
 HOW_TO_READ = (
     "The contenders took turns, block by block, in one run. Times are medians over the rounds. A ratio is "
     "computed within each round, so that a busy machine affects both of its sides; tables show its median "
-    "and quartiles. PyTorch / ours above 1: the library is faster. PyTorch runs eagerly, in its own process, "
-    "with images and weights laid out as NCHW and as channels_last; the faster layout counts."
+    "and quartiles. PyTorch / ours above 1: the library is faster. PyTorch runs in its own processes, with "
+    "images and weights laid out as NCHW and as channels_last, whole networks eagerly and compiled by "
+    "torch.compile, as it comes and with memory kept after it is freed, as our side keeps it "
+    "(`cnn.keep_freed_memory`; and with tcmalloc or jemalloc if the machine has it). The fastest variant of "
+    "each row counts. JAX, if installed (extra bench-jax), computes compiled steps (jit) in NHWC, also with "
+    "kept memory; its process may use only as many cores as there are threads (sched_setaffinity)."
 )
 BUSY = 0.2  # cores
 BUSY_NOTE = (
@@ -47,7 +51,8 @@ def print_section(section: Section, console: Console) -> None:
     table = Table(title=section.title, title_justify="left", title_style="bold", caption=section.note)
     table.caption_justify = "left"
     for column in section.rows[0]:
-        table.add_column(column, justify="right" if _is_number(section, column) else "left")
+        justify: Literal["left", "right"] = "right" if _is_number(section, column) else "left"
+        table.add_column(column, justify=justify, overflow="fold")
     for row in section.rows:
         table.add_row(*map(format_value, row.values()))
     console.print(table, markup=False)

@@ -1,7 +1,8 @@
 """PyTorch's side: the same networks and layers with the same weights. The only file that imports torch.
 
 It runs in its own process (`benchmarks.processes`), so that the threads and memory settings of one side do
-not affect the other. This module keeps what was prepared last, once for each memory layout.
+not affect the other. This module keeps what was prepared last, once for each variant: a memory
+layout, eager or compiled.
 """
 
 import time
@@ -18,9 +19,11 @@ from torch.nn.functional import cross_entropy
 from benchmarks.ours import LEARNING_RATE
 from benchmarks.timing import block
 from cnn import (
+    GELU,
     BatchNorm,
     Conv2D,
     Dense,
+    Dropout,
     Examples,
     Flatten,
     GlobalAvgPool2D,
@@ -28,7 +31,7 @@ from cnn import (
     MaxPool2D,
     ReLU,
     Sequential,
-    keep_freed_memory,
+    SpatialDropout,
 )
 from cnn.layers.layer import Shape
 from pipeline.artefacts.examples import load_examples
@@ -36,35 +39,61 @@ from pipeline.artefacts.preprocess import Description
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
+Wrap = Callable[[nn.Module], Callable[[Tensor], Tensor]]
+
+_make: Callable[[str, Wrap], Callable[[], Any]]  # a step, from the layout and what to do with the network
 _steps: dict[str, Callable[[], Any]] = {}
 _epochs: dict[str, Callable[[NDArray[np.integer[Any]]], float]] = {}
 
 
-def run(layout: str, steps: int) -> float:
-    """Seconds for this many steps of what was prepared last, in one of LAYOUTS."""
-    return block(_steps[layout])(steps)
+def names() -> list[str]:
+    """The variants of what was prepared last."""
+    return [*_steps]
 
 
-def prepare_training(
-    model: Sequential, shape: Shape, examples: Examples, threads: int, keep_memory: bool = False
-) -> None:
-    """Prepare forward, loss, backward and SGD's step on all of `examples`.
+def run(name: str, steps: int) -> float:
+    """Seconds for this many steps of a variant of what was prepared last."""
+    return block(_steps[name])(steps)
 
-    With `keep_memory`, this process keeps freed memory from now on, as our side does.
-    """
-    if keep_memory:
-        keep_freed_memory()
+
+def compile_step(layout: str) -> str:
+    """Add the variant that torch.compile makes; return why this failed, or nothing."""
+    try:
+        step = _make(layout, torch.compile)
+        result, expected = step(), _steps[layout]()  # the first step compiles
+        if result is not None:
+            torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+        _steps[f"{layout}, compiled"] = step
+    except Exception as error:  # no compiler on this machine, for example
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return ""
+
+
+def _prepare(make: Callable[[str, Wrap], Callable[[], Any]], threads: int) -> None:
+    global _make
+    _make = make
+    torch.compiler.reset()
     torch.set_num_threads(threads)
-    labels = torch.from_numpy(examples.targets.argmax(axis=1))
+    _steps.clear()
     for layout in LAYOUTS:
+        _steps[layout] = make(layout, lambda network: network)
+
+
+def prepare_training(model: Sequential, shape: Shape, examples: Examples, threads: int) -> None:
+    """Prepare forward, loss, backward and SGD's step on all of `examples`."""
+    labels = torch.from_numpy(examples.targets.argmax(axis=1))
+
+    def make(layout: str, wrap: Wrap) -> Callable[[], None]:
         network = twin(model, shape).to(memory_format=LAYOUTS[layout])
         optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE)
         images = to_tensor(examples.images, layout)
-        _steps[layout] = partial(training_step, network, optimizer, images, labels)
+        return partial(training_step, wrap(network), optimizer, images, labels)
+
+    _prepare(make, threads)
 
 
 def training_step(
-    network: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+    network: Callable[[Tensor], Tensor], optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
 ) -> None:
     """One step of gradient descent."""
     optimizer.zero_grad(set_to_none=True)
@@ -125,21 +154,24 @@ def _epoch(
 
 def prepare_prediction(model: Sequential, shape: Shape, images: NDArray[np.float32], threads: int) -> None:
     """Prepare the logits of `images`."""
-    torch.set_num_threads(threads)
-    for layout in LAYOUTS:
+
+    def make(layout: str, wrap: Wrap) -> Callable[[], Tensor]:
         network = twin(model, shape).to(memory_format=LAYOUTS[layout]).eval()
-        _steps[layout] = torch.inference_mode()(partial(network, to_tensor(images, layout)))
+        return torch.inference_mode()(partial(wrap(network), to_tensor(images, layout)))
+
+    _prepare(make, threads)
 
 
 def prepare_layer(
     layer: Layer, shape: Shape, x: NDArray[np.float32], grad_y: NDArray[np.float32], threads: int
 ) -> None:
     """Prepare forward and backward of one layer, dL/dx included."""
-    torch.set_num_threads(threads)
-    for layout in LAYOUTS:
+
+    def make(layout: str, wrap: Wrap) -> Callable[[], tuple[Tensor, ...]]:
         module = twin(Sequential([layer]), shape).to(memory_format=LAYOUTS[layout])
-        tensors = to_tensor(x, layout).requires_grad_(), to_tensor(grad_y, layout)
-        _steps[layout] = partial(_layer_step, module, *tensors)
+        return partial(_layer_step, module, to_tensor(x, layout).requires_grad_(), to_tensor(grad_y, layout))
+
+    _prepare(make, threads)
 
 
 def _layer_step(module: nn.Module, x: Tensor, grad_y: Tensor) -> tuple[Tensor, ...]:
@@ -164,10 +196,11 @@ def logits(model: Sequential, shape: Shape, images: NDArray[np.float32]) -> tupl
 def twin(model: Sequential, shape: Shape) -> nn.Sequential:
     """`model` in PyTorch, for inputs of `shape` (h, w, c), with copies of its weights."""
     modules: list[nn.Module] = []
-    flattened: Shape | None = None  # the shape before Flatten, if a dense layer follows
+    flattened: Shape | None = None  # the shape before Flatten, until a dense layer follows
     for layer in model.layers:
         modules.append(_convert(layer, shape, flattened))
-        flattened = shape if isinstance(layer, Flatten) else None
+        if isinstance(layer, Flatten | Dense):
+            flattened = shape if isinstance(layer, Flatten) else None
         shape = layer.output_shape(shape)
     return nn.Sequential(*modules)
 
@@ -213,6 +246,11 @@ def _convert(layer: Layer, shape: Shape, flattened: Shape | None) -> nn.Module:
             return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         case ReLU() | Flatten():
             return nn.ReLU() if isinstance(layer, ReLU) else nn.Flatten()
+        case GELU():
+            return nn.GELU(approximate="tanh" if layer.approximate else "none")
+        case Dropout():
+            whole_channels = isinstance(layer, SpatialDropout)
+            return nn.Dropout2d(layer.rate) if whole_channels else nn.Dropout(layer.rate)
         case _:
             raise ValueError(f"There is no PyTorch twin of {layer!r} yet.")
     with torch.no_grad():

@@ -9,7 +9,6 @@ import numpy as np
 Step = Callable[[], object]
 Block = Callable[[int], float]  # does this many steps, and returns the seconds for all of them
 
-WARM_UP_STEPS = 2
 MOST_STEPS = 1000  # per block
 
 
@@ -51,8 +50,10 @@ def alternate(contenders: Mapping[str, Block], pace: Pace) -> dict[str, list[flo
     """
     steps = {}
     for name, run in contenders.items():
-        run(WARM_UP_STEPS)
-        steps[name] = min(MOST_STEPS, max(1, round(pace.seconds / max(run(1), 1e-9))))
+        seconds = run(1)  # a first step, which also warms up
+        if seconds < pace.seconds:
+            seconds = run(1)
+        steps[name] = min(MOST_STEPS, max(1, round(pace.seconds / max(seconds, 1e-9))))
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(pace.rounds):
         for name, run in contenders.items():

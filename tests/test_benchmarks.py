@@ -2,20 +2,24 @@
 
 import json
 import sys
+import time
 
 import numpy as np
+import psutil
 import pytest
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as program
-from benchmarks import cases, loops, machine, ours, report, whole
-from benchmarks.processes import torch_process
+from benchmarks import cases, loops, machine, ours, report, suite, whole
+from benchmarks.machine import bytes_passed, products_left
+from benchmarks.processes import busy_neighbour, jax_processes, peer_process
 from benchmarks.timing import Pace, Ratio, alternate, block, fastest, milliseconds, paired_ratio
-from cnn import BatchNorm, Conv2D, softmax_cross_entropy
+from cnn import BatchNorm, Conv2D, Dropout, softmax_cross_entropy
+from cnn.engine.executors import can_fork
 from cnn.engine.shards import ShardedGradients
 from cnn.inspection import multiply_adds
 
-each_network = pytest.mark.parametrize("name", cases.INPUT_SHAPES)
+each_network = pytest.mark.parametrize("name", cases.NETWORKS)
 
 
 def own_gradients(model, examples):
@@ -53,7 +57,7 @@ def test_contenders_take_turns_with_as_many_steps_as_fit():
         return run
 
     times = alternate({"a": contender("a", 0.1), "b": contender("b", 3.0)}, Pace(rounds=2, seconds=0.5))
-    warm_up = [("a", 2), ("a", 1), ("b", 2), ("b", 1)]
+    warm_up = [("a", 1), ("a", 1), ("b", 1)]
     assert log == warm_up + 2 * [("a", 1), ("a", 5), ("b", 1)]  # long steps need no warm-up
     assert times == {"a": [0.1, 0.1], "b": [3.0, 3.0]}
 
@@ -88,6 +92,16 @@ def test_multiply_adds_are_those_counted_by_hand(name, inference, training):
     assert multiply_adds(model, shape, training=True) == training
 
 
+def test_operations_and_bytes_that_are_left_are_those_counted_by_hand():
+    model, shape = cases.make_network("sample")  # 10 x 10 outputs reach the pool: 2 x 2 tiles of 7 x 7
+    left = 2 * 26 * 26 * 288 + 3 * (4 * 49 * 32 * 64 + 204800 + 1280)
+    assert products_left(model, shape, 32) == left
+    model, shape = cases.make_network("baseline")
+    convolved, pooled = 26 * 26 * 8, 13 * 13 * 8
+    passed = (28 * 28 + convolved) + 2 * convolved + (convolved + pooled) + (pooled + 10)
+    assert bytes_passed(model, shape) == 4 * (2 * passed - 28 * 28)
+
+
 def test_the_vgg_like_network_is_the_one_described():
     model, shape = cases.make_network("VGG-like")
     convolutions = [layer for layer in model.layers if isinstance(layer, Conv2D)]
@@ -97,6 +111,16 @@ def test_the_vgg_like_network_is_the_one_described():
     assert multiply_adds(model, shape, training=False) == (
         1024 * 9 * (3 * 64 + 64 * 64) + 256 * 9 * (64 + 128) * 128 + 64 * 9 * (128 + 256) * 256 + 2560
     )
+
+
+def test_the_networks_of_the_recipes_have_the_parameters_counted_by_hand():
+    def size(name):
+        return sum(parameter.value.size for parameter in cases.make_network(name)[0].parameters().values())
+
+    deep = 9 * (32 + 32 * 32 + 32 * 64 + 64 * 64 + 64 * 128) + 2 * (32 + 32 + 64 + 64 + 128) + 512 * 10 + 10
+    assert size("deep") == deep == 144_298
+    convolutions = 4 * 3 * 24 + 24 + 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
+    assert size("CIFAR net") == convolutions + 2 * 2 * (64 + 256 + 256) + 256 * 10 == 1_972_792
 
 
 # What is compared computes the same
@@ -126,15 +150,18 @@ def test_a_layer_in_shards_gives_the_gradients_of_the_whole(rng):
 
 
 @each_network
-def test_pytorch_gives_the_same_logits_and_gradients(name):
+def test_pytorch_gives_the_same_logits_and_gradients(name, rng):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: make benchmark")
     from benchmarks import theirs
 
     model, shape = cases.make_network(name)
+    for layer in model.layers:
+        if isinstance(layer, Dropout):
+            layer.rate = 0.0  # both sides draw other numbers
     images, targets = (array.astype(np.float64) for array in cases.make_examples(4, shape))
     for parameter in model.parameters().values():  # in float64, where no rounding decides a maximum
         parameter.value = parameter.value.astype(np.float64)
-    outputs = model.forward(images, training=True)
+    outputs = model.forward(images, training=True, rng=rng)
     model.backward(softmax_cross_entropy(outputs, targets)[1])
     # Put the gradients into another network as weights; its twin lays them out as PyTorch does.
     gradients, _ = cases.make_network(name)
@@ -153,11 +180,126 @@ def test_pytorch_gives_the_same_logits_and_gradients(name):
 def test_pytorch_runs_in_its_own_process_in_both_layouts():
     pytest.importorskip("torch", reason="PyTorch is not installed: make benchmark")
     model, shape = cases.make_network("baseline")
-    with torch_process() as torch:
+    with peer_process("theirs") as torch:
+        assert can_fork()  # our side's workers stay processes
         torch.prepare_training(model, shape, cases.make_examples(4, shape), 1)
+        assert set(torch.blocks()) == {"NCHW", "channels_last"}
         assert all(run(2) > 0 for run in torch.blocks().values())
         with pytest.raises(KeyError):
             torch.run("NHWC", 1)
+
+
+def test_a_failing_compilation_is_reported_and_leaves_the_eager_variants(monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: make benchmark")
+    from benchmarks import theirs
+
+    def no_compiler(network):
+        raise RuntimeError("no C++\ncompiler")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    model, shape = cases.make_network("baseline")
+    theirs.prepare_prediction(model, shape, cases.make_examples(4, shape).images, 1)
+    assert theirs.compile_step("NCHW") == "RuntimeError: no C++ compiler"
+    assert theirs.names() == ["NCHW", "channels_last"]
+
+
+def test_compiled_variants_join_the_eager_ones(monkeypatch):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: make benchmark")
+    from benchmarks import theirs
+
+    monkeypatch.setattr(torch, "compile", lambda network: network)  # compiling takes long
+    model, shape = cases.make_network("baseline")
+    theirs.prepare_training(model, shape, cases.make_examples(4, shape), 1)
+    assert theirs.compile_step("NCHW") == ""
+    assert theirs.names() == ["NCHW", "channels_last", "NCHW, compiled"]
+
+
+class FakePeer:
+    """PyTorch with these seconds for a step; it compiles if it has seconds for that."""
+
+    def __init__(self, seconds):
+        self.seconds, self.prepared = seconds, ["NCHW", "channels_last"]
+
+    def names(self):
+        return list(self.prepared)
+
+    def compile_step(self, layout):
+        if (name := f"{layout}, compiled") not in self.seconds:
+            return "RuntimeError: no C++ compiler"
+        self.prepared.append(name)
+        return ""
+
+    def blocks(self):
+        return {name: lambda steps, name=name: steps * self.seconds[name] for name in self.prepared}
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_fastest_variant_counts_and_all_are_listed(quick):
+    plain = FakePeer({"NCHW": 7.0, "channels_last": 6.0})
+    keeping = FakePeer(
+        {"NCHW": 5.0, "channels_last": 4.0, "NCHW, compiled": 2.0, "channels_last, compiled": 3.0}
+    )
+    peers = suite.Peers({"as it comes": plain, "kept memory": keeping}, {})
+    run = suite.Suite(Pace(3, 0.01), quick, peers, lambda case: True, lambda case: None)
+    row = run.against_torch("Training step", "sample", 2, lambda: None, compiled=True)
+    assert row["its variant"] == ("channels_last" if quick else "NCHW") + ", compiled, kept memory"
+    assert row["PyTorch, ms"] == (3000.0 if quick else 2000.0)
+    (listed,) = suite.variants(run).rows
+    assert listed["NCHW, as it comes"] == 7000.0
+    assert ("NCHW, compiled, kept memory" in listed) == (not quick)
+    assert ("no C++ compiler" in suite.variants(run).note) == (not quick)
+
+
+def test_twins_give_the_same_logits_in_evaluation():
+    pytest.importorskip("torch", reason="PyTorch is not installed: make benchmark")
+    with peer_process("theirs") as torch:
+        for name in cases.NETWORKS:
+            suite.check_twin(name, torch)
+
+
+def test_jax_gives_the_same_logits():
+    pytest.importorskip("jax", reason="JAX is not installed: the extra bench-jax")
+    with jax_processes([1]) as jax:
+        for name in cases.NETWORKS:
+            suite.check_twin(name, jax[1])
+
+
+def test_jax_trains_as_the_library_does():
+    jax = pytest.importorskip("jax", reason="JAX is not installed: the extra bench-jax")
+    from benchmarks import theirs_jax
+
+    model, shape = cases.make_network("VGG-like")
+    examples = cases.make_examples(4, shape)
+    _, gradients = own_gradients(model, examples)
+    weights = theirs_jax.training(model, examples)()[0]
+    updated = [
+        parameter.value - ours.LEARNING_RATE * gradients[name]
+        for name, parameter in model.parameters().items()
+    ]
+    for actual, expected in zip(jax.tree.leaves(weights), updated, strict=True):
+        assert_close(np.asarray(actual), expected)
+
+
+def test_a_busy_neighbour_computes_only_beside_a_block():
+    def processor_seconds():
+        (used,) = [
+            process.cpu_times().user
+            for process in psutil.Process().children()
+            if "while True: pass" in process.cmdline()
+        ]
+        return used
+
+    def processor_seconds_alone():
+        before = processor_seconds()
+        time.sleep(0.1)
+        return processor_seconds() - before
+
+    with busy_neighbour() as beside:
+        assert processor_seconds_alone() == 0
+        before = processor_seconds()
+        assert beside(lambda steps: time.sleep(0.2) or float(steps))(3) == 3.0
+        assert processor_seconds() > before
+        assert processor_seconds_alone() == 0
 
 
 # Reports
