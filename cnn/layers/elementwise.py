@@ -3,38 +3,48 @@
 from abc import abstractmethod
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from cnn.layers.layer import Layer, Rng, Shape
+from cnn.ops.blocks import blocks
 
 
 class Elementwise(Layer):
-    """y = f(x), number by number, so that dL/dx = dL/dy · f'(x). A subclass defines f and f'."""
+    """y = f(x), number by number, so that dL/dx = dL/dy · f'(x). A subclass defines f, and f with f'.
+
+    They receive x in blocks that stay in the cache, and write into the same block of y.
+    """
 
     @abstractmethod
-    def function(self, x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
-        """f(x)."""
+    def function(self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> None:
+        """Write f(x) into y, in evaluation."""
 
     @abstractmethod
-    def derivative(
-        self, x: Float[np.ndarray, "n *shape"], y: Float[np.ndarray, "n *shape"]
-    ) -> Float[np.ndarray, "n *shape"] | Bool[np.ndarray, "n *shape"]:
-        """f'(x), from x or from y = f(x), whichever is simpler."""
+    def function_and_derivative(
+        self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
+        """Write f(x) into y, the same bits as `function`, and return f'(x), in training."""
 
     def forward(
         self, x: Float[np.ndarray, "n *shape"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n *shape"]:
         """f(x)."""
-        y = self.function(x)
+        y = np.empty(x.shape, x.dtype)
+        flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+        compute = self.function_and_derivative if training else self.function
+        derivatives = [compute(flat_x[block], flat_y[block]) for block in blocks(flat_x)]
         if training:
-            self._save(y, self.derivative(x, y))
+            self._save(y, derivatives)
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
         """dL/dx = dL/dy · f'(x): the chain rule, since each output depends on one input only."""
-        (derivative,) = self._take(grad_y)
-        # Cast once: NumPy converts mixed dtypes in chunks, which is slower.
-        return grad_y * derivative.astype(grad_y.dtype, copy=False)
+        (derivatives,) = self._take(grad_y)
+        grad_x = np.empty(grad_y.shape, grad_y.dtype)
+        flat_y, flat_x = grad_y.reshape(-1), grad_x.reshape(-1)
+        for block, derivative in zip(blocks(flat_x), derivatives, strict=True):
+            np.multiply(flat_y[block], derivative, out=flat_x[block])
+        return grad_x
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The input shape."""

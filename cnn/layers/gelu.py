@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cnn.layers.elementwise import Elementwise
-from cnn.ops.erf import erf
+from cnn.ops.normal import normal_distribution
 from cnn.registry import LAYERS
 
 
@@ -25,23 +25,32 @@ class GELU(Elementwise):
     def __init__(self, *, approximate: bool = False) -> None:
         self.approximate = approximate
 
-    def function(self, x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
+    def function(self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> None:
         """x·Φ(x)."""
-        if self.approximate:
-            return x * (0.5 * (1 + np.tanh(_cubic(x))))
-        return x * (0.5 * (1 + erf(x * sqrt(0.5))))
+        np.multiply(x, _tanh_form(x)[0] if self.approximate else normal_distribution(x)[0], out=y)
 
-    def derivative(
-        self, x: Float[np.ndarray, "n *shape"], y: Float[np.ndarray, "n *shape"]
-    ) -> Float[np.ndarray, "n *shape"]:
+    def function_and_derivative(
+        self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
         """Φ(x) + x·Φ'(x), with Φ'(x) = exp(−x²/2) / √(2π), or that of the approximation."""
-        if self.approximate:
-            t = np.tanh(_cubic(x))
-            slope = sqrt(2 / pi) * (1 + 3 * 0.044715 * x * x)
-            return 0.5 * (1 + t) + x * (0.5 * (1 - t * t) * slope)
-        density = np.exp(-0.5 * x * x) * (1 / sqrt(2 * pi))
-        return 0.5 * (1 + erf(x * sqrt(0.5))) + x * density
+        phi, slope = (_tanh_form if self.approximate else normal_distribution)(x)
+        np.multiply(x, phi, out=y)
+        slope *= x
+        slope += phi
+        return slope
 
 
-def _cubic(x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
-    return sqrt(2 / pi) * (x + 0.044715 * x * x * x)
+def _tanh_form(x: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """The approximation of Φ(x), and its derivative."""
+    square = x * x
+    t = 0.044715 * square
+    t += 1
+    t *= x
+    t *= sqrt(2 / pi)
+    np.tanh(t, out=t)
+    square *= 1.5 * 0.044715 * sqrt(2 / pi)
+    square += 0.5 * sqrt(2 / pi)
+    square *= 1 - t * t
+    t += 1
+    t *= 0.5
+    return t, square

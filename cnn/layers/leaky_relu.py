@@ -23,12 +23,14 @@ class LeakyReLU(Elementwise):
     def __init__(self, slope: Fraction = 0.01) -> None:
         self.slope = slope
 
-    def function(self, x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
+    def function(self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> None:
         """max(x, slope·x), since slope <= 1."""
-        return np.maximum(x, self.slope * x)
+        np.maximum(x, self.slope * x, out=y)
 
-    def derivative(
-        self, x: Float[np.ndarray, "n *shape"], y: Float[np.ndarray, "n *shape"]
-    ) -> Float[np.ndarray, "n *shape"]:
+    def function_and_derivative(
+        self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
         """1 if x > 0, else slope; also slope at x = 0, where there is no derivative."""
-        return np.where(x > 0, x.dtype.type(1), x.dtype.type(self.slope))
+        self.function(x, y)
+        slopes = (x > 0).astype(x.dtype)
+        return np.maximum(slopes, np.full(x.shape, self.slope, x.dtype), out=slopes)

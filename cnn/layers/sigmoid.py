@@ -16,12 +16,15 @@ class Sigmoid(Elementwise):
     equation 2.
     """
 
-    def function(self, x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
+    def function(self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> None:
         """1 / (1 + exp(−x)), safe for x of any size."""
-        return sigmoid(x)
+        sigmoid(x, out=y)
 
-    def derivative(
-        self, x: Float[np.ndarray, "n *shape"], y: Float[np.ndarray, "n *shape"]
-    ) -> Float[np.ndarray, "n *shape"]:
+    def function_and_derivative(
+        self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
         """y·(1 − y)."""
-        return y * (1 - y)
+        self.function(x, y)
+        derivative = 1 - y
+        derivative *= y
+        return derivative

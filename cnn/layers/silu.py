@@ -16,13 +16,17 @@ class SiLU(Elementwise):
     in reinforcement learning" (2018), equation 5.
     """
 
-    def function(self, x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
+    def function(self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> None:
         """x·σ(x)."""
-        return x * sigmoid(x)
+        np.multiply(x, sigmoid(x), out=y)
 
-    def derivative(
-        self, x: Float[np.ndarray, "n *shape"], y: Float[np.ndarray, "n *shape"]
-    ) -> Float[np.ndarray, "n *shape"]:
+    def function_and_derivative(
+        self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
         """σ(x) + x·σ(x)·(1 − σ(x)) = σ(x) + y·(1 − σ(x)), since σ' = σ·(1 − σ)."""
         s = sigmoid(x)
-        return s + y * (1 - s)
+        np.multiply(x, s, out=y)
+        slope = 1 - s
+        slope *= y
+        slope += s
+        return slope

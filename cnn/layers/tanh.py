@@ -14,12 +14,14 @@ class Tanh(Elementwise):
     Source: LeCun et al., "Efficient BackProp" (1998), section 4.4.
     """
 
-    def function(self, x: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
+    def function(self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> None:
         """tanh x."""
-        return np.tanh(x)
+        np.tanh(x, out=y)
 
-    def derivative(
-        self, x: Float[np.ndarray, "n *shape"], y: Float[np.ndarray, "n *shape"]
-    ) -> Float[np.ndarray, "n *shape"]:
+    def function_and_derivative(
+        self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]
+    ) -> Float[np.ndarray, " n"]:
         """1 − y²."""
-        return 1 - y * y
+        self.function(x, y)
+        square = y * y
+        return np.subtract(1, square, out=square)

@@ -4,7 +4,12 @@ import numpy as np
 from jaxtyping import Float
 
 
-def sigmoid(x: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """σ(x) = 1 / (1 + exp(−x)), or, if x < 0, exp(x) / (1 + exp(x)), so that exp never overflows."""
-    e = np.exp(-np.abs(x))  # in (0, 1]
-    return np.where(x >= 0, x.dtype.type(1), e) / (1 + e)
+def sigmoid(
+    x: Float[np.ndarray, "*n"], out: Float[np.ndarray, "*n"] | None = None
+) -> Float[np.ndarray, "*n"]:
+    """σ(x) = 1 / (1 + exp(−x)), in `out` if given. If exp overflows to ∞, it is 0, as it should be."""
+    e = np.negative(x, out=out)
+    with np.errstate(over="ignore"):
+        np.exp(e, out=e)
+    e += 1
+    return np.divide(1, e, out=e)

@@ -32,6 +32,7 @@ from cnn import (
     softmax_cross_entropy,
 )
 from cnn.gradient_check import numeric_gradient, relative_error
+from cnn.ops.blocks import BLOCK
 from cnn.registry import INITIALIZERS
 
 
@@ -274,6 +275,24 @@ def test_activations_and_their_derivatives(name, dtype):
     np.testing.assert_allclose(y[0], [function(v) for v in exact], rtol=tolerance, atol=tolerance)
     slopes = layer.backward(np.ones_like(x))
     np.testing.assert_allclose(slopes[0], [derivative(v) for v in exact], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_activations_treat_a_number_alike_wherever_it_is(name, dtype):
+    """In the last block or another, alone in it, beside any others, and in a view."""
+    layer = ACTIVATIONS[name][0]
+    points = np.array(POINTS, dtype)
+    few = layer.forward(points[None], training=True)[0], layer.backward(points[None])[0]
+    block = BLOCK // points.itemsize
+    for count in (0, 1, block - 1, block, block + 1, 2 * block + 3):
+        x = np.resize(points, (1, count))
+        view = np.stack([x, x], axis=-1)[..., 0]
+        view.flags.writeable = False
+        y, slopes = layer.forward(view, training=True), layer.backward(view)
+        for found, expected in zip((y, slopes, layer.forward(x)), (*few, few[0]), strict=True):
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(found, np.resize(expected, (1, count)))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
-from math import erf as exact_erf
-from math import exp, log
+from math import erfc, exp, log, pi, sqrt
 
 import numpy as np
 import pytest
@@ -7,7 +6,8 @@ from conftest import spread
 from reference import inside, layer_norm, same_pads, softmax, window_starts, windows
 
 from cnn.gradient_check import numeric_gradient, relative_error
-from cnn.ops.erf import erf
+from cnn.ops.blocks import BLOCK, blocks
+from cnn.ops.normal import normal_distribution
 from cnn.ops.normalization import normalize, normalize_adjoint
 from cnn.ops.pooling import avg_pool, avg_pool_adjoint
 from cnn.ops.reductions import dot_over_rows, sum_over_rows
@@ -172,20 +172,37 @@ def test_a_pair_is_one_number_or_two():
     assert as_pair("stride", (1, 3)) == (1, 3)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_erf_comes_within_four_units_in_the_last_place_of_one(dtype):
-    points = np.concatenate([np.linspace(-7, 7, 4001), [1e-300, -1e-10, 100, -1e30, 0.0]]).astype(dtype)
-    values = erf(points)
-    assert values.dtype == dtype
-    error = np.abs(values - np.array([exact_erf(x) for x in points]))
-    assert error.max() <= 4 * np.finfo(dtype).eps
-    assert np.abs(values).max() == 1
+@pytest.mark.parametrize(("dtype", "tail"), [(np.float32, -6), (np.float64, -13)])
+def test_the_normal_distribution_comes_within_two_units_in_the_last_place_of_one(dtype, tail):
+    """And small ones, down to Φ(tail), within 200 units in their own last place."""
+    x = np.concatenate([np.linspace(-9, 9, 8001), np.linspace(-40, 40, 2001), [-1e30, -1e-30, 0, 100]])
+    x = x.astype(dtype)
+    below, density = normal_distribution(x)
+    assert below.dtype == density.dtype == dtype
+    expected = np.array([erfc(-value / sqrt(2)) / 2 for value in x.astype(float)])
+    error = np.abs(below - expected)
+    assert error.max() <= 2 * np.finfo(dtype).eps
+    small = (tail < x) & (x < 0)
+    assert (error[small] / expected[small]).max() <= 200 * np.finfo(dtype).eps
+    expected = np.array([exp(-min(value * value, 1e4) / 2) / sqrt(2 * pi) for value in x.astype(float)])
+    np.testing.assert_allclose(density, expected, rtol=1e3 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
 
 
-def test_erf_is_odd_and_passes_on_infinities_and_nan():
-    x = np.array([0.1, 0.9, 2.5, 5.0])
-    np.testing.assert_array_equal(erf(-x), -erf(x))
-    np.testing.assert_array_equal(erf(np.array([np.inf, -np.inf, np.nan])), [1, -1, np.nan])
+@pytest.mark.filterwarnings("error")
+def test_the_normal_distribution_of_infinities_and_nan():
+    below, density = normal_distribution(np.array([np.inf, -np.inf, np.nan]))
+    np.testing.assert_array_equal(below, [1, 0, np.nan])
+    np.testing.assert_array_equal(density, [0, 0, np.nan])
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (1,), (BLOCK + 1,), (3, BLOCK), (5, 7, BLOCK // 100)])
+def test_blocks_are_all_of_an_array_in_order_and_of_one_size_but_the_last(shape):
+    x = np.zeros(shape, np.float32)
+    parts = [x[block] for block in blocks(x)]
+    assert sum(len(part) for part in parts) == len(x)
+    assert [block.start for block in blocks(x)] == list(range(0, len(x), len(parts[0]) if parts else 1))
+    assert all(part.nbytes <= BLOCK or len(part) == 1 for part in parts)
+    assert all(part.nbytes > BLOCK - x[:1].nbytes for part in parts[:-1])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

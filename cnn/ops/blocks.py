@@ -1,0 +1,19 @@
+"""Blocks of an array that stay in a processor's cache from one operation to the next.
+
+Each NumPy operation passes over its whole arguments. If they are larger than the cache, main memory sets the
+speed. So a chain of operations handles one block after the other.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import NDArray
+
+BLOCK = 2**17  # bytes: some five arrays of this size fit an L2 cache, and Python's share of the time is small
+
+
+def blocks(x: NDArray[Any]) -> Iterator[slice]:
+    """Slices of the first axis, in order, of about BLOCK bytes of x each; only shape and dtype decide."""
+    step = max(BLOCK * len(x) // max(x.nbytes, 1), 1)
+    for start in range(0, len(x), step):
+        yield slice(start, start + step)
