@@ -4,13 +4,33 @@ Each pass rewrites a list of layers by an identity of real numbers, so results d
 applies a list of passes; to switch one off, leave it out of the list.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 
 from cnn.engine.fused import FusedConv2D
-from cnn.layers import Conv2D, Layer, MaxPool2D, ReLU, Sequential
+from cnn.layers import BatchNorm, Conv2D, Layer, MaxPool2D, ReLU, Sequential
 from cnn.ops.winograd import best_tile
+from cnn.parameter import Parameter
 
 Pass = Callable[[list[Layer]], list[Layer]]
+
+
+def fold_batch_norm(layers: list[Layer]) -> list[Layer]:
+    """In evaluation, make a BatchNorm part of the Conv2D before it; the new Conv2D has parameters of its own.
+
+    scale · (x * kernel + bias) + shift = x * (scale · kernel) + (scale · bias + shift)
+    """
+
+    def merge(conv: Layer, norm: Layer) -> list[Layer]:
+        assert isinstance(conv, Conv2D)
+        assert isinstance(norm, BatchNorm)
+        scale, shift = norm.evaluation()
+        folded = copy.copy(conv)
+        folded.kernel = Parameter(conv.kernel.value * scale, "kernel")
+        folded.bias = Parameter(shift if conv.bias is None else conv.bias.value * scale + shift, "bias")
+        return [folded]
+
+    return _replace_pairs(layers, (Conv2D,), BatchNorm, merge)
 
 
 def relu_after_max_pool(layers: list[Layer]) -> list[Layer]:
@@ -51,21 +71,29 @@ def first_convolution(layers: list[Layer]) -> list[Layer]:
     return [FusedConv2D(x) if i == 0 and type(x) is Conv2D else x for i, x in enumerate(layers)]
 
 
-PASSES: tuple[Pass, ...] = (relu_after_max_pool, winograd, conv_with_max_pool, first_convolution)
+PASSES: tuple[Pass, ...] = (
+    fold_batch_norm,
+    relu_after_max_pool,
+    winograd,
+    conv_with_max_pool,
+    first_convolution,
+)
 
 
-def plan(layer: Layer, passes: Sequence[Pass] = PASSES) -> Layer:
+def plan(layer: Layer, passes: Sequence[Pass] = PASSES, *, evaluation: bool = False) -> Layer:
     """Return a faster layer that computes the same as `layer`, with the same parameters and buffers.
 
     The lists of `Sequential`s are rewritten at every depth. A layer whose type is not exactly known here (a
-    subclass, for example) stays as it is, except for the layers inside it.
+    subclass, for example) stays as it is, except for the layers inside it. With `evaluation`, the result is
+    for the current values of parameters and buffers only, and cannot be trained.
     """
     if not layer.children():
         return layer
-    planned = layer.map(lambda name, child: plan(child, passes))
+    planned = layer.map(lambda name, child: plan(child, passes, evaluation=evaluation))
     if type(planned) is Sequential:
         for rewrite in passes:
-            planned.layers = rewrite(planned.layers)
+            if evaluation or rewrite is not fold_batch_norm:
+                planned.layers = rewrite(planned.layers)
     return planned
 
 

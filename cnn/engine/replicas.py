@@ -2,10 +2,10 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from mmap import mmap
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +16,6 @@ from cnn.engine.executors import Executor, Serial
 from cnn.engine.fused import FusedConv2D
 from cnn.engine.passes import PASSES, Pass, plan
 from cnn.layers import Layer
-from cnn.parameter import Parameter
 
 
 @runtime_checkable
@@ -31,26 +30,38 @@ class Rows(Protocol):
     def __getitem__(self, rows: Any, /) -> Any: ...
 
 
-class Replica(NamedTuple):
-    """A copy of the model, its parameters and buffers, and the data that all replicas share."""
+class Replica:
+    """A copy of a model on one worker, rewritten by passes; all replicas share the values of parameters."""
 
-    model: Layer
-    parameters: list[Parameter]
-    buffers: list[NDArray[Any]]
-    states: list[NDArray[Any]]  # the values of the model's buffers
-    shared: Any
-    version: NDArray[np.int64]  # the number of maps that were started
-    prepared: NDArray[np.int64]  # the version for which layers were prepared
+    def __init__(
+        self, copied: Layer, passes: Sequence[Pass], states: list[NDArray[Any]], shared: Any
+    ) -> None:
+        self.model = plan(copied, passes)
+        self.parameters = list(self.model.parameters().values())
+        self.buffers = list(self.model.buffers().values())
+        self.shared = shared
+        self._copied, self._passes, self._states = copied, passes, states
+        self._version = 0
 
     def restore(self) -> None:
         """Return to the model's current state."""
-        for own, state in zip(self.buffers, self.states, strict=True):
+        for own, state in zip(self.buffers, self._states, strict=True):
             own[...] = state
-        if self.prepared != self.version:
-            self.prepared[...] = self.version
-            for _, layer in self.model.walk():
-                if isinstance(layer, FusedConv2D):
-                    layer.prepare()
+
+    def update(self, version: int) -> None:
+        """Return to the model's current state; forget what depends on another version of it."""
+        self.restore()
+        if version != self._version:
+            self._version = version
+            self.__dict__.pop("for_evaluation", None)
+            _prepare(self.model)
+
+    @cached_property
+    def for_evaluation(self) -> Layer:
+        """The current version of the model, for evaluation only."""
+        model = plan(self._copied, self._passes, evaluation=True)
+        _prepare(model)
+        return model
 
 
 Task = Callable[[Replica], Any]
@@ -79,7 +90,7 @@ class Replicas:
         # In memory shared with copies of this process, so that they see the weights change.
         self._values = shared_copies([parameter.value for parameter in self.parameters])
         self._states = shared_copies(self.buffers)
-        (self._version,) = shared_copies([np.zeros((), np.int64)])
+        self._version = 0
         self._busy = False
         self._pool = (executor or Serial()).start(self._make_replica)
 
@@ -105,7 +116,7 @@ class Replicas:
         self._version += 1
         self._busy = True
         try:
-            yield from self._pool.map(partial(_from_state, task) for task in tasks)
+            yield from self._pool.map(partial(_run, task, self._version) for task in tasks)
         finally:
             self._busy = False
 
@@ -113,26 +124,29 @@ class Replicas:
         """`Sequential.predict` on all workers; the rewritten copies may round differently."""
         Whole().check("batch_size", batch_size)
         starts = range(0, max(len(x), 1), batch_size)
-        batches = (partial(_forward, np.asarray(x[start : start + batch_size])) for start in starts)
+        batches = (partial(_predict, np.asarray(x[start : start + batch_size])) for start in starts)
         return np.concatenate(list(self.map(batches)))
 
     def _make_replica(self) -> Replica:
         values = zip(self.parameters, self._values, strict=True)
         memo: dict[int, Any] = {id(parameter.value): shared for parameter, shared in values}
-        model = plan(copy.deepcopy(self.model, memo), self._passes)  # memo: replicas share these arrays
-        buffers = list(model.buffers().values())
-        parameters = list(model.parameters().values())
-        prepared = np.zeros((), np.int64)
-        return Replica(model, parameters, buffers, self._states, self._shared, self._version, prepared)
+        copied = copy.deepcopy(self.model, memo)  # memo: replicas share these arrays
+        return Replica(copied, self._passes, self._states, self._shared)
 
 
-def _from_state(task: Task, replica: Replica) -> Any:
-    replica.restore()
+def _prepare(model: Layer) -> None:
+    for _, layer in model.walk():
+        if isinstance(layer, FusedConv2D):
+            layer.prepare()
+
+
+def _run(task: Task, version: int, replica: Replica) -> Any:
+    replica.update(version)
     return task(replica)
 
 
-def _forward(x: NDArray[Any], replica: Replica) -> NDArray[Any]:
-    return replica.model.forward(x)
+def _predict(x: NDArray[Any], replica: Replica) -> NDArray[Any]:
+    return replica.for_evaluation.forward(x)
 
 
 def shared_copies(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

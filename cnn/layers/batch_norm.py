@@ -66,9 +66,9 @@ class BatchNorm(Layer):
         """The equation above, with the batch's statistics in training and the running ones in evaluation."""
         self.output_shape(x.shape[1:])
         if not training:
-            scale = self.gamma.value / np.sqrt(self.running_var + self.epsilon)
+            scale, shift = self.evaluation()
             y = x * repeat_for_pixels(scale, x.shape[1:])
-            y += repeat_for_pixels(self.beta.value - self.running_mean * scale, x.shape[1:])
+            y += repeat_for_pixels(shift, x.shape[1:])
             return y
         if (count := prod(x.shape[:-1])) < 2:
             raise ValueError(
@@ -97,6 +97,11 @@ class BatchNorm(Layer):
         grad_x, grad_beta, grad_gamma = normalize_adjoint(grad_y, centred, inverse_deviation, axes, scale)
         self.beta.grad, self.gamma.grad = grad_beta.reshape(-1), grad_gamma.reshape(-1)
         return grad_x
+
+    def evaluation(self) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
+        """(scale, shift) of evaluation, in which y = scale · x + shift."""
+        scale = self.gamma.value / np.sqrt(self.running_var + self.epsilon)
+        return scale, self.beta.value - self.running_mean * scale
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The input shape."""

@@ -287,8 +287,8 @@ def _tiles(size: int, m: int) -> int:
 
 
 def _images_in_block(bytes_per_image: int, tiles: int, out_channels: int) -> int:
-    """How many images' V has about BLOCK_BYTES, but is not smaller than U, which every block reads."""
-    return max(1, BLOCK_BYTES // bytes_per_image, out_channels // tiles)
+    """How many images' V has BLOCK_BYTES or more, but is not smaller than U, which every block reads."""
+    return max(-(-BLOCK_BYTES // bytes_per_image), out_channels // tiles)
 
 
 def _pixels_first(x: Float[np.ndarray, "n h w c"], start: Pair, size: Pair, dtype: np.dtype[Any]) -> Pixels:

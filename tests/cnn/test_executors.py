@@ -19,6 +19,7 @@ from cnn import (
     Dropout,
     Examples,
     Flatten,
+    GlobalAvgPool2D,
     MaxPool2D,
     MovingAverage,
     Processes,
@@ -529,3 +530,18 @@ def test_the_number_of_workers_is_a_whole_number(executor):
     for workers in (0, 2.0, True):
         with pytest.raises(ValueError, match=rf"^workers must be a whole number >= 1; received {workers}\.$"):
             executor(workers)
+
+
+@pytest.mark.parametrize("executor", [Serial(), Threads(2), Processes(2)])
+def test_predictions_follow_each_change_of_parameters_and_buffers(executor):
+    rng = np.random.default_rng(0)
+    model = Sequential([Conv2D(16, 16, 3, padding=1, rng=rng), BatchNorm(16), GlobalAvgPool2D()])
+    images = rng.random((16, 12, 12, 16), dtype=np.float32)
+    _, norm, _ = model.layers
+    with Replicas(model, executor) as replicas:
+        for array in (model.layers[0].kernel.value, norm.beta.value, norm.running_mean, norm.running_var):
+            before = replicas.predict(images, 4)
+            array += 0.5
+            after = replicas.predict(images, 4)
+            assert np.abs(after - before).max() > 1e-3
+            np.testing.assert_allclose(after, model.predict(images), rtol=1e-4, atol=1e-5)

@@ -25,6 +25,7 @@ from cnn.engine.passes import (
     PASSES,
     conv_with_max_pool,
     first_convolution,
+    fold_batch_norm,
     plan,
     relu_after_max_pool,
     winograd,
@@ -229,7 +230,41 @@ def test_passes_can_be_left_out_one_by_one_and_each_changes_only_roundings(passe
 
 
 def test_the_passes_stand_in_the_list_once_each():
-    assert (relu_after_max_pool, winograd, conv_with_max_pool, first_convolution) == PASSES
+    assert (fold_batch_norm, relu_after_max_pool, winograd, conv_with_max_pool, first_convolution) == PASSES
+
+
+def norm(channels):
+    layer = BatchNorm(channels, dtype=np.float64)
+    rng = np.random.default_rng(channels)
+    for array in (layer.gamma.value, layer.beta.value, layer.running_mean, layer.running_var):
+        array[...] = rng.uniform(0.5, 2, channels)
+    return layer
+
+
+NORMALISED = {
+    "conv": ([conv(2, 3), norm(3), ReLU()], ["fused", ReLU]),
+    "without bias, pool": ([conv(2, 3, bias=False), norm(3), ReLU(), MaxPool2D(2)], ["fused, pool", ReLU]),
+    "minimal": ([norm(2), conv(2, 16, 1), wide(16, 16), norm(16)], [BatchNorm, Conv2D, "minimal"]),
+    "groups": ([conv(2, 4, groups=2), norm(4)], ["fused"]),
+    "nothing before it": ([norm(2), ReLU()], [BatchNorm, ReLU]),
+    "something between": ([conv(2, 3), ReLU(), norm(3)], ["fused", ReLU, BatchNorm]),
+    "residual": ([conv(2, 3), Residual([wide(3, 3), norm(3), ReLU()])], ["fused", Residual]),
+}
+
+
+@pytest.mark.parametrize("name", NORMALISED)
+def test_in_evaluation_batch_norm_is_part_of_the_convolution_before_it(name):
+    layers, planned_kinds = copy.deepcopy(NORMALISED[name])
+    model, x = Sequential(layers), spread(np.random.default_rng(3), (8, 12, 12, 2))
+    state = {key: array.copy() for key, array in model.state_dict().items()}
+    planned = plan(model, evaluation=True)
+    assert kinds(planned) == planned_kinds
+    np.testing.assert_allclose(planned.forward(x), model.forward(x), rtol=1e-10, atol=1e-12)
+    assert (len(planned.buffers()) > 0) == (BatchNorm in planned_kinds)
+    for key, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, state[key])
+    unfolded = plan(model, [pass_ for pass_ in PASSES if pass_ is not fold_batch_norm], evaluation=True)
+    assert kinds(unfolded) == kinds(plan(model))
 
 
 @each_network
