@@ -10,8 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from cnn.checks import Count, Fraction, Given, Positive
 from cnn.layers.checks import check_channels
 from cnn.layers.layer import Layer, Rng, Shape
-from cnn.ops.normalization import normalize, normalize_adjoint
-from cnn.ops.reductions import repeat_for_pixels
+from cnn.ops.normalization import batch_normalize_adjoint, batch_statistics, scale_and_shift
 from cnn.parameter import Parameter
 from cnn.registry import LAYERS
 
@@ -66,36 +65,32 @@ class BatchNorm(Layer):
         """The equation above, with the batch's statistics in training and the running ones in evaluation."""
         self.output_shape(x.shape[1:])
         if not training:
-            scale, shift = self.evaluation()
-            y = x * repeat_for_pixels(scale, x.shape[1:])
-            y += repeat_for_pixels(shift, x.shape[1:])
-            return y
+            return scale_and_shift(x, *self.evaluation())
         if (count := prod(x.shape[:-1])) < 2:
             raise ValueError(
                 f"{self!r} needs at least two numbers per channel in training, since one has no variance; "
                 f"received {count}, in a batch of shape {x.shape}. Use larger batches and shards, or another "
                 "number of images, so that no shard holds a single one."
             )
-        axes = tuple(range(x.ndim - 1))
-        centred, inverse_deviation, mean, variance = normalize(x, axes, self.epsilon)
+        z, offset, mean, variance = batch_statistics(x)
         for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
             running *= self.momentum
-            running += (1 - self.momentum) * batch.reshape(-1)
-        y = centred * repeat_for_pixels(inverse_deviation.reshape(-1) * self.gamma.value, x.shape[1:])
-        y += repeat_for_pixels(self.beta.value, x.shape[1:])
-        self._save(y, centred, inverse_deviation, axes)
+            running += (1 - self.momentum) * batch
+        inverse_deviation = 1 / np.sqrt(variance + self.epsilon)
+        scale = self.gamma.value * inverse_deviation
+        y = scale_and_shift(z, scale, self.beta.value - offset * scale)
+        self._save(y, z, offset, inverse_deviation)
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n *shape c"]) -> Float[np.ndarray, "n *shape c"]:
-        """With x̂ = (x − μ) / sqrt(σ² + epsilon): dL/dgamma = Σ dL/dy·x̂, dL/dbeta = Σ dL/dy over the batch.
+        """dL/dx, where x also acts through μ and σ², and dL/dgamma and dL/dbeta: sums over the batch.
 
-        dL/dx̂ = dL/dy·gamma. From x̂ to x, gradients also pass through μ and σ²: see `normalize_adjoint`,
-        whose scale contains gamma here.
+        With z = x − constant, which has the same x̂, they are those of `batch_normalize_adjoint`.
         """
-        centred, inverse_deviation, axes = self._take(grad_y)
-        scale = inverse_deviation * self.gamma.value
-        grad_x, grad_beta, grad_gamma = normalize_adjoint(grad_y, centred, inverse_deviation, axes, scale)
-        self.beta.grad, self.gamma.grad = grad_beta.reshape(-1), grad_gamma.reshape(-1)
+        z, offset, inverse_deviation = self._take(grad_y)
+        grad_x, self.gamma.grad, self.beta.grad = batch_normalize_adjoint(
+            grad_y, z, offset, inverse_deviation, self.gamma.value
+        )
         return grad_x
 
     def evaluation(self) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:

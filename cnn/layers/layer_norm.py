@@ -51,10 +51,11 @@ class LayerNorm(Layer):
     ) -> Float[np.ndarray, "n *shape c"]:
         """The equation above."""
         self.output_shape(x.shape[1:])
-        centred, inverse_deviation, _, _ = normalize(x, (-1,), self.epsilon)
-        y = centred * inverse_deviation * self.gamma.value + self.beta.value
+        normalized, inverse_deviation = normalize(x, self.epsilon)
+        y = normalized * self.gamma.value
+        y += self.beta.value
         if training:
-            self._save(y, centred, inverse_deviation)
+            self._save(y, normalized, inverse_deviation)
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n *shape c"]) -> Float[np.ndarray, "n *shape c"]:
@@ -62,11 +63,10 @@ class LayerNorm(Layer):
 
         dL/dx̂ = dL/dy·gamma. From x̂ to x, gradients also pass through μ and σ²: see `normalize_adjoint`.
         """
-        centred, inverse_deviation = self._take(grad_y)
-        self.gamma.grad = dot_over_rows(grad_y, centred * inverse_deviation)
+        normalized, inverse_deviation = self._take(grad_y)
+        self.gamma.grad = dot_over_rows(grad_y, normalized)
         self.beta.grad = sum_over_rows(grad_y)
-        grad = grad_y * self.gamma.value
-        return normalize_adjoint(grad, centred, inverse_deviation, (-1,), inverse_deviation)[0]
+        return normalize_adjoint(grad_y * self.gamma.value, normalized, inverse_deviation)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The input shape."""

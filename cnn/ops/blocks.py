@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-BLOCK = 2**17  # bytes: some five arrays of this size fit an L2 cache, and Python's share of the time is small
+BLOCK = 2**19  # bytes: a few such arrays fit a cache, and Python's share of the time is small
 
 
 def blocks(x: NDArray[Any]) -> Iterator[slice]:

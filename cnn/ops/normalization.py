@@ -1,69 +1,98 @@
-"""Normalisation to mean 0 and variance 1 over some axes, and its adjoint.
+"""Normalisation to mean 0 and variance 1, and its adjoint: over the rows of a batch, or within each row.
 
-`normalize` returns x − μ and 1/d separately, so that callers can fold 1/d into another factor, which saves
-an array.
+Those over a batch work in blocks of examples, once for sums and once for what depends on them.
 """
-
-from math import prod
 
 import numpy as np
 from jaxtyping import Float
 
-from cnn.ops.reductions import dot_over_rows, repeat_for_pixels, sum_over_rows
+from cnn.ops.blocks import blocks
+from cnn.ops.reductions import repeat_for_pixels, sum_over_rows
 
-Array = Float[np.ndarray, "*shape"]
-Reduced = Float[np.ndarray, "*reduced"]
+Array = Float[np.ndarray, "*n c"]
+Channels = Float[np.ndarray, " c"]
 
 
-def normalize(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Reduced, Reduced, Reduced]:
-    """(x − μ, 1/d, μ, σ²), with d = sqrt(σ² + epsilon), so that x̂ = (x − μ) / d.
+def batch_statistics(x: Array) -> tuple[Array, Channels, Channels, Channels]:
+    """(z, E[z], μ, σ²): x − k, and mean and biased variance of each channel, over all axes but the last.
 
-    μ and σ² are the mean and biased variance over `axes`, which are kept as axes of length 1.
+    With k near the data, the mean of the first block, and E the mean over all m rows,
+
+        z = x − k        μ = k + E[z]        σ² = E[z²] − E[z]²
+
+    Without k, most of the last difference would cancel if |μ| is far above σ; so would x·scale + shift. Now
+    the rounding error of σ² is at most 1 + E[z]²/σ² times as large as that of a sum of squares, which is at
+    most the number of blocks, since the first one is among the data. Sums of blocks are added in float64.
+    Source: Chan, Golub & LeVeque, "Algorithms for computing the sample variance" (1983), on shifted data.
     """
-    count = prod(x.shape[axis] for axis in axes)
-    mean = _sum(x, axes) / count
-    centred = x - _spread(mean, x, axes)
-    variance = _sum_product(centred, centred, axes) / count
-    return centred, 1 / np.sqrt(variance + epsilon), mean, variance
+    count = x.size // x.shape[-1]
+    first = x[next(blocks(x))]
+    shift = sum_over_rows(first) / (first.size // first.shape[-1])
+    shifts = repeat_for_pixels(shift, x.shape[1:])
+    z = np.empty(x.shape, x.dtype)
+    total, squares = np.zeros((2, x.shape[-1]))
+    for block in blocks(x):
+        np.subtract(x[block], shifts, out=z[block])
+        total += sum_over_rows(z[block])
+        squares += sum_over_rows(z[block] * z[block])
+    mean = total / count
+    variance = squares / count - mean * mean
+    return z, mean.astype(x.dtype), (shift + mean).astype(x.dtype), variance.astype(x.dtype)
 
 
-def normalize_adjoint(
-    grad: Array, centred: Array, inverse_deviation: Reduced, axes: tuple[int, ...], scale: Reduced
-) -> tuple[Array, Reduced, Reduced]:
-    """(dL/dx, Σ g, Σ g·x̂), sums over `axes`, with g = dL/dx̂, scale = 1/d and m numbers per mean, where
+def scale_and_shift(x: Array, scale: Channels, shift: Channels) -> Array:
+    """y = x·scale + shift, with one scale and one shift for each channel."""
+    y = np.empty(x.shape, x.dtype)
+    scales, shifts = (repeat_for_pixels(vector, x.shape[1:]) for vector in (scale, shift))
+    for block in blocks(x):
+        np.multiply(x[block], scales, out=y[block])
+        y[block] += shifts
+    return y
 
-        dL/dx = scale · (g − Σ g / m − x̂ · Σ g·x̂ / m)
 
-    x_i affects x̂_i directly, by 1/d, and all x̂_j through μ and d: ∂μ/∂x_i = 1/m and ∂d/∂x_i = x̂_i/m, so
-    ∂x̂_j/∂x_i = (δ_ij − 1/m − x̂_j·x̂_i/m) / d. Summed over j with g_j, this gives the equation above. A factor
-    of g that is constant along `axes` may be moved into `scale`. Overwrites `centred`.
+def batch_normalize_adjoint(
+    grad_y: Array, z: Array, mean: Channels, inverse_deviation: Channels, gamma: Channels
+) -> tuple[Array, Channels, Channels]:
+    """(dL/dz, dL/dgamma, dL/dbeta) of y = gamma·ẑ + beta, where ẑ = (z − E[z]) / d over m rows.
+
+        dL/dbeta = Σ dL/dy        dL/dgamma = Σ dL/dy·ẑ
+        dL/dz = gamma / d · (dL/dy − dL/dbeta / m − ẑ · dL/dgamma / m)
+
+    z_i affects ẑ_i directly, by 1/d, and all ẑ_j through E[z] and d: ∂E[z]/∂z_i = 1/m and ∂d/∂z_i = ẑ_i/m,
+    so ∂ẑ_j/∂z_i = (δ_ij − 1/m − ẑ_j·ẑ_i/m) / d. Summed over j with gamma·dL/dy_j, this is the last equation.
     """
-    count = prod(grad.shape[axis] for axis in axes)
-    total = _sum(grad, axes)
-    projection = _sum_product(grad, centred, axes) * inverse_deviation
-    grad_x = grad - _spread(total / count, grad, axes)
-    centred *= _spread(projection * inverse_deviation / count, grad, axes)
-    grad_x -= centred
-    grad_x *= _spread(scale, grad, axes)
-    return grad_x, total, projection
+    count = z.size // z.shape[-1]
+    total, projection = np.zeros((2, z.shape[-1]))
+    for block in blocks(z):
+        total += sum_over_rows(grad_y[block])
+        projection += sum_over_rows(grad_y[block] * z[block])
+    grad_beta = total.astype(mean.dtype)
+    grad_gamma = ((projection - total * mean) * inverse_deviation).astype(mean.dtype)
+    slope = -grad_gamma * inverse_deviation / count
+    offset = -grad_beta / count - slope * mean
+    vectors = slope, offset, gamma * inverse_deviation
+    slopes, offsets, scales = (repeat_for_pixels(vector, z.shape[1:]) for vector in vectors)
+    grad_z = np.empty(grad_y.shape, grad_y.dtype)
+    for block in blocks(z):
+        np.multiply(z[block], slopes, out=grad_z[block])
+        grad_z[block] += offsets
+        grad_z[block] += grad_y[block]
+        grad_z[block] *= scales
+    return grad_z, grad_gamma, grad_beta
 
 
-def _sum(x: Array, axes: tuple[int, ...]) -> Reduced:
-    if _are_all_but_last(axes, x):
-        return sum_over_rows(x).reshape((1,) * len(axes) + x.shape[-1:])
-    return x.sum(axis=axes, keepdims=True)
+Reduced = Float[np.ndarray, "*n 1"]
 
 
-def _sum_product(x: Array, y: Array, axes: tuple[int, ...]) -> Reduced:
-    if _are_all_but_last(axes, x):
-        return dot_over_rows(x, y).reshape((1,) * len(axes) + x.shape[-1:])
-    return (x * y).sum(axis=axes, keepdims=True)
+def normalize(x: Array, epsilon: float) -> tuple[Array, Reduced]:
+    """(x̂, 1/d) over the last axis: x̂ = (x − μ) / d, d = sqrt(σ² + epsilon)."""
+    normalized = x - x.mean(axis=-1, keepdims=True)
+    inverse_deviation = 1 / np.sqrt(np.square(normalized).mean(axis=-1, keepdims=True) + epsilon)
+    normalized *= inverse_deviation
+    return normalized, inverse_deviation
 
 
-def _spread(values: Reduced, x: Array, axes: tuple[int, ...]) -> Float[np.ndarray, "..."]:
-    """`values` in a form that broadcasts fast with x."""
-    return repeat_for_pixels(values.reshape(-1), x.shape[1:]) if _are_all_but_last(axes, x) else values
-
-
-def _are_all_but_last(axes: tuple[int, ...], x: Array) -> bool:
-    return axes == tuple(range(x.ndim - 1))
+def normalize_adjoint(grad: Array, normalized: Array, inverse_deviation: Reduced) -> Array:
+    """dL/dx from dL/dx̂, over the last axis, by the equation of `batch_normalize_adjoint` with gamma = 1."""
+    projection = (grad * normalized).mean(axis=-1, keepdims=True)
+    return inverse_deviation * (grad - grad.mean(axis=-1, keepdims=True) - normalized * projection)

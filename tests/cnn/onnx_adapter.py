@@ -160,9 +160,9 @@ def layer_normalization(x, gamma, beta=None, *, axis=-1, epsilon=1e-5, stash_typ
     beta = np.zeros_like(gamma) if beta is None else beta
     layer = cnn.LayerNorm(vectors.shape[1], epsilon=epsilon)
     y = evaluate(layer, vectors, gamma=gamma.reshape(-1), beta=beta.reshape(-1))
-    _, inverse_deviation, mean, _ = normalize(vectors, (-1,), epsilon)
+    inverse_deviation = normalize(vectors, epsilon)[1]
     reduced = leading + (1,) * (x.ndim - len(leading))
-    return y.reshape(x.shape), mean.reshape(reduced), inverse_deviation.reshape(reduced)
+    return y.reshape(x.shape), vectors.mean(axis=1).reshape(reduced), inverse_deviation.reshape(reduced)
 
 
 def gemm(a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0, broadcast=1):  # noqa: N803

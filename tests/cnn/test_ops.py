@@ -8,7 +8,13 @@ from reference import inside, layer_norm, same_pads, softmax, window_starts, win
 from cnn.gradient_check import numeric_gradient, relative_error
 from cnn.ops.blocks import BLOCK, blocks
 from cnn.ops.normal import normal_distribution
-from cnn.ops.normalization import normalize, normalize_adjoint
+from cnn.ops.normalization import (
+    batch_normalize_adjoint,
+    batch_statistics,
+    normalize,
+    normalize_adjoint,
+    scale_and_shift,
+)
 from cnn.ops.pooling import avg_pool, avg_pool_adjoint
 from cnn.ops.reductions import dot_over_rows, sum_over_rows
 from cnn.ops.sigmoid import sigmoid
@@ -245,32 +251,60 @@ def test_the_adjoint_of_softmax_is_its_jacobian_transposed(rng):
     np.testing.assert_allclose(softmax_adjoint(grad_p[None], p[None])[0], grad_p @ jacobian, rtol=1e-12)
 
 
-@pytest.mark.parametrize("axes", [(-1,), (0, 1, 2), (1, 2)])
-def test_normalized_numbers_have_mean_zero_and_variance_one(rng, axes):
-    x = rng.standard_normal((3, 4, 2, 5)) * 7 + 3
-    centred, inverse_deviation, mean, variance = normalize(x, axes, 1e-12)
-    normalized = centred * inverse_deviation
-    np.testing.assert_allclose(normalized.mean(axis=axes), 0, atol=1e-14)
-    np.testing.assert_allclose(normalized.var(axis=axes), 1, rtol=1e-11)
-    np.testing.assert_allclose(mean, x.mean(axis=axes, keepdims=True), rtol=1e-13)
-    np.testing.assert_allclose(variance, x.var(axis=axes, keepdims=True), rtol=1e-13)
-    np.testing.assert_allclose(inverse_deviation * np.sqrt(variance + 1e-12), 1, rtol=1e-13)
-
-
 def test_normalize_equals_the_definition(rng):
-    x = rng.standard_normal((2, 3, 4))
-    centred, inverse_deviation, _, _ = normalize(x, (-1,), 0.5)
-    expected = layer_norm(x, np.ones(4), np.zeros(4), 0.5)
-    np.testing.assert_allclose(centred * inverse_deviation, expected, rtol=1e-12)
+    x = rng.standard_normal((2, 3, 4)) * 7 + 3
+    normalized, inverse_deviation = normalize(x, 0.5)
+    np.testing.assert_allclose(normalized, layer_norm(x, np.ones(4), np.zeros(4), 0.5), rtol=1e-12)
+    np.testing.assert_allclose(inverse_deviation[..., 0], 1 / np.sqrt(x.var(axis=-1) + 0.5), rtol=1e-13)
 
 
-@pytest.mark.parametrize("axes", [(-1,), (0, 1), (1,)])
-def test_the_gradient_of_normalize_matches_finite_differences(rng, axes):
+def test_the_gradient_of_normalize_matches_finite_differences(rng):
     x, v = rng.standard_normal((3, 2, 4)), rng.standard_normal((3, 2, 4))
-    centred, inverse_deviation, _, _ = normalize(x, axes, 0.1)
-    analytic, _, _ = normalize_adjoint(v, centred, inverse_deviation, axes, inverse_deviation)
-    numeric = numeric_gradient(lambda: inner(np.multiply(*normalize(x, axes, 0.1)[:2]), v), x)
+    analytic = normalize_adjoint(v, *normalize(x, 0.1))
+    numeric = numeric_gradient(lambda: inner(normalize(x, 0.1)[0], v), x)
     assert relative_error(analytic, numeric) < 1e-7
+
+
+def sizes_around_a_block(channels, itemsize):
+    rows = BLOCK // itemsize // channels
+    return [(2, channels), (rows - 1, channels), (2 * rows + 1, channels), (rows // 15, 3, 10, channels)]
+
+
+@pytest.mark.parametrize("mean", [0, 1000])
+@pytest.mark.parametrize("shape", sizes_around_a_block(3, 4))
+def test_batch_normalization_of_float32_equals_the_definition_in_float64(rng, shape, mean):
+    """Whatever the number of blocks, and also if the mean is far above the deviation."""
+    x = (rng.standard_normal(shape) + mean).astype(np.float32)
+    x[:1] += 5  # the first rows are not like the others
+    grad_y = (rng.standard_normal(shape) + x - mean).astype(np.float32)
+    gamma, beta = np.array([[1, -2, 3], [0.5, 0, -4]], np.float32)
+    axes = tuple(range(len(shape) - 1))
+    wide, grad, m = x.astype(float), grad_y.astype(float), x[..., 0].size
+    normalized = (wide - wide.mean(axis=axes)) / np.sqrt(wide.var(axis=axes) + 0.5)
+    grad_gamma, grad_beta = (grad * normalized).sum(axis=axes), grad.sum(axis=axes)
+    grad_x = grad - grad_beta / m - normalized * grad_gamma / m
+    grad_x *= gamma.astype(float) / np.sqrt(wide.var(axis=axes) + 0.5)
+
+    z, offset, found_mean, variance = batch_statistics(x)
+    inverse_deviation = 1 / np.sqrt(variance + np.float32(0.5))
+    scale = gamma * inverse_deviation
+    y = scale_and_shift(z, scale, beta - offset * scale)
+    found = batch_normalize_adjoint(grad_y, z, offset, inverse_deviation, gamma)
+    assert {array.dtype for array in (z, offset, found_mean, variance, y, *found)} == {np.dtype(np.float32)}
+    np.testing.assert_allclose(found_mean, wide.mean(axis=axes), rtol=1e-7, atol=1e-6)
+    np.testing.assert_allclose(variance, wide.var(axis=axes), rtol=1e-5)
+    np.testing.assert_allclose(y, normalized * gamma + beta, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found[0], grad_x, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(found[1] / m, grad_gamma / m, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found[2] / m, grad_beta / m, rtol=1e-5, atol=1e-5)
+
+
+def test_the_variance_survives_a_first_block_unlike_all_others(rng):
+    x = rng.standard_normal((BLOCK, 1)).astype(np.float32)
+    x[: BLOCK // 4] += 1e4
+    _, _, mean, variance = batch_statistics(x)
+    np.testing.assert_allclose(mean, x.mean(axis=0, dtype=float), rtol=1e-6)
+    np.testing.assert_allclose(variance, x.var(axis=0, dtype=float), rtol=1e-5)
 
 
 def test_spread_values_stay_clear_of_ties_and_zero(rng):

@@ -59,7 +59,7 @@ from cnn.augmentation import (
 )
 from cnn.engine.shards import ShardedGradients
 from cnn.gradient_check import numeric_gradient
-from cnn.ops.normalization import normalize
+from cnn.ops.normalization import batch_statistics, normalize
 from cnn.ops.softmax import softmax
 from cnn.ops.windows import Window, col2im, im2col
 from cnn.ops.winograd import minimal_filter
@@ -222,15 +222,16 @@ def _(x, grad_y):
 def _(x, gamma, beta, grad_y):
     layer = with_values(BatchNorm(1, dtype=np.float64), gamma=gamma, beta=beta)
     made = both_passes(layer, array(x)[:, None], grad_y)
-    centred, inverse, mean, variance = normalize(array(x)[:, None], (0,), 1e-5)
+    _, _, mean, variance = batch_statistics(array(x)[:, None])
+    normalized, _ = normalize(array(x), 1e-5)
     g = gamma * array(grad_y)
     return made | layer.buffers() | {
         "mean": mean,
         "variance": variance,
-        "normalized": centred * inverse,
+        "normalized": normalized,
         "g": g,
         "mean_g": g.mean(),
-        "mean_gx": (g * (centred * inverse)[:, 0]).mean(),
+        "mean_gx": (g * normalized).mean(),
     }  # fmt: skip
 
 
