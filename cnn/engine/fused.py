@@ -121,8 +121,10 @@ class FusedConv2D(Layer):
         columns, x_shape, padded_shape, winner = saved
         conv = self.conv
         if winner is not None:
-            grad_y = grad_y.reshape(winner.shape)
-            grad_y = np.stack([grad_y * (winner == index) for index in range(np.prod(self._block))])
+            grad_pooled = grad_y.reshape(winner.shape)
+            grad_y = np.empty((np.prod(self._block), *winner.shape), grad_y.dtype)
+            for index, block in enumerate(grad_y):
+                np.multiply(grad_pooled, winner == index, out=block)
         grad_rows = grad_y.reshape(-1, conv.groups, conv.out_channels // conv.groups).swapaxes(0, 1)
         grad_kernels = columns.swapaxes(1, 2) @ grad_rows
         conv.kernel.grad = grad_kernels.swapaxes(0, 1).reshape(conv.kernel.value.shape)

@@ -41,6 +41,7 @@ class Replica:
         self.buffers = list(self.model.buffers().values())
         self.shared = shared
         self._copied, self._passes, self._states = copied, passes, states
+        self._fused = _fused(self.model)
         self._version = 0
 
     def restore(self) -> None:
@@ -54,14 +55,20 @@ class Replica:
         if version != self._version:
             self._version = version
             self.__dict__.pop("for_evaluation", None)
-            _prepare(self.model)
+            for layer in self._fused:
+                layer.prepare()
 
     @cached_property
     def for_evaluation(self) -> Layer:
         """The current version of the model, for evaluation only."""
         model = plan(self._copied, self._passes, evaluation=True)
-        _prepare(model)
+        for layer in _fused(model):
+            layer.prepare()
         return model
+
+
+def _fused(model: Layer) -> list[FusedConv2D]:
+    return [layer for _, layer in model.walk() if isinstance(layer, FusedConv2D)]
 
 
 Task = Callable[[Replica], Any]
@@ -132,12 +139,6 @@ class Replicas:
         memo: dict[int, Any] = {id(parameter.value): shared for parameter, shared in values}
         copied = copy.deepcopy(self.model, memo)  # memo: replicas share these arrays
         return Replica(copied, self._passes, self._states, self._shared)
-
-
-def _prepare(model: Layer) -> None:
-    for _, layer in model.walk():
-        if isinstance(layer, FusedConv2D):
-            layer.prepare()
 
 
 def _run(task: Task, version: int, replica: Replica) -> Any:
