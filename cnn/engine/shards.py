@@ -85,6 +85,7 @@ class ShardedGradients:
     def __call__(self, batch: NDArray[np.integer[Any]], at: tuple[int, int] = (0, 0)) -> tuple[float, int]:
         """Assign every `grad` for the mean loss over a batch; return this loss and the number correct.
 
+        The arrays are views of memory that the next call overwrites.
         `batch` holds indices into `examples`. Random numbers are derived from `seed`, the epoch and step in
         `at`, and the shard's number.
         """
@@ -99,7 +100,7 @@ class ShardedGradients:
             for lane, (start, end) in enumerate(pairwise(bounds))
         )
         results = list(self._replicas.map(tasks))
-        gradients, buffers = map(_sum, zip(*self._lanes[:count], strict=True))
+        gradients, buffers = map(_add_up, zip(*self._lanes[:count], strict=True))
         parameters = self._replicas.parameters
         values = [parameter.value for parameter in parameters]
         for parameter, gradient in zip(parameters, _split(gradients, values), strict=True):
@@ -185,10 +186,10 @@ def _split(row: NDArray[Any], like: Iterable[NDArray[Any]]) -> Iterator[NDArray[
         yield row[start:end].reshape(array.shape)
 
 
-def _sum(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """The sum, first to last, as a new array."""
-    total = rows[0].copy()
-    for row in rows[1:]:
+def _add_up(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The sum, first to last, in the first row."""
+    total, *others = rows
+    for row in others:
         total += row
     return total
 
