@@ -60,6 +60,7 @@ def batch_normalize_adjoint(
 
     z_i affects ẑ_i directly, by 1/d, and all ẑ_j through E[z] and d: ∂E[z]/∂z_i = 1/m and ∂d/∂z_i = ẑ_i/m,
     so ∂ẑ_j/∂z_i = (δ_ij − 1/m − ẑ_j·ẑ_i/m) / d. Summed over j with gamma·dL/dy_j, this is the last equation.
+    The result takes the place of `z`.
     """
     count = z.size // z.shape[-1]
     total, projection = np.zeros((2, z.shape[-1]))
@@ -72,13 +73,13 @@ def batch_normalize_adjoint(
     offset = -grad_beta / count - slope * mean
     vectors = slope, offset, gamma * inverse_deviation
     slopes, offsets, scales = (repeat_for_pixels(vector, z.shape[1:]) for vector in vectors)
-    grad_z = np.empty(grad_y.shape, grad_y.dtype)
     for block in blocks(z):
-        np.multiply(z[block], slopes, out=grad_z[block])
-        grad_z[block] += offsets
-        grad_z[block] += grad_y[block]
-        grad_z[block] *= scales
-    return grad_z, grad_gamma, grad_beta
+        grad_z = z[block]
+        grad_z *= slopes
+        grad_z += offsets
+        grad_z += grad_y[block]
+        grad_z *= scales
+    return z, grad_gamma, grad_beta
 
 
 Reduced = Float[np.ndarray, "*n 1"]
