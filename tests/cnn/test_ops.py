@@ -307,6 +307,11 @@ def test_the_variance_survives_a_first_block_unlike_all_others(rng):
     np.testing.assert_allclose(variance, x.var(axis=0, dtype=float), rtol=1e-5)
 
 
+def test_the_variance_of_equal_numbers_is_never_negative(rng):
+    for value in rng.standard_normal(30).astype(np.float32) * 1e6:
+        assert 0 <= batch_statistics(np.full((100_003, 1), value))[3].item() < 1
+
+
 def test_spread_values_stay_clear_of_ties_and_zero(rng):
     values = np.sort(spread(rng, (3, 5)).ravel())
     assert np.diff(values).min() > 0.0099
