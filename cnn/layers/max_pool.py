@@ -5,7 +5,7 @@ from jaxtyping import Float
 
 from cnn.layers.layer import Rng
 from cnn.layers.pool import Pool2D
-from cnn.ops.pooling import max_pool, max_pool_adjoint
+from cnn.ops.pooling import max_pool, max_pool_adjoint, max_pool_with_winner
 from cnn.registry import LAYERS
 
 
@@ -26,9 +26,10 @@ class MaxPool2D(Pool2D):
     ) -> Float[np.ndarray, "n out_h out_w c"]:
         """The maximum of each window."""
         self.output_shape(x.shape[1:])
-        y, winner = max_pool(x, self.window)
-        if training:
-            self._save(y, winner, x.shape)
+        if not training:
+            return max_pool(x, self.window)
+        y, winner = max_pool_with_winner(x, self.window)
+        self._save(y, winner, x.shape)
         return y
 
     def backward(self, grad_y: Float[np.ndarray, "n out_h out_w c"]) -> Float[np.ndarray, "n h w c"]:

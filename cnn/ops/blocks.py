@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-BLOCK = 2**19  # bytes: a few such arrays fit a cache, and Python's share of the time is small
+BLOCK = 2**20  # bytes: a few such arrays fit a processor's cache, and Python's share of the time is small
 
 
 def blocks(x: NDArray[Any]) -> Iterator[slice]:

@@ -36,7 +36,7 @@ def batch_statistics(x: Array) -> tuple[Array, Channels, Channels, Channels]:
         total += sum_over_rows(z[block])
         squares += sum_over_rows(z[block] * z[block])
     mean = total / count
-    variance = squares / count - mean * mean
+    variance = np.maximum(squares / count - mean * mean, 0)  # rounding may make it negative
     return z, mean.astype(x.dtype), (shift + mean).astype(x.dtype), variance.astype(x.dtype)
 
 

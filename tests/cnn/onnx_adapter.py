@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 import cnn
 from cnn.ops.normalization import normalize
-from cnn.ops.pooling import max_pool
+from cnn.ops.pooling import max_pool_with_winner
 from cnn.ops.windows import Window
 
 UNUSED = np.random.default_rng(0)  # the initial parameters drawn from it are overwritten
@@ -100,7 +100,7 @@ def maximum_pool(
     y = evaluate(layer, channels_last(x))
     # The second output is the position of each maximum in all of x; `winner` is its position in the window.
     n, channels, height, width = x.shape
-    _, winner = max_pool(channels_last(x), layer.window)
+    _, winner = max_pool_with_winner(channels_last(x), layer.window)
     row, column = np.moveaxis(np.array(layer.window.offsets)[winner], -1, 0)
     (top, _), (left, _) = layer.window.pads(height, width)
     row += np.arange(y.shape[1])[:, None, None] * strides[0] - top

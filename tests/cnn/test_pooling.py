@@ -4,6 +4,10 @@ from conftest import spread
 from reference import ZERO, avg_pooling, max_pooling, max_pooling_gradient
 
 from cnn import AvgPool2D, GlobalAvgPool2D, GlobalMaxPool2D, MaxPool2D, gradient_check
+from cnn.ops import pooling
+from cnn.ops.blocks import BLOCK
+from cnn.ops.pooling import avg_pool_adjoint, max_pool, max_pool_adjoint, max_pool_with_winner
+from cnn.ops.windows import Window
 
 GEOMETRIES = [
     # (height, width), kernel, stride, padding on four sides, dilation, ceil_mode
@@ -250,3 +254,34 @@ def test_global_pooling_takes_images_only(layer_type, shape):
     assert str(error.value) == (
         f"{layer_type.__name__}() needs images of shape (height, width, channels); received {shape}."
     )
+
+
+@pytest.mark.parametrize("window", [Window.of(2, 2), Window.of(3, 2, 1), Window.of(2, 3, ceil_mode=True)])
+def test_pooling_in_blocks_is_pooling_image_by_image(rng, window):
+    shape = (2 * BLOCK // (13 * 15 * 16 * 4) + 1, 13, 15, 16)  # more than two blocks, the last one shorter
+    x = rng.integers(0, 3, shape).astype(np.float32)  # with ties
+    y, winner = max_pool_with_winner(x, window)
+    grad_y = rng.standard_normal(y.shape).astype(np.float32)
+    grad_x = max_pool_adjoint(grad_y, winner, shape, window)
+    np.testing.assert_array_equal(max_pool(x, window), y)
+    for n in (0, len(x) // 2, len(x) - 1):
+        one = slice(n, n + 1)
+        for found, expected in zip(max_pool_with_winner(x[one], window), (y, winner), strict=True):
+            np.testing.assert_array_equal(found, expected[one])
+        back = max_pool_adjoint(grad_y[one], winner[one], (1, *shape[1:]), window)
+        np.testing.assert_array_equal(back, grad_x[one])
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 7)])
+@pytest.mark.parametrize("adjoint", ["max", "average"])
+def test_windows_that_tile_the_image_write_every_pixel_and_the_others_are_zero(monkeypatch, size, adjoint):
+    window, shape = Window.of(2, 2), (1, *size, 1)
+    monkeypatch.setattr(pooling.np, "empty", lambda shape, dtype: np.full(shape, np.nan, dtype))
+    grad_y = np.ones((1, 2, 3, 1))
+    if adjoint == "max":
+        grad_x = max_pool_adjoint(grad_y, np.full(grad_y.shape, 3, np.int8), shape, window)
+        expected = np.tile([[0, 0], [0, 1.0]], (2, 3))
+    else:
+        grad_x, expected = avg_pool_adjoint(grad_y, shape, window), np.full((4, 6), 0.25)
+    np.testing.assert_array_equal(grad_x[0, :4, :6, 0], expected)
+    assert grad_x.sum() == expected.sum()
