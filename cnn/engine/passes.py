@@ -8,6 +8,7 @@ import copy
 from collections.abc import Callable, Sequence
 
 from cnn.engine.fused import FusedConv2D
+from cnn.engine.fused_batch_norm import FirstConvBatchNorm
 from cnn.layers import BatchNorm, Conv2D, Layer, MaxPool2D, ReLU, Sequential
 from cnn.ops.winograd import best_tile
 from cnn.parameter import Parameter
@@ -41,6 +42,20 @@ def relu_after_max_pool(layers: list[Layer]) -> list[Layer]:
     return _replace_pairs(layers, (ReLU,), MaxPool2D, lambda relu, pool: [pool, relu])
 
 
+def first_batch_norm(layers: list[Layer]) -> list[Layer]:
+    """Fuse a Conv2D with short patches at the start and the BatchNorm after it.
+
+    With mean a and covariance C of the patches, those of the outputs are aᵀ K and K_oᵀ C K_o for kernels K.
+    """
+    if [type(layer) for layer in layers[:2]] != [Conv2D, BatchNorm]:
+        return layers
+    conv, norm, *others = layers
+    assert isinstance(conv, Conv2D)
+    assert isinstance(norm, BatchNorm)
+    short = conv.groups == 1 and conv.kernel.value.size <= conv.out_channels**2
+    return [FirstConvBatchNorm(conv, norm), *others] if short else layers
+
+
 def winograd(layers: list[Layer]) -> list[Layer]:
     """Compute a Conv2D with 3x3 kernels, stride 1 and enough channels with fewer products.
 
@@ -57,9 +72,9 @@ def conv_with_max_pool(layers: list[Layer]) -> list[Layer]:
 
     def merge(conv: Layer, pool: Layer) -> list[Layer]:
         assert isinstance(pool, MaxPool2D)
-        if isinstance(conv, Conv2D) and _can_merge(conv, pool):
+        if isinstance(conv, Conv2D) and conv.groups == 1 and _is_adjacent(pool):
             return [FusedConv2D(conv, pool)]
-        if isinstance(conv, FusedConv2D) and conv.pool is None and _can_merge(conv.conv, pool):
+        if isinstance(conv, FusedConv2D) and conv.pool is None and conv.groups == 1 and _is_adjacent(pool):
             return [FusedConv2D(conv.conv, pool, minimal=conv.minimal)]
         return [conv, pool]
 
@@ -74,6 +89,7 @@ def first_convolution(layers: list[Layer]) -> list[Layer]:
 PASSES: tuple[Pass, ...] = (
     fold_batch_norm,
     relu_after_max_pool,
+    first_batch_norm,
     winograd,
     conv_with_max_pool,
     first_convolution,
@@ -120,8 +136,8 @@ def _is_for_winograd(conv: Conv2D) -> bool:
     return plain and best_tile(64, 64, conv.in_channels, conv.out_channels, 64) != 0
 
 
-def _can_merge(conv: Conv2D, pool: MaxPool2D) -> bool:
-    """Whether pooling windows are adjacent, without gaps or padding, so that each is a block of rows."""
+def _is_adjacent(pool: MaxPool2D) -> bool:
+    """Whether pooling windows are adjacent, without gaps or padding."""
     window = pool.window
     tiles = window.stride == window.kernel_size and window.dilation == (1, 1) and not window.ceil_mode
-    return conv.groups == 1 and tiles and window.padding == ((0, 0), (0, 0))
+    return tiles and window.padding == ((0, 0), (0, 0))

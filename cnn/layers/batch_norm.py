@@ -66,17 +66,9 @@ class BatchNorm(Layer):
         self.output_shape(x.shape[1:])
         if not training:
             return scale_and_shift(x, *self.evaluation())
-        if (count := prod(x.shape[:-1])) < 2:
-            raise ValueError(
-                f"{self!r} needs at least two numbers per channel in training, since one has no variance; "
-                f"received {count}, in a batch of shape {x.shape}. Use larger batches and shards, or another "
-                "number of images, so that no shard holds a single one."
-            )
+        self.check_count(x.shape)
         z, offset, mean, variance = batch_statistics(x)
-        for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
-            running *= self.momentum
-            running += (1 - self.momentum) * batch
-        inverse_deviation = 1 / np.sqrt(variance + self.epsilon)
+        inverse_deviation = self.observe(mean, variance)
         scale = self.gamma.value * inverse_deviation
         y = scale_and_shift(z, scale, self.beta.value - offset * scale)
         self._save(y, z, offset, inverse_deviation)
@@ -92,6 +84,24 @@ class BatchNorm(Layer):
             grad_y, z, offset, inverse_deviation, self.gamma.value
         )
         return grad_x
+
+    def check_count(self, shape: Shape) -> None:
+        """ValueError if a training batch of `shape` has fewer than two numbers per channel."""
+        if (count := prod(shape[:-1])) < 2:
+            raise ValueError(
+                f"{self!r} needs at least two numbers per channel in training, since one has no variance; "
+                f"received {count}, in a batch of shape {shape}. Use larger batches and shards, or another "
+                "number of images, so that no shard holds a single one."
+            )
+
+    def observe(
+        self, mean: Float[np.ndarray, " c"], variance: Float[np.ndarray, " c"]
+    ) -> Float[np.ndarray, " c"]:
+        """Update the running statistics by those of a batch; return 1 / sqrt(σ² + epsilon)."""
+        for running, batch in ((self.running_mean, mean), (self.running_var, variance)):
+            running *= self.momentum
+            running += (1 - self.momentum) * batch
+        return 1 / np.sqrt(variance + self.epsilon)
 
     def evaluation(self) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
         """(scale, shift) of evaluation, in which y = scale · x + shift."""

@@ -37,6 +37,7 @@ from cnn import (
     gradient_check,
 )
 from cnn.engine.fused import FusedConv2D
+from cnn.engine.fused_batch_norm import FirstConvBatchNorm
 from cnn.initializers import he_normal
 from cnn.layers.checks import check_channels, check_image_shape
 from cnn.layers.trace import trace_forward, trace_shapes
@@ -135,6 +136,18 @@ CASES = {
     "SpatialDropout": (lambda dtype: SpatialDropout(0.4), (2, 3, 6)),
     "Tanh": (lambda dtype: Tanh(), (4, 5)),
     # The fused layers that `cnn.engine.passes` puts in place of others.
+    "FirstConvBatchNorm": (
+        lambda dtype: FirstConvBatchNorm(
+            conv(3, 4, 3, padding="same", dtype=dtype), BatchNorm(4, dtype=dtype)
+        ),
+        IMAGES,
+    ),
+    "FirstConvBatchNorm without bias": (
+        lambda dtype: FirstConvBatchNorm(
+            conv(3, 4, 2, stride=2, bias=False, dtype=dtype), BatchNorm(4, dtype=dtype)
+        ),
+        IMAGES,
+    ),
     "FusedConv2D": (lambda dtype: FusedConv2D(conv(3, 4, 3, padding="same", dtype=dtype)), IMAGES),
     "FusedConv2D in groups": (
         lambda dtype: FusedConv2D(conv(4, 6, 2, stride=2, groups=2, bias=False, dtype=dtype)),
@@ -163,9 +176,16 @@ CASES = {
         (3, 3, 16),
     ),
 }
-WRITTEN = [name for name in CASES if not name.startswith("FusedConv2D")]
+WRITTEN = [name for name in CASES if not name.startswith(("FirstConv", "FusedConv"))]
 # Layers whose output in training differs from that in evaluation.
-DIFFERENT = {"BatchNorm", "Dropout", "SpatialDropout", "Sequential nested"}
+DIFFERENT = {
+    "BatchNorm",
+    "FirstConvBatchNorm",
+    "FirstConvBatchNorm without bias",
+    "Dropout",
+    "SpatialDropout",
+    "Sequential nested",
+}
 
 each_layer = pytest.mark.parametrize("name", CASES)
 each_written_layer = pytest.mark.parametrize("name", WRITTEN)

@@ -17,13 +17,16 @@ from cnn import (
     ReLU,
     Residual,
     Sequential,
+    from_spec,
     gradient_check,
 )
 from cnn.engine import fused
 from cnn.engine.fused import FusedConv2D
+from cnn.engine.fused_batch_norm import FirstConvBatchNorm
 from cnn.engine.passes import (
     PASSES,
     conv_with_max_pool,
+    first_batch_norm,
     first_convolution,
     fold_batch_norm,
     plan,
@@ -71,6 +74,22 @@ NETWORKS = {
     "batch norm": (
         [conv(2, 3, bias=False), BatchNorm(3, dtype=np.float64), ReLU(), MaxPool2D(2)],
         ["fused", BatchNorm, MaxPool2D, ReLU],
+    ),
+    "batch norm, short patches": (
+        [conv(2, 18, padding=1, bias=False), BatchNorm(18, dtype=np.float64), ReLU(), MaxPool2D(2)],
+        [FirstConvBatchNorm, MaxPool2D, ReLU],
+    ),
+    "batch norm, short patches, no bias, strides": (
+        [conv(2, 8, 2, stride=(2, 1), bias=False), BatchNorm(8, dtype=np.float64), conv(8, 3)],
+        [FirstConvBatchNorm, Conv2D],
+    ),
+    "batch norm later": (
+        [LeakyReLU(), conv(2, 18, bias=False), BatchNorm(18, dtype=np.float64)],
+        [LeakyReLU, Conv2D, BatchNorm],
+    ),
+    "batch norm, groups": (
+        [conv(2, 18, groups=2, bias=False), BatchNorm(18, dtype=np.float64)],
+        ["fused", BatchNorm],
     ),
     "pool first": ([MaxPool2D(2), conv(2, 3), ReLU()], [MaxPool2D, Conv2D, ReLU]),
     "relu first": ([ReLU(), MaxPool2D(2), conv(2, 3)], [MaxPool2D, ReLU, Conv2D]),
@@ -230,7 +249,14 @@ def test_passes_can_be_left_out_one_by_one_and_each_changes_only_roundings(passe
 
 
 def test_the_passes_stand_in_the_list_once_each():
-    assert (fold_batch_norm, relu_after_max_pool, winograd, conv_with_max_pool, first_convolution) == PASSES
+    assert (
+        fold_batch_norm,
+        relu_after_max_pool,
+        first_batch_norm,
+        winograd,
+        conv_with_max_pool,
+        first_convolution,
+    ) == PASSES
 
 
 def norm(channels):
@@ -265,6 +291,32 @@ def test_in_evaluation_batch_norm_is_part_of_the_convolution_before_it(name):
         np.testing.assert_array_equal(array, state[key])
     unfolded = plan(model, [pass_ for pass_ in PASSES if pass_ is not fold_batch_norm], evaluation=True)
     assert kinds(unfolded) == kinds(plan(model))
+
+
+def test_a_bias_before_batch_norm_has_no_gradient():
+    planned = plan(Sequential([conv(2, 18), BatchNorm(18, dtype=np.float64)]))
+    planned.layers[0].conv.bias.value += 7
+    y = planned.forward(spread(np.random.default_rng(3), (2, 11, 9, 2)), training=True)
+    planned.backward(np.random.default_rng(0).standard_normal(y.shape))
+    np.testing.assert_array_equal(planned.layers[0].conv.bias.grad, np.zeros(18))
+    assert abs(y.mean()) < 1e-12
+
+
+def test_float32_statistics_of_patches_are_as_good_as_those_of_outputs():
+    """The second kernel takes differences of neighbours, in images far from 0 that are much alike."""
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((16, 20, 20, 1)).cumsum(axis=1).cumsum(axis=2) * 0.01 + 20).astype(np.float32)
+    layers = [Conv2D(1, 9, 3, padding=1, rng=rng), BatchNorm(9), ReLU()]
+    layers[0].kernel.value[..., 1] = 0
+    layers[0].kernel.value[1, :2, 0, 1] = 1, -1
+    model = Sequential(layers)
+    exact = from_spec(model.spec(), dtype=np.float64)
+    exact.load_state_dict({name: array.astype(np.float64) for name, array in model.state_dict().items()})
+    expected = exact.forward(x.astype(np.float64), training=True)
+    y = plan(model).forward(x, training=True)
+    assert np.abs(y - expected).max() < 3e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(layers[1].running_mean, exact.layers[1].running_mean, rtol=1e-4)
+    np.testing.assert_allclose(layers[1].running_var, exact.layers[1].running_var, rtol=1e-3)
 
 
 @each_network
