@@ -45,8 +45,8 @@ def alternate(contenders: Mapping[str, Block], pace: Pace) -> dict[str, list[flo
     """The seconds that a step of each contender took, round by round.
 
     In each round, every contender runs one block in turn. The number of steps in a block is fixed before the
-    first round. Each block begins with a step that does not count, since the contender's data may have left the
-    processor's caches during the turns of the others, and its threads or processes may sleep.
+    first round. Each block begins with a step that does not count, since the contender's data may have left
+    the processor's caches during the turns of the others, and its threads or processes may sleep.
     """
     steps = {}
     for name, run in contenders.items():
