@@ -16,6 +16,7 @@ from pipeline.paths import ARCHITECTURES
 ROOT = Path(__file__).parents[1]
 CLASSES = 10
 THREADS = (1, 2)
+PREDICTION_BATCH_SIZES = (256, 64)
 LAYER_BATCH_SIZE = 64
 
 Spec = dict[str, Any]  # a layer as in architectures.yaml

@@ -15,6 +15,7 @@ from cnn.engine.passes import PASSES, Pass
 from cnn.engine.replicas import Replica, Replicas
 from cnn.engine.shards import ShardedGradients
 
+PREDICTION_SHARD_SIZE = 64  # images that a worker takes at a time in inference
 LAYER_SHARD_SIZE = 32  # images that a worker takes at a time where a single layer is measured
 LEARNING_RATE = 0.01  # on both sides
 
@@ -44,12 +45,10 @@ def training_step(
 
 
 @contextmanager
-def prediction(
-    model: Sequential, images: NDArray[np.float32], shard_size: int, workers: int
-) -> Iterator[Step]:
+def prediction(model: Sequential, images: NDArray[np.float32], workers: int) -> Iterator[Step]:
     """The logits of `images`."""
     with Replicas(model, Processes(workers)) as replicas:
-        yield lambda: replicas.predict(images, shard_size)
+        yield lambda: replicas.predict(images, PREDICTION_SHARD_SIZE)
 
 
 @contextmanager

@@ -54,11 +54,11 @@ class Suite:
         """The numbers of threads to measure."""
         return cases.THREADS[-1:] if self.quick else cases.THREADS
 
-    def networks(self, section: str) -> Iterator[tuple[str, int, int]]:
-        """The wanted names of networks, with batch sizes and numbers of threads; it announces each."""
+    def networks(self, section: str, batch_sizes: tuple[int, ...] = ()) -> Iterator[tuple[str, int, int]]:
+        """The wanted names of networks, with batch sizes (or theirs) and threads; it announces each."""
         for name, network in cases.NETWORKS.items():
-            batches = network.batch_sizes[:1] if self.quick else network.batch_sizes
-            for batch, threads in product(batches, self.threads):
+            batches = batch_sizes or network.batch_sizes
+            for batch, threads in product(batches[:1] if self.quick else batches, self.threads):
                 if self.starts(section, f"{name}, batch {batch}, threads {threads}"):
                     yield name, batch, threads
 
@@ -166,14 +166,14 @@ def inference(suite: Suite) -> Section:
     """Predictions of whole networks."""
     section = Section(
         "Inference",
-        "Logits of a batch. Each of our workers takes as many images at a time as in training; PyTorch runs "
-        "with eval() and inference_mode().",
+        f"Logits of a batch. Each of our workers takes {ours.PREDICTION_SHARD_SIZE} images at a time; PyTorch "
+        "runs with eval() and inference_mode().",
     )
-    for name, batch, threads in suite.networks(section.title):
+    for name, batch, threads in suite.networks(section.title, cases.PREDICTION_BATCH_SIZES):
         model, shape = cases.make_network(name)
         images, case = cases.make_examples(batch, shape).images, f"{name}, batch {batch}"
         suite.prepare("prediction", model, shape, images, threads)
-        with ours.prediction(model, images, cases.NETWORKS[name].shard_size, threads) as step:
+        with ours.prediction(model, images, threads) as step:
             row = suite.against_torch(section.title, case, threads, step, compiled=True)
             section.rows.append(row | suite.against_jax(threads, step, "prediction", model, images))
     return section

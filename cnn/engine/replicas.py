@@ -114,25 +114,34 @@ class Replicas:
 
         Only one map can run at a time: RuntimeError, at the first result.
         """
-        if self._busy:
-            raise RuntimeError("Replicas.map was called while these replicas are busy with another map.")
-        for shared, parameter in zip(self._values, self.parameters, strict=True):
-            shared[...] = parameter.value
-        for shared, buffer in zip(self._states, self.buffers, strict=True):
-            shared[...] = buffer
-        self._version += 1
-        self._busy = True
-        try:
-            yield from self._pool.map(partial(_run, task, self._version) for task in tasks)
-        finally:
-            self._busy = False
+        return self._map(tasks, changed=True)
 
     def predict(self, x: Rows, batch_size: int = 256) -> Float[np.ndarray, "n *out"]:
         """`Sequential.predict` on all workers; the rewritten copies may round differently."""
         Whole().check("batch_size", batch_size)
         starts = range(0, max(len(x), 1), batch_size)
         batches = (partial(_predict, np.asarray(x[start : start + batch_size])) for start in starts)
-        return np.concatenate(list(self.map(batches)))
+        changed = not all(np.array_equal(shared, own) for shared, own in self._pairs())
+        return np.concatenate(list(self._map(batches, changed=changed)))
+
+    def _pairs(self) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Each array that the replicas share, and the model's own."""
+        own = [*(parameter.value for parameter in self.parameters), *self.buffers]
+        return zip([*self._values, *self._states], own, strict=True)
+
+    def _map(self, tasks: Iterable[Task], *, changed: bool) -> Iterator[Any]:
+        """As `map`; unless the model has changed, the replicas keep what they derived from it."""
+        if self._busy:
+            raise RuntimeError("Replicas.map was called while these replicas are busy with another map.")
+        if changed:
+            self._version += 1
+            for shared, own in self._pairs():
+                shared[...] = own
+        self._busy = True
+        try:
+            yield from self._pool.map(partial(_run, task, self._version) for task in tasks)
+        finally:
+            self._busy = False
 
     def _make_replica(self) -> Replica:
         values = zip(self.parameters, self._values, strict=True)

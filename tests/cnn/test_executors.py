@@ -32,6 +32,8 @@ from cnn import (
     softmax_cross_entropy,
 )
 from cnn.engine import executors
+from cnn.engine import replicas as replicas_module
+from cnn.engine.passes import plan
 from cnn.engine.replicas import Replicas
 from cnn.engine.shards import ShardedGradients
 from cnn.optimizers import Adam
@@ -530,6 +532,21 @@ def test_the_number_of_workers_is_a_whole_number(executor):
     for workers in (0, 2.0, True):
         with pytest.raises(ValueError, match=rf"^workers must be a whole number >= 1; received {workers}\.$"):
             executor(workers)
+
+
+def test_predictions_without_a_change_plan_nothing_again(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        replicas_module, "plan", lambda *args, **options: calls.append(options) or plan(*args, **options)
+    )
+    images = examples(8).images
+    with Replicas(network()) as replicas:
+        first = replicas.predict(images, 4)
+        np.testing.assert_array_equal(replicas.predict(images, 4), first)
+        assert calls == [{}, {"evaluation": True}]
+        replicas.model.layers[0].kernel.value += 1
+        assert (replicas.predict(images, 4) != first).any()
+        assert calls == [{}, {"evaluation": True}, {"evaluation": True}]
 
 
 @pytest.mark.parametrize("executor", [Serial(), Threads(2), Processes(2)])

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import pytest
 from documents import ROOT, names_in_readme
+from numpy.lib.stride_tricks import sliding_window_view
 
 from cnn import (
     ELU,
@@ -57,6 +58,7 @@ from cnn.augmentation import (
     random_rotation,
     random_shift,
 )
+from cnn.engine.fused_batch_norm import FirstConvBatchNorm
 from cnn.engine.shards import ShardedGradients
 from cnn.gradient_check import numeric_gradient
 from cnn.ops.normalization import batch_statistics, normalize
@@ -233,6 +235,27 @@ def _(x, gamma, beta, grad_y):
         "mean_g": g.mean(),
         "mean_gx": (g * normalized).mean(),
     }  # fmt: skip
+
+
+@example("batch_norm_of_patches")
+def _(x, kernel, gamma, beta, grad_y):
+    conv = Conv2D(1, 1, (1, 2), bias=False, rng=np.random.default_rng(0), dtype=np.float64)
+    norm = BatchNorm(1, momentum=0.0, dtype=np.float64)
+    for parameter, value in ((conv.kernel, kernel), (norm.gamma, gamma), (norm.beta, beta)):
+        parameter.value[...] = np.reshape(value, parameter.value.shape)
+    layer = FirstConvBatchNorm(conv, norm)
+    y = layer.forward(array(x).reshape(1, 1, -1, 1), training=True)
+    layer.backward_parameters(array(grad_y).reshape(y.shape))
+    patches = sliding_window_view(array(x), 2)
+    return {
+        "a": patches.mean(axis=0),
+        "covariance": np.cov(patches.T, bias=True),
+        "mean": norm.running_mean,
+        "variance": norm.running_var,
+        "y": y,
+        "grad_gamma": norm.gamma.grad,
+        "grad_kernel": conv.kernel.grad,
+    }
 
 
 @example("layer_norm")
