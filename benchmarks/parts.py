@@ -7,7 +7,7 @@ from benchmarks import cases, ours
 from benchmarks.report import Section, ratio_columns
 from benchmarks.suite import Suite
 from benchmarks.timing import alternate, block, milliseconds, paired_ratio
-from cnn.engine.passes import PASSES, Pass
+from cnn.engine.passes import PASSES, Pass, fold_batch_norm
 
 NETWORKS = [name for name in cases.NETWORKS if name != "CIFAR net"]  # which would take too long
 WORKERS_NETWORKS = ("sample", "deep", "CIFAR net")
@@ -28,6 +28,7 @@ def ideas(suite: Suite) -> Section:
             *(
                 (f"+ {one.__name__}", (2, PASSES[: number + 1]), (2, PASSES[:number]))
                 for number, one in enumerate(PASSES)
+                if one is not fold_batch_norm  # it is for evaluation
             ),
         ]
         for title, with_it, without in pairs:

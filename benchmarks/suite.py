@@ -166,8 +166,8 @@ def inference(suite: Suite) -> Section:
     """Predictions of whole networks."""
     section = Section(
         "Inference",
-        f"Logits of a batch. Each of our workers takes {ours.PREDICTION_SHARD_SIZE} images at a time; PyTorch "
-        "runs with eval() and inference_mode().",
+        f"Logits of a batch. Each of our workers takes {ours.PREDICTION_SHARD_SIZE} images at a time; "
+        "PyTorch runs with eval() and inference_mode().",
     )
     for name, batch, threads in suite.networks(section.title, cases.PREDICTION_BATCH_SIZES):
         model, shape = cases.make_network(name)

@@ -45,7 +45,9 @@ def test_sources_beside_the_checkout_are_found_from_the_folder_of_an_experiment(
     assert not (project / "data/raw").exists()
 
 
-def test_a_queue_finds_them_too_and_its_log_names_the_folders_that_do_not_have_a_file(project):
+def test_a_queue_finds_them_too_and_its_log_names_the_folders_that_do_not_have_a_file(project, request):
+    if not request.config.getoption("long"):
+        pytest.skip("takes half a minute; make test-faults runs it")
     for name in ("tiny", "lost"):
         options = ["--name", f"try-{name}", "-S", f"data.dataset={name}"]
         result = run(project, "dvc", "exp", "run", "--queue", "--force", *options, "fetch")
