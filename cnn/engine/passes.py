@@ -43,7 +43,7 @@ def relu_after_max_pool(layers: list[Layer]) -> list[Layer]:
 
 
 def first_batch_norm(layers: list[Layer]) -> list[Layer]:
-    """Fuse a Conv2D with short patches at the start and the BatchNorm after it.
+    """Fuse a Conv2D of images (at most four channels) at the start and the BatchNorm after it.
 
     With mean a and covariance C of the patches, those of the outputs are aᵀ K and K_oᵀ C K_o for kernels K.
     """
@@ -52,8 +52,9 @@ def first_batch_norm(layers: list[Layer]) -> list[Layer]:
     conv, norm, *others = layers
     assert isinstance(conv, Conv2D)
     assert isinstance(norm, BatchNorm)
-    short = conv.groups == 1 and conv.kernel.value.size <= conv.out_channels**2
-    return [FirstConvBatchNorm(conv, norm), *others] if short else layers
+    patch = conv.kernel.value.size // conv.out_channels
+    pays = conv.in_channels <= 4 and conv.groups == 1 and patch <= conv.out_channels
+    return [FirstConvBatchNorm(conv, norm), *others] if pays else layers
 
 
 def winograd(layers: list[Layer]) -> list[Layer]:

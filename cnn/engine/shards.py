@@ -138,7 +138,7 @@ def _compute_lane(
 ) -> tuple[float, int]:
     """Compute the shards of a lane, (number, indices of examples); return the sums of loss and of correct."""
     loss_sum, correct_sum = 0.0, 0
-    for is_later, (number, indices) in enumerate(shards):
+    for index, (number, indices) in enumerate(shards):
         replica.restore()
         loss, correct = _compute_shard(indices, batch_size, (*at, number), replica)
         loss_sum, correct_sum = loss_sum + loss, correct_sum + correct
@@ -146,7 +146,7 @@ def _compute_lane(
         buffers = [buffer * (len(indices) / batch_size) for buffer in replica.buffers]
         for row, arrays in zip(replica.shared.lanes[lane], (gradients, buffers), strict=True):
             for part, array in zip(_split(row, arrays), arrays, strict=True):
-                if is_later:
+                if index:
                     part += array
                 else:
                     part[...] = array

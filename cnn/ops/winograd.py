@@ -50,6 +50,7 @@ POINTS = {
     4: [Fraction(p) for p in ("0", "3/4", "-3/4", "4/3", "-4/3")],
     5: [Fraction(p) for p in ("0", "1", "-1", "3/5", "-3/5", "5/2")],
     6: [Fraction(p) for p in ("0", "1", "-1", "3/5", "-3/5", "5/3", "-5/3")],
+    7: [Fraction(p) for p in ("0", "3/7", "-3/7", "6/7", "-6/7", "4/3", "-4/3", "3")],
 }
 MIN_IN_CHANNELS, MIN_OUT_CHANNELS = 16, 8  # with fewer, `best_tile` is always 0
 # Of V, so that what one step writes is still in the cache when the next one reads it. It is the same on all
@@ -72,21 +73,22 @@ def best_tile(out_h: int, out_w: int, in_channels: int, out_channels: int, n: in
 
     Measured in products for each pair of channels, the definition costs 9 · n·out_h·out_w and F(m x m, 3x3)
 
-        t² · (n·tiles · (1 + 5/in_channels + 5/out_channels) + max(in_channels, out_channels) / 8)
+        t² · (n·tiles · (1 + 5/6·t · (1/in_channels + 1/out_channels)) + max(in_channels, out_channels) / 8)
 
     The fractions account for the transforms of images, and the last term for the work on U. F must cost 1.8
     times less than the definition, because its matrices are smaller, and it needs enough channels. The
     constants are fitted to times of forward and both gradients together, on one thread, with and without
-    AVX-512. The best m is mostly the one whose tiles reach least beyond the image: 5 for 10 x 10 outputs, 6
-    for 6 x 6, 3 for 3 x 3. A larger m rounds more, so it must gain a twentieth.
+    AVX-512. The best m is mostly the one whose tiles reach least beyond the image: 5 for 10 x 10 outputs, 7
+    for 7 x 7, 3 for 3 x 3. A larger m rounds more, so it must gain a tenth.
     """
     if in_channels < MIN_IN_CHANNELS or out_channels < MIN_OUT_CHANNELS:
         return 0
-    transforms, kernels = 1 + 5 / in_channels + 5 / out_channels, max(in_channels, out_channels) / 8
     best, least = 0, n * out_h * out_w * 9 / 1.8
     for m in POINTS:
-        cost = (m + 2) ** 2 * (n * _tiles(out_h, m) * _tiles(out_w, m) * transforms + kernels)
-        if cost <= (least if best == 0 else 0.95 * least):
+        t, tiles = m + 2, n * _tiles(out_h, m) * _tiles(out_w, m)
+        transforms = 1 + 5 / 6 * t * (1 / in_channels + 1 / out_channels)
+        cost = t * t * (tiles * transforms + max(in_channels, out_channels) / 8)
+        if cost <= (least if best == 0 else 0.9 * least):
             best, least = m, cost
     return best
 
@@ -107,8 +109,8 @@ def winograd_forward(
     the pool are not computed.
 
     In float32 the errors of z and of both gradients, measured on random data of many sizes, stay below 1e-6
-    of the largest value for m = 2, 3.2e-6 for 3 and 4, 1.2e-5 for 5, and 1.8e-5 for 6. A NaN or an infinity
-    spreads to its whole tile.
+    of the largest value for m = 2, 3.2e-6 for 3 and 4, 1.2e-5 for 5, 1.8e-5 for 6, and 1e-4 for 7. A NaN or
+    an infinity spreads to its whole tile.
     """
     n, h, w, c = x.shape
     o, m = u.shape[2], isqrt(len(u)) - 2

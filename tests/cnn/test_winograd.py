@@ -39,7 +39,7 @@ def inner(u, v):
 
 def assert_close(arrays, expected):
     for array, e in zip(arrays, expected, strict=True):
-        np.testing.assert_allclose(array, e, rtol=0, atol=1e-12 * np.abs(e).max())
+        np.testing.assert_allclose(array, e, rtol=0, atol=1e-11 * np.abs(e).max())
 
 
 def draw(rng, shape, dtype=np.float64):
@@ -165,7 +165,7 @@ def test_padding_and_pooling_are_those_of_the_layers(rng, m, size, pads, pool):
 
 @each_tile
 def test_blocks_of_images_change_nothing_but_the_last_bits(rng, m, monkeypatch):
-    padded, kernel, grad_y = draw(rng, (5, 9, 8, 3, 2))
+    padded, kernel, grad_y = draw(rng, (5, 9, 8, 3, 1))
     expected = forward(padded, kernel, m)[0], *gradients(padded, kernel, grad_y, m)
     saved = forward(padded, kernel, m)[1]
     assert len(saved.v) == 1
@@ -192,7 +192,7 @@ def test_the_gradient_of_the_images_is_left_out_where_nobody_needs_it(rng, m):
     np.testing.assert_array_equal(grad_kernel, gradients(padded, kernel, grad_y, m)[0])
 
 
-@pytest.mark.parametrize(("m", "bound"), [(2, 2e-6), (3, 6e-6), (4, 6e-6), (5, 2e-5), (6, 4e-5)])
+@pytest.mark.parametrize(("m", "bound"), [(2, 2e-6), (3, 6e-6), (4, 6e-6), (5, 2e-5), (6, 4e-5), (7, 2e-4)])
 @pytest.mark.parametrize("mean", [0, 5])
 @pytest.mark.parametrize(
     "shape", [(4, 18, 18, 64, 64), (8, 10, 10, 128, 64), (2, 13, 13, 32, 64), (3, 8, 9, 3, 5)]
@@ -240,6 +240,8 @@ def test_arrays_may_be_views(rng, m):
         (11, 11, 32, 64, 16, 6),
         (10, 10, 32, 64, 32, 5),  # tiles of 4 would compute 12 x 12
         (6, 6, 64, 64, 32, 6),
+        (7, 7, 256, 256, 64, 7),
+        (7, 7, 256, 256, 16, 4),
         (3, 3, 64, 64, 64, 3),
         (2, 2, 64, 128, 128, 2),
         (28, 28, 1, 32, 64, 0),
