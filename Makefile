@@ -10,8 +10,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-run: .venv/installed ## set everything up, train and evaluate the network, print its test accuracy
-	@$(BIN)/python -m pipeline run
+run: .venv/installed ## set everything up, train and evaluate, print the test accuracy; RECIPE=mnist_quick: by a recipe
+	@$(BIN)/python -m pipeline $(if $(RECIPE),recipe '$(RECIPE)',run)
 
 test: .venv/dev ## set everything up and run the tests
 	@$(BIN)/python -m pytest -n auto --dist worksteal

@@ -75,8 +75,8 @@ def preprocess() -> None:
 def train() -> None:
     """Train the network on data/processed; write models/, reports/history.csv and statistics.csv.
 
-    models/model.npz holds the weights of the epoch with the best validation accuracy. An interrupted
-    run continues from its last checkpoint.
+    models/model.npz holds the weights of the epoch with the best validation accuracy, or of the last one, as
+    train.keep says. An interrupted run continues from its last checkpoint.
     """
     from pipeline.stages import train as stage
 
@@ -184,6 +184,38 @@ def runs() -> None:
 
     _check_folder()
     command.runs()
+
+
+@app.command(short_help="train by a recipe; without a name: which there are")
+def recipe(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="a recipe in recipes.yaml", show_default=False),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-S",
+            "--set-param",
+            metavar="KEY=VALUE",
+            help="a setting of params.yaml to change on top; may be repeated",
+        ),
+    ] = None,
+) -> None:
+    """Train by a recipe: a network and settings that belong together. Without NAME, list the recipes.
+
+    It is an ordinary experiment, `dvc exp run -S …`, in the cache and in the table of `runs`. It starts from
+    params.yaml as in the last commit, so that what earlier experiments changed does not matter.
+    """
+    from pipeline.apps import recipe as command
+
+    _check_folder()
+    if name is not None:
+        command.run_recipe(name, settings or [])
+    elif settings:
+        raise UserError("-S changes a setting of a recipe. Name the recipe, too: recipe NAME -S KEY=VALUE")
+    else:
+        command.list_recipes()
 
 
 @app.command(short_help="one image through the network and back")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 ARCHITECTURES = Path("architectures.yaml")
+RECIPES = Path("recipes.yaml")
 RAW = Path("data/raw")
 PROCESSED = Path("data/processed")
 MODELS = Path("models")

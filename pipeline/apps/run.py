@@ -43,7 +43,7 @@ def run() -> None:
         raise StoppedError("Stopped. To continue: make run", signal.SIGINT) from None
     if code != 0:
         raise UserError("The pipeline stopped; the reason is above.")
-    _print_summary(fell_back)
+    print_summary(fell_back)
 
 
 def check_network(params: Params) -> None:
@@ -186,7 +186,8 @@ def git(*arguments: str) -> str:
     return result.stdout.removesuffix("\n")
 
 
-def _print_summary(fell_back: bool) -> None:
+def print_summary(fell_back: bool = False) -> None:
+    """Print what the last run achieved, and what to try next."""
     metrics = Metrics.load()
     dataset, model, test = metrics.dataset, metrics.model, metrics.test
     rows = [("dataset", Description.load().title)]

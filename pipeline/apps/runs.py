@@ -85,15 +85,16 @@ def _read(entry: Mapping[str, Any], base: Mapping[str, Any], state: str) -> Run:
 def _settings(data: Mapping[str, Any] | None) -> dict[str, Any]:
     """The values by key, as `dvc exp run -S` takes them."""
     params = (data or {}).get("params") or {}
-    values = dict(_flat((params.get(str(PARAMS)) or {}).get("data") or {}))
+    values = dict(flat((params.get(str(PARAMS)) or {}).get("data") or {}))
     networks = (params.get(str(ARCHITECTURES)) or {}).get("data") or {}
     return values | {f"{ARCHITECTURES}:{name}": layers for name, layers in networks.items()}
 
 
-def _flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in all sections with their keys, as in "train.epochs"."""
     for key, value in section.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

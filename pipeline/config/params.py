@@ -20,7 +20,7 @@ from cnn.augmentation.composition import Augmentation as Augment
 from cnn.augmentation.composition import compose
 from cnn.engine.shards import Loss as LossFunction
 from cnn.registry import AUGMENTATIONS, LOSSES, OPTIMIZERS, SCHEDULES, Bearer, did_you_mean, options
-from pipeline.config.sections import OUT_OF_RANGE, Choice, Section, one_of, with_methods
+from pipeline.config.sections import OUT_OF_RANGE, Choice, S, Section, one_of, with_methods
 from pipeline.config.yaml_files import read_mapping
 from pipeline.data.catalogue import DATASETS
 from pipeline.data.dataset import LARGEST_SIDE, OWN, Fit
@@ -212,6 +212,9 @@ class Train(Section):
         description="how many epochs without a better validation accuracy end training: a whole number "
         "from 1 to 10^9, or null"
     )
+    keep: Literal["best", "last"] = Field(
+        description="the epoch whose weights are kept: best (the highest validation accuracy) or last"
+    )
     clip_norm: Positive | None = Field(
         description="the maximum norm of all gradients together: a number > 0, or null"
     )
@@ -251,18 +254,21 @@ class Params(Section):
 
 def load_params(path: Path = PARAMS) -> Params:
     """The checked params in the file at `path`; UserError with one line for each problem."""
-    content = read_mapping(path)
+    return validate(Params, read_mapping(path), str(path))
+
+
+def validate(kind: type[S], content: Any, source: str) -> S:
+    """`content` as a section of this `kind`; UserError with `source` and one line for each problem."""
     try:
-        return Params.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
-        problems = list(dict.fromkeys(_describe(details) for details in error.errors()))
-        raise UserError("\n".join([f"{path} cannot be used:", *problems])) from None
+        problems = list(dict.fromkeys(_describe(details, kind) for details in error.errors()))
+        raise UserError("\n".join([f"{source} cannot be used:", *problems])) from None
 
 
-def _describe(details: ErrorDetails) -> str:
-    """One sentence for one problem that pydantic found."""
+def _describe(details: ErrorDetails, section: type[BaseModel]) -> str:
+    """One sentence for one problem that pydantic found in a `section`."""
     # For a union, `loc` ends with the alternative that pydantic tried; only field names are part of the key.
-    section: type[BaseModel] = Params
     keys: list[str] = []
     description = "keys with values"
     for part in details["loc"]:

@@ -16,29 +16,34 @@ CONFLICT_MARKS = ("<<<<<<<", "|||||||", "=======", ">>>>>>>")  # Git begins line
 
 def read_mapping(path: Path) -> dict[str, Any]:
     """The mapping in the file at `path`; UserError if there is none."""
-    text = ""
     try:
         text = path.read_text(encoding="utf-8")
-        content = YAML(typ="safe", pure=True).load(text)
     except FileNotFoundError:
         raise UserError(f"There is no {path} in this folder. {NOT_THE_FOLDER}") from None
-    except RecursionError:
-        raise UserError(f"{path} is nested too deeply.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not text in UTF-8: {error.reason} at byte {error.start}.") from None
+    return parse_mapping(text, str(path))
+
+
+def parse_mapping(text: str, source: str) -> dict[str, Any]:
+    """The mapping in `text`; UserError with `source` if there is none."""
+    try:
+        content = YAML(typ="safe", pure=True).load(text)
+    except RecursionError:
+        raise UserError(f"{source} is nested too deeply.") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{path} is not valid YAML: {error.problem}{place}.{_hint(text, error)}") from None
+        raise UserError(f"{source} is not valid YAML: {error.problem}{place}.{_hint(text, error)}") from None
     except YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+        raise UserError(f"{source} is not valid YAML: {' '.join(str(error).split())}.") from None
     except (ValueError, LookupError) as error:  # a value that looks like a date or a number, but is not
-        raise UserError(f"{path} holds a value that cannot be read: {error}.") from None
+        raise UserError(f"{source} holds a value that cannot be read: {error}.") from None
     if _is_larger(content, LARGEST):
-        raise UserError(f"{path} holds more than {LARGEST:,} values, with aliases expanded.")
+        raise UserError(f"{source} holds more than {LARGEST:,} values, with aliases expanded.")
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
-        raise UserError(f"{path} must hold keys with values, `key: value`; it holds {found}.")
+        raise UserError(f"{source} must hold keys with values, `key: value`; it holds {found}.")
     return content
 
 

@@ -158,18 +158,18 @@ def _largest_confusions_figure(matrix: NDArray[np.int_], names: Sequence[str], t
 
 
 @styled()
-def training_curves_figure(history: Rows, chosen: int | None = None) -> Figure:
+def training_curves_figure(history: Rows, kept: int | None = None) -> Figure:
     """Loss, accuracy and, if it changes, learning rate by epoch; the rows are those of history.csv.
 
-    A line marks the epoch `chosen`, whose weights were kept.
+    A line marks the epoch whose weights were kept.
     """
     rates = [row["learning_rate"] for row in history]
     quantities = ["loss", "accuracy"] + ["learning_rate"] * (min(rates) < max(rates))
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     grid = figure.subplots(1, len(quantities), width_ratios=(3, 3, 2)[: len(quantities)])
     for axes, quantity in zip(grid, quantities, strict=True):
-        if chosen is not None:
-            axes.axvline(chosen, color=TRAIN_COLOUR, linestyle=":", label=f"epoch {chosen}, chosen")
+        if kept is not None:
+            axes.axvline(kept, color=TRAIN_COLOUR, linestyle=":", label=f"epoch {kept}, kept")
         if quantity == "learning_rate":
             _curve(axes, history, quantity, "", SERIES[1])
             axes.set_ylim(0, 1.1 * max(rates))

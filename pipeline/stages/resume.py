@@ -78,7 +78,7 @@ class RunCheckpoint:
         self.seconds = seconds
         self.history: list[EpochReport] = []
         self.statistics: list[dict[str, Any]] = []  # rows of reports/statistics.csv
-        self.best_state: dict[str, NDArray[Any]] = {}  # the model's, of the best epoch so far
+        self.kept_state: dict[str, NDArray[Any]] = {}  # the model's, of the epoch to keep so far
         self._saved_at = time.monotonic()
 
     def is_due(self) -> bool:
@@ -87,7 +87,7 @@ class RunCheckpoint:
 
     def save(self) -> None:
         """Replace the last checkpoint by the present state."""
-        arrays = {f"best.{name}": array for name, array in self.best_state.items()}
+        arrays = {f"kept.{name}": array for name, array in self.kept_state.items()}
         for part, stateful in self.parts.items():
             arrays |= {f"{part}.{name}": array for name, array in stateful.state_dict().items()}
         checkpoint.save(
@@ -109,7 +109,7 @@ class RunCheckpoint:
         if not self.path.exists():
             return False
         arrays, metadata = checkpoint.load(self.path)
-        states = {part: _part(arrays, part) for part in (*self.parts, "best")}
+        states = {part: _part(arrays, part) for part in (*self.parts, "kept")}
         before = {part: stateful.state_dict() for part, stateful in self.parts.items()}
         try:
             if metadata["run"] != self.path.parent.name:
@@ -122,7 +122,7 @@ class RunCheckpoint:
             for part, stateful in self.parts.items():
                 stateful.load_state_dict(before[part])
             raise CheckpointError(f"The checkpoint {self.path} does not fit this run: {error}") from None
-        self.history, self.statistics, self.best_state = history, statistics, states["best"]
+        self.history, self.statistics, self.kept_state = history, statistics, states["kept"]
         return True
 
     def remove(self) -> None:

@@ -1,4 +1,4 @@
-"""The train stage: write the network of the best validation epoch to models/."""
+"""The train stage: write the network of the best or the last epoch to models/."""
 
 import platform
 import sys
@@ -49,10 +49,12 @@ STEPS_TO_LEARN = 100  # after which the loss should have fallen
 
 
 def train(params: "Params") -> None:
-    """Train as `params` say; at the end, write the network of the best epoch and the history.
+    """Train as `params` say; at the end, write the network of the epoch to keep, and the history.
 
-    The best epoch is the one with the highest validation accuracy; of equals, the first. An interrupted
-    run continues from its last checkpoint, and writes the same bytes.
+    `train.keep` says which: the best epoch is the one with the highest validation accuracy, of equals the
+    first; the last epoch needs no luck, and suits a schedule that ends near zero. With a moving average, the
+    weights are the average at the end of that epoch. An interrupted run continues from its last checkpoint,
+    and writes the same bytes.
     """
     description = Description.load()
     if description.dataset != params.data.dataset:
@@ -74,11 +76,12 @@ def train(params: "Params") -> None:
         threadpool_limits(1, user_api="blas"),
         np.errstate(over="ignore", invalid="ignore"),
     ):
-        run, best = _fit(model, layers, loss, params, description, console)
-        _write_results(run, best, params.model.architecture, layers, description)
+        run, kept = _fit(model, layers, loss, params, description, console)
+        _write_results(run, kept, params.model.architecture, layers, description)
         run.remove()
     console.print(
-        f"Best epoch: {best.epoch}, with validation accuracy {best.validation_accuracy:.4f}. "
+        f"{params.train.keep.capitalize()} epoch: {kept.epoch}, with validation accuracy "
+        f"{kept.validation_accuracy:.4f}. "
         f"Its weights are in {Network.path}."
     )
 
@@ -126,7 +129,7 @@ def _fit(
     description: Description,
     console: Console,
 ) -> tuple[RunCheckpoint, EpochReport]:
-    """`fit` from the last checkpoint on, with a progress bar and a line per epoch; (run, best epoch)."""
+    """`fit` from the last checkpoint on, with a progress bar and a line per epoch; (run, epoch to keep)."""
     options = params.train
     optimizer = options.optimizer.make(model.parameters())
     learning_rate = optimizer.learning_rate
@@ -194,9 +197,9 @@ def _fit(
                 bar.print_line(report)
                 run.history.append(report)
                 run.statistics += [{"epoch": report.epoch} | row for row in statistics.finish_epoch()]
-                if at.best_epoch == report.epoch:
+                if options.keep == "last" or at.best_epoch == report.epoch:
                     with nullcontext() if average is None else average.applied():
-                        run.best_state = model.state_dict()
+                        run.kept_state = model.state_dict()
                 run.save()
                 _warn_if_nothing_is_learnt(report, params, description, console)
         except NonFiniteError as error:
@@ -208,21 +211,21 @@ def _fit(
                 f"In params.yaml: train.optimizer.learning_rate, else train.optimizer.{name}.learning_rate"
                 f"{decayed}."
             ) from None
-    return run, run.history[int(at.best_epoch) - 1]
+    return run, run.history[-1 if options.keep == "last" else int(at.best_epoch) - 1]
 
 
 def _write_results(
-    run: RunCheckpoint, best: EpochReport, architecture: str, layers: list[Any], description: Description
+    run: RunCheckpoint, kept: EpochReport, architecture: str, layers: list[Any], description: Description
 ) -> None:
-    """Write the network of the best epoch, and the history of all epochs."""
+    """Write the network of the epoch `kept`, and the history of all epochs."""
     network = Network(
         architecture=architecture,
         layers=layers,
         data=description,
-        epoch=best.epoch,
+        epoch=kept.epoch,
         environment=environment(),
     )
-    checkpoint.save(Network.path, run.best_state, network.model_dump(mode="json"))
+    checkpoint.save(Network.path, run.kept_state, network.model_dump(mode="json"))
     write_text(MODELS / "architecture.yaml", to_yaml({architecture: layers}))
     network.environment.save()
     ParameterStatistics.save([ParameterStatistics(**row) for row in run.statistics])

@@ -243,7 +243,7 @@ def test_a_mutated_checkpoint_of_a_run_changes_nothing(tmp_path, faults, watched
         }
 
     run = resume.RunCheckpoint("key", parts(), 30)
-    run.best_state = run.parts["model"].state_dict()
+    run.kept_state = run.parts["model"].state_dict()
     run.save()
     content = run.path.read_bytes()
     for number in faults(100, 2000):

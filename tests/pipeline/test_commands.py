@@ -10,7 +10,18 @@ import pytest
 from projects import STAGES
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = (*STAGES, "run", "check-data", "predict", "playground", "explain", "verify", "runs", "summary")
+COMMANDS = (
+    *STAGES,
+    "run",
+    "check-data",
+    "predict",
+    "playground",
+    "explain",
+    "verify",
+    "runs",
+    "recipe",
+    "summary",
+)
 
 
 def run(*command, **variables):
@@ -48,6 +59,13 @@ def test_where_greek_letters_cannot_be_printed_question_marks_are():
     program += "sys.argv = ['pipeline', 'predict', 'a.png']; p.main()"
     result = run(sys.executable, "-c", program, PYTHONIOENCODING="ascii", PATH="")
     assert (result.returncode, result.stdout.strip()) == (0, "? x"), result.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+@pytest.mark.parametrize(("options", "command"), [([], "run"), (["RECIPE=tiny"], "recipe 'tiny'")])
+def test_make_run_runs_everything_or_a_recipe(options, command):
+    result = run("make", "--dry-run", "run", *options, **os.environ)
+    assert result.stdout.endswith(f" -m pipeline {command}\n"), result.stderr
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")

@@ -135,6 +135,11 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         ("train.loss.name", "mse", f"Known: {', '.join(sorted(LOSSES))}."),
         ("train.loss.softmax_cross_entropy.label_smoothing", 1.5, "in [0, 1]; received 1.5."),
         ("train.loss.softmax_cross_entropy.class_weights", [1, -1], "a number >= 0, or null; received -1."),
+        (
+            "train.keep",
+            "first",
+            "train.keep must be the epoch whose weights are kept: best (the highest validation accuracy) or last; received 'first'.",
+        ),
         ("train.patience", 0, "a whole number from 1 to 10^9, or null; received 0."),
         ("train.clip_norm", 0, "a number > 0, or null; received 0."),
         ("train.moving_average", 1, "in [0, 1), or null; received 1."),
@@ -380,7 +385,7 @@ def test_an_unknown_architecture_gets_the_nearest_name():
     with pytest.raises(UserError) as error:
         load_layers("basline", path)
     assert str(error.value).startswith(
-        "Unknown architecture 'basline'. Did you mean 'baseline'? Known: baseline, batch_norm, residual, sample."
+        "Unknown architecture 'basline'. Did you mean 'baseline'? Known: baseline, batch_norm, fashion_mnist, mnist, mnist_quick, residual, sample."
     )
     assert str(path) in str(error.value)
 

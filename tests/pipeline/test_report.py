@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from projects import SHIPPED
+from projects import SHIPPED, set_params
 from ruamel.yaml import YAML
 from scipy.stats import binomtest
 
@@ -221,6 +221,26 @@ def test_the_card_has_the_figures_of_the_test(project):
     validation = f"{metrics['validation']['accuracy']:.2%}"
     assert f"| accuracy | {metrics['test']['accuracy']:.2%} | {validation} |" in card
     assert "- {type: relu}" in card
+
+
+def test_the_page_and_the_card_say_why_the_weights_are_of_this_epoch(here, monkeypatch):
+    epoch, validation = Metrics.load().model.epoch, Metrics.load().validation.examples
+    page, card = (here / "reports" / name for name in ("report.html", "model_card.md"))
+    before = [page.read_bytes(), card.read_bytes(), (here / "params.yaml").read_bytes()]
+    assert f"of epoch {epoch}, chosen on {validation} validation images." in " ".join(
+        Page(page.read_text()).text.split()
+    )
+    assert f"| chosen by | accuracy on {validation} validation images |" in card.read_text()
+    set_params(here, {"train.keep": "last"})
+    run("report", monkeypatch)
+    text = " ".join(Page(page.read_text()).text.split())
+    assert f"of the last epoch, {epoch}; {validation} validation images were kept out." in text
+    assert (
+        f"of the last epoch, {epoch} |\n| validated on | {validation} validation images |" in card.read_text()
+    )
+    (here / "params.yaml").write_bytes(before[2])
+    run("report", monkeypatch)
+    assert [page.read_bytes(), card.read_bytes()] == before[:2]
 
 
 def test_a_second_report_has_the_same_bytes(here, monkeypatch):

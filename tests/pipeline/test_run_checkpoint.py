@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from projects import SHIPPED
+from projects import SHIPPED, set_params
 from ruamel.yaml import YAML
 
 from cnn import checkpoint
 from cnn.checkpoint import CheckpointError
 from pipeline import __main__ as program
+from pipeline.artefacts.evaluate import Metrics
 from pipeline.config.params import load_params
 from pipeline.errors import UserError
 from pipeline.stages import evaluate, fetch, preprocess, resume, train
@@ -61,6 +62,12 @@ def bytes_of_results():
     return [hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in RESULTS]
 
 
+def network_loss():
+    """The loss on the validation images of the network in models/."""
+    evaluate.evaluate(load_params().evaluate)
+    return Metrics.load().validation.loss
+
+
 def train_until(monkeypatch, saves):
     """Train, but stop like a killed process after this many `saves` of checkpoints; whether it finished."""
     count = 0
@@ -83,13 +90,17 @@ def train_until(monkeypatch, saves):
     return True
 
 
-def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_files(project, monkeypatch, capsys):
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_files(project, monkeypatch, capsys, keep):
+    set_params(project, {"train.keep": keep})
     train.train(load_params())
     whole = bytes_of_results()
     history = Path("reports/history.csv").read_text().splitlines()
     printed = capsys.readouterr().out
-    best = int(printed.partition("Best epoch: ")[2].partition(",")[0])
-    assert best < len(history) - 1 < 9  # so the weights of an earlier epoch are kept, and patience ended it
+    kept = int(printed.partition(f"{keep.capitalize()} epoch: ")[2].partition(",")[0])
+    assert len(history) - 1 < 9  # so patience ended it
+    assert kept < len(history) - 1 if keep == "best" else kept == len(history) - 1
+    assert network_loss() == pytest.approx(float(history[kept].split(",")[4]), abs=1e-5)  # of the average
     saves = 1
     while not train_until(monkeypatch, saves):
         shutil.rmtree("models", ignore_errors=True)
