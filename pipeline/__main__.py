@@ -186,6 +186,42 @@ def runs() -> None:
     command.runs()
 
 
+@app.command(short_help="one configuration with several seeds; two compared")
+def repeat(
+    seeds: Annotated[int, typer.Option(min=2, help="how many seeds")] = 5,
+    first_seed: Annotated[int, typer.Option(min=0, help="the first of them")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set-param", "-S", metavar="KEY=VALUE", help="change params.yaml, as dvc exp run does"
+        ),
+    ] = None,
+    name: Annotated[
+        str,
+        typer.Option(help="of the result; the network's and some characters if left out", show_default=False),
+    ] = "",
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="run nothing; compare two results by name", show_default=False),
+    ] = None,
+) -> None:
+    """Run a configuration with several seeds, and give mean, standard deviation and confidence interval.
+
+    Each seed is an experiment NAME-seedN of DVC, in a temporary folder, with what Git tracks as it is now. So
+    params.yaml, models/ and reports/ stay as they are. Stopped, it goes on when it is called again. The table
+    is also written to reports/repeat/NAME.json, .md and .png.
+
+    --compare lists the differences of two results, seed by seed, with a paired t test.
+    """
+    from pipeline.apps import repeat as command
+
+    _check_folder()
+    if compare:
+        command.compare(*compare)
+    else:
+        command.repeat(range(first_seed, first_seed + seeds), settings or [], name)
+
+
 @app.command(short_help="one image through the network and back")
 def explain(
     index: int = typer.Option(0, help="the index of the test image, counted from 0"),

@@ -10,7 +10,18 @@ import pytest
 from projects import STAGES
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = (*STAGES, "run", "check-data", "predict", "playground", "explain", "verify", "runs", "summary")
+COMMANDS = (
+    *STAGES,
+    "run",
+    "check-data",
+    "predict",
+    "playground",
+    "explain",
+    "verify",
+    "runs",
+    "repeat",
+    "summary",
+)
 
 
 def run(*command, **variables):
