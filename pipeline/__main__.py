@@ -21,7 +21,7 @@ from cnn.engine.executors import WorkerLostError
 from pipeline.config.params import Params, load_params
 from pipeline.config.yaml_files import NOT_THE_FOLDER
 from pipeline.errors import VALUES_STAY, StoppedError, UserError
-from pipeline.paths import MODELS, PARAMS
+from pipeline.paths import MODELS, PARAMS, checkout
 
 RESTORE = (
     "DVC removes a stage's earlier results before it starts the stage. To restore those of the last commit "
@@ -309,8 +309,8 @@ def _check_folder() -> None:
 
 
 def _dvc_stage() -> str | None:
-    """The stage that DVC runs here; None if a person runs it."""
-    return os.environ.get("DVC_STAGE")
+    """The stage that DVC runs in the user's files; None if a person runs it, or DVC in a temporary folder."""
+    return os.environ.get("DVC_STAGE") if checkout() == Path.cwd() else None
 
 
 def _where_results_are() -> str:

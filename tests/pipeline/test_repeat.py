@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 from projects import ROOT, commit, make_project, run, set_params
+from ruamel.yaml import YAML
 from scipy import stats
 
 from pipeline.apps import repeat as command
@@ -207,8 +208,12 @@ def test_a_change_of_the_code_between_seeds_stops(folder, monkeypatch):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A project of the digits with 100 images, and an uncommitted change."""
+    """A project of 100 digits, without the slow stage that nothing here reads, and an uncommitted change."""
     folder = make_project(tmp_path_factory.mktemp("repeat") / "project", QUICK)
+    stages = YAML().load(folder / "dvc.yaml")
+    del stages["stages"]["report"], stages["plots"]
+    YAML().dump(stages, folder / "dvc.yaml")
+    commit(folder)
     set_params(folder, {"train.optimizer.sgd.momentum": 0.5})
     return folder
 
@@ -247,6 +252,28 @@ def test_seeds_run_once_and_leave_the_folder_as_it_was(project, monkeypatch, cap
     with pytest.raises(UserError, match="Choose another --name, or: dvc exp remove quick-seed0"):
         repeat(range(2), [], "quick")
     assert files(project) == before
+
+
+def test_a_seed_that_fails_stops_the_others_and_no_advice_undoes_changes(project):
+    before = files(project)
+    result = run(project, "pipeline", "repeat", "--name", "bad", "-S", "data.train_size=0")
+    assert result.returncode == 1
+    assert "data.train_size must be" in result.stderr
+    assert "error: Every seed has to run to its end, but bad-seed0 failed" in result.stderr
+    assert "git checkout" not in result.stderr
+    assert "bad-seed1" not in result.stdout
+    assert files(project) == before
+
+
+def test_a_stage_in_the_folder_of_an_experiment_does_not_tell_to_check_out(tmp_path):
+    folder = tmp_path / ".dvc/tmp/exps/a"
+    folder.mkdir(parents=True)
+    for place, advised in ((folder, False), (tmp_path, True)):
+        result = run(
+            place, "pipeline", "train", DVC_STAGE="train", DVC_ROOT=str(tmp_path), PYTHONPATH=str(ROOT)
+        )
+        assert "error: There is no params.yaml in this folder" in result.stderr
+        assert ("git checkout params.yaml" in result.stderr) == advised
 
 
 def run_git(folder, *arguments):
