@@ -21,7 +21,7 @@ from cnn.engine.executors import WorkerLostError
 from pipeline.config.params import Params, load_params
 from pipeline.config.yaml_files import NOT_THE_FOLDER
 from pipeline.errors import VALUES_STAY, StoppedError, UserError
-from pipeline.paths import MODELS, PARAMS
+from pipeline.paths import MODELS, PARAMS, checkout
 
 RESTORE = (
     "DVC removes a stage's earlier results before it starts the stage. To restore those of the last commit "
@@ -218,6 +218,42 @@ def recipe(
         command.list_recipes()
 
 
+@app.command(short_help="one configuration with several seeds; two compared")
+def repeat(
+    seeds: Annotated[int, typer.Option(min=2, help="how many seeds")] = 5,
+    first_seed: Annotated[int, typer.Option(min=0, help="the first of them")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set-param", "-S", metavar="KEY=VALUE", help="change params.yaml, as dvc exp run does"
+        ),
+    ] = None,
+    name: Annotated[
+        str,
+        typer.Option(help="of the result; the network's and some characters if left out", show_default=False),
+    ] = "",
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="run nothing; compare two results by name", show_default=False),
+    ] = None,
+) -> None:
+    """Run a configuration with several seeds, and give mean, standard deviation and confidence interval.
+
+    Each seed is an experiment NAME-seedN of DVC, in a temporary folder, with what Git tracks as it is now. So
+    params.yaml, models/ and reports/ stay as they are. Stopped, it goes on when it is called again. The table
+    is also written to reports/repeat/NAME.json, .md and .png.
+
+    --compare lists the differences of two results, seed by seed, with a paired t test.
+    """
+    from pipeline.apps import repeat as command
+
+    _check_folder()
+    if compare:
+        command.compare(*compare)
+    else:
+        command.repeat(range(first_seed, first_seed + seeds), settings or [], name)
+
+
 @app.command(short_help="one image through the network and back")
 def explain(
     index: int = typer.Option(0, help="the index of the test image, counted from 0"),
@@ -305,8 +341,8 @@ def _check_folder() -> None:
 
 
 def _dvc_stage() -> str | None:
-    """The stage that DVC runs here; None if a person runs it."""
-    return os.environ.get("DVC_STAGE")
+    """The stage that DVC runs in the user's files; None if a person runs it, or DVC in a temporary folder."""
+    return os.environ.get("DVC_STAGE") if checkout() == Path.cwd() else None
 
 
 def _where_results_are() -> str:

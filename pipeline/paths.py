@@ -3,7 +3,10 @@
 The paths of files that one stage writes and another reads are in `pipeline.artefacts`.
 """
 
+import os
 from pathlib import Path
+
+CHECKOUT_VARIABLE = "DVC_ROOT"  # set by DVC for its stages
 
 PARAMS = Path("params.yaml")
 ARCHITECTURES = Path("architectures.yaml")
@@ -18,3 +21,14 @@ CLASSIFICATION_REPORT = REPORTS / "classification_report.txt"
 REPORT = REPORTS / "report.html"
 MODEL_CARD = REPORTS / "model_card.md"
 FIGURES = REPORTS / "figures"
+REPETITIONS = REPORTS / "repeat"
+
+
+def checkout() -> Path:
+    """The folder of the user's checkout: of its sources of data, and of checkpoints.
+
+    It is this folder, except in an experiment that `dvc exp run` runs with --temp or --queue: DVC then copies
+    what Git keeps to a folder within the checkout's .dvc/tmp, and tells the stage where the checkout is.
+    """
+    here, root = Path.cwd(), Path(os.environ.get(CHECKOUT_VARIABLE, "")).resolve()
+    return root if here.is_relative_to(root / ".dvc" / "tmp") else here

@@ -8,6 +8,7 @@ from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.record import CsvRow, File, JsonFile
 from pipeline.paths import MODELS, REPORTS
 
+SECONDS_VARIABLE = "TRAINING_SECONDS_NOTE"  # a path: train writes there how long it trained
 SixDigits = Annotated[float, PlainSerializer(lambda value: float(f"{value:.6g}"))]
 
 

@@ -18,11 +18,11 @@ from cnn.atomic import atomic_path, write_bytes
 from pipeline.data.dataset import LARGEST_FILE, DataFile
 from pipeline.data.progress import progress_bar
 from pipeline.errors import UserError
+from pipeline.paths import checkout
 
 MIRROR_VARIABLE = "DATASET_MIRROR"
 NOTE_VARIABLE = "NO_SOURCE_NOTE"  # a path: fetch writes an empty file there if no source has a file
 SHARED_FOLDER = Path("../shared/datasets")
-CHECKOUT_VARIABLE = "DVC_ROOT"  # set by DVC for its stages
 TIMEOUT = (5, 30)  # seconds: to connect, and between bytes
 LONGEST = 300  # seconds for one file, and those that SLOWEST allows
 SLOWEST = 200_000  # bytes per second
@@ -37,16 +37,6 @@ def sources(name: str, mirrors: Sequence[str]) -> list[str]:
     places = [os.environ.get(MIRROR_VARIABLE), str(SHARED_FOLDER)]
     own = [f"{_absolute(place).removesuffix('/')}/{name}" for place in places if place]
     return own + [mirror.rstrip("/") for mirror in mirrors]
-
-
-def checkout() -> Path:
-    """The folder of the user's checkout, in which the paths of sources start.
-
-    It is this folder, except in an experiment that `dvc exp run` runs with --temp or --queue: DVC then copies
-    what Git keeps to a folder within the checkout's .dvc/tmp, and tells the stage where the checkout is.
-    """
-    here, root = Path.cwd(), Path(os.environ.get(CHECKOUT_VARIABLE, "")).resolve()
-    return root if here.is_relative_to(root / ".dvc" / "tmp") else here
 
 
 def _absolute(place: str) -> str:

@@ -265,6 +265,25 @@ def statistics_figure(rows: Rows, sizes: Mapping[str, int]) -> Figure:
 
 
 @styled()
+def seeds_figure(panels: Mapping[str, tuple[Mapping[int, float], float, float, float]], title: str) -> Figure:
+    """For each title (value by seed, mean, low, high): a dot for each seed, on mean and interval."""
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    figure.suptitle(drawable(title), fontsize=10)
+    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (name, (values, mean, low, high)) in zip(places, panels.items(), strict=True):
+        axes.axhspan(low, high, color=VALIDATION_COLOUR, alpha=0.15, linewidth=0)
+        axes.axhline(mean, color=VALIDATION_COLOUR, linewidth=1)
+        axes.plot(range(len(values)), list(values.values()), "o", color=INK, markersize=5)
+        axes.set_xticks(range(len(values)), [str(seed) for seed in values])
+        axes.set_xlabel("seed")
+        axes.set_title(name, fontsize=10)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=2))
+        axes.margins(x=0.1)
+        axes.grid(visible=True, axis="y")
+    return figure
+
+
+@styled()
 def tiles_figure(rows: Sequence[Row], title: str, width: float = 0.62) -> Figure:
     """Rows of small images, each in a square `width` inches wide, with its caption above."""
     columns = max((len(row.tiles) for row in rows), default=1)

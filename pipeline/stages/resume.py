@@ -21,7 +21,7 @@ from cnn.state import Stateful
 from pipeline.artefacts.preprocess import Description
 from pipeline.config.yaml_files import read_mapping
 from pipeline.errors import UserError
-from pipeline.paths import PROCESSED, SCRATCH
+from pipeline.paths import PROCESSED, SCRATCH, checkout
 
 PROJECT = Path(__file__).parents[2]
 KEPT = 3  # runs whose checkpoints are kept: the latest ones
@@ -69,21 +69,28 @@ def _code() -> list[Path]:
 class RunCheckpoint:
     """The last checkpoint of a run, in .scratch/FINGERPRINT; the run continues from it with the same bits.
 
+    It lies in the checkout even if DVC runs the experiment in a temporary folder, which goes with the run.
     `parts` are everything that the run changes: model, optimizer and so on.
     """
 
     def __init__(self, key: str, parts: Mapping[str, Stateful], seconds: float) -> None:
-        self.path = SCRATCH / key / "training.npz"
+        root = checkout()
+        self.path = (SCRATCH if root == Path.cwd() else root / SCRATCH) / key / "training.npz"
         self.parts = parts
         self.seconds = seconds
         self.history: list[EpochReport] = []
         self.statistics: list[dict[str, Any]] = []  # rows of reports/statistics.csv
         self.kept_state: dict[str, NDArray[Any]] = {}  # the model's, of the epoch to keep so far
-        self._saved_at = time.monotonic()
+        self._saved_at = self._started_at = time.monotonic()
 
     def is_due(self) -> bool:
         """Whether the last checkpoint is older than `seconds`."""
         return time.monotonic() - self._saved_at >= self.seconds
+
+    @property
+    def training_seconds(self) -> float:
+        """How long the run has trained; what was trained again after an interruption counts once."""
+        return time.monotonic() - self._started_at
 
     def save(self) -> None:
         """Replace the last checkpoint by the present state."""
@@ -97,10 +104,11 @@ class RunCheckpoint:
                 "run": self.path.parent.name,
                 "history": [asdict(report) for report in self.history],
                 "statistics": self.statistics,
+                "seconds": self.training_seconds,
             },
         )
         self._saved_at = time.monotonic()
-        others = set(SCRATCH.glob("*/training.npz")) - {self.path}
+        others = set(self.path.parent.parent.glob("*/training.npz")) - {self.path}
         for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT - 1 :]:
             shutil.rmtree(old.parent, ignore_errors=True)
 
@@ -116,6 +124,7 @@ class RunCheckpoint:
                 raise ValueError("it belongs to another run.")
             history = [EpochReport(**report) for report in metadata["history"]]
             statistics = list(metadata["statistics"])
+            started_at = self._started_at - float(metadata["seconds"])
             for part, stateful in self.parts.items():
                 stateful.load_state_dict(states[part])
         except (KeyError, TypeError, ValueError) as error:
@@ -123,6 +132,7 @@ class RunCheckpoint:
                 stateful.load_state_dict(before[part])
             raise CheckpointError(f"The checkpoint {self.path} does not fit this run: {error}") from None
         self.history, self.statistics, self.kept_state = history, statistics, states["kept"]
+        self._started_at = started_at
         return True
 
     def remove(self) -> None:

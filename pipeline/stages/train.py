@@ -1,11 +1,13 @@
 """The train stage: write the network of the best or the last epoch to models/."""
 
+import os
 import platform
 import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
 from math import ceil, log
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +34,7 @@ from cnn.engine.shards import Loss
 from cnn.inspection import EpochStatistics
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description
-from pipeline.artefacts.train import Environment, Epoch, Network, ParameterStatistics
+from pipeline.artefacts.train import SECONDS_VARIABLE, Environment, Epoch, Network, ParameterStatistics
 from pipeline.bits import NATIVE_VARIABLE, is_native
 from pipeline.config.architectures import build_chosen
 from pipeline.config.yaml_files import to_yaml
@@ -78,6 +80,8 @@ def train(params: "Params") -> None:
     ):
         run, kept = _fit(model, layers, loss, params, description, console)
         _write_results(run, kept, params.model.architecture, layers, description)
+        if note := os.environ.get(SECONDS_VARIABLE):
+            write_text(Path(note), f"{run.training_seconds:.1f}\n")
         run.remove()
     console.print(
         f"{params.train.keep.capitalize()} epoch: {kept.epoch}, with validation accuracy "

@@ -20,6 +20,7 @@ COMMANDS = (
     "verify",
     "runs",
     "recipe",
+    "repeat",
     "summary",
 )
 

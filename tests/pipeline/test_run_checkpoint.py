@@ -214,3 +214,41 @@ def test_ctrl_c_in_a_stage_that_keeps_nothing_says_how_to_go_on(monkeypatch, cap
         program.main()
     assert ended.value.code == 130
     assert capsys.readouterr().err.startswith(f"Stopped. To continue: {again}")
+
+
+def test_an_experiment_in_a_temporary_folder_goes_on_from_the_checkpoint_in_the_checkout(
+    project, monkeypatch, capsys
+):
+    elsewhere = project / ".dvc/tmp/exps"
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    for folder, saves in (("a", 3), ("b", 1_000_000)):
+        shutil.copytree(project, elsewhere / folder, ignore=shutil.ignore_patterns(".*"))
+        monkeypatch.chdir(elsewhere / folder)
+        train_until(monkeypatch, saves)
+    assert f"Continuing from {project}/.scratch/" in capsys.readouterr().out
+    assert Path("models/model.npz").exists()
+    assert not list(elsewhere.glob("*/.scratch/*/training.npz"))
+
+
+def test_training_seconds_go_on_from_a_checkpoint_and_are_noted_outside_the_results(project, monkeypatch):
+    note = project / ".scratch/seconds"
+    monkeypatch.setenv("TRAINING_SECONDS_NOTE", str(note))
+    now = 1000.0
+    monkeypatch.setattr(resume.time, "monotonic", lambda: now)
+    save = RunCheckpoint.save
+
+    def save_later(run):
+        nonlocal now
+        now += 5
+        save(run)
+        if now == 1010:
+            raise CutOffError
+
+    monkeypatch.setattr(RunCheckpoint, "save", save_later)
+    with pytest.raises(CutOffError):
+        train.train(load_params())
+    assert not note.exists()
+    now = 5000.0
+    train.train(load_params())
+    saves = len(Path("reports/history.csv").read_text().splitlines()) - 1
+    assert float(note.read_text()) == 5 * saves
