@@ -220,6 +220,10 @@ def recipe(
 
 @app.command(short_help="one configuration with several seeds; two compared")
 def repeat(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="a recipe in recipes.yaml", show_default=False),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="how many seeds")] = 5,
     first_seed: Annotated[int, typer.Option(min=0, help="the first of them")] = 0,
     settings: Annotated[
@@ -237,7 +241,7 @@ def repeat(
         typer.Option(metavar="A B", help="run nothing; compare two results by name", show_default=False),
     ] = None,
 ) -> None:
-    """Run a configuration with several seeds, and give mean, standard deviation and confidence interval.
+    """Run a recipe, or params.yaml, with several seeds; give mean, standard deviation, confidence interval.
 
     Each seed is an experiment NAME-seedN of DVC, in a temporary folder, with what Git tracks as it is now. So
     params.yaml, models/ and reports/ stay as they are. Stopped, it goes on when it is called again. The table
@@ -250,8 +254,12 @@ def repeat(
     _check_folder()
     if compare:
         command.compare(*compare)
-    else:
-        command.repeat(range(first_seed, first_seed + seeds), settings or [], name)
+        return
+    if recipe is not None:
+        from pipeline.apps.recipe import settings_of
+
+        settings, name = settings_of(recipe, settings or []), name or recipe
+    command.repeat(range(first_seed, first_seed + seeds), settings or [], name)
 
 
 @app.command(short_help="one image through the network and back")

@@ -60,29 +60,33 @@ def list_recipes() -> None:
 
 def run_recipe(name: str, settings: Sequence[str]) -> None:
     """Run the recipe as a DVC experiment, with `settings`, each KEY=VALUE, on top; summarise the result."""
-    check_git()
-    options = [part for setting in settings for part in ("-S", setting)]
-    recipe = load_recipe(name)
-    wanted = combine(recipe, settings)
-    params = validate(Params, wanted, " ".join([f"{RECIPES}: {name}", *options]))
-    check_network(params)
-    now = read_mapping(PARAMS)
-    validate(Params, overlay(now, wanted), str(PARAMS))  # it may hold keys that are not known
+    changed = settings_of(name, settings)
     repair_dvc()
-    changed = changes(now, wanted)
-    command = ["exp", "run", *_for_dvc(changed, now)]
-    named = {*dict(flat(recipe.params)), *(setting.partition("=")[0] for setting in settings)}
-    if back := [key for key in changed if key not in named]:
+    command = ["exp", "run", *_options(changed)]
+    named = {*dict(flat(load_recipe(name).params)), *(setting.partition("=")[0] for setting in settings)}
+    keys = [setting.partition("=")[0].lstrip("+") for setting in changed]
+    if back := [key for key in keys if key not in named]:
         print(f"Set back to the last commit's value: {', '.join(back)}")
     print(f"{shlex.join(['dvc', *command])}\n", flush=True)
     try:
         code = dvc(*command)
     except KeyboardInterrupt:
-        again = shlex.join(["python", "-m", "pipeline", "recipe", name, *options])
+        again = shlex.join(["python", "-m", "pipeline", "recipe", name, *_options(settings)])
         raise StoppedError(f"Stopped. To continue: {again}", signal.SIGINT) from None
     if code != 0:
         raise UserError("The pipeline stopped; the reason is above.")
     print_summary()
+
+
+def settings_of(name: str, settings: Sequence[str]) -> list[str]:
+    """What turns params.yaml into the recipe with `settings` on top, for `dvc exp run -S`; checked."""
+    check_git()
+    wanted = combine(load_recipe(name), settings)
+    source = " ".join([f"{RECIPES}: {name}", *_options(settings)])
+    check_network(validate(Params, wanted, source))
+    now = read_mapping(PARAMS)
+    validate(Params, overlay(now, wanted), str(PARAMS))  # it may hold keys that are not known
+    return _for_dvc(changes(now, wanted), now)
 
 
 def load_recipe(name: str) -> Recipe:
@@ -126,13 +130,15 @@ def changes(now: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]
     return {key: value for key, value in flat(wanted) if key not in found or found[key] != value}
 
 
+def _options(settings: Sequence[str]) -> list[str]:
+    return [part for setting in settings for part in ("-S", setting)]
+
+
 def _for_dvc(changed: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The options of `dvc exp run` that change these values; ++ also adds what is not there."""
+    """The settings of `dvc exp run -S` that change these values; ++ also adds what is not there."""
     found = dict(flat(now))
     return [
-        part
-        for key, value in changed.items()
-        for part in ("-S", f"{'' if key in found else '++'}{key}={_in_hydras_grammar(value)}")
+        f"{'' if key in found else '++'}{key}={_in_hydras_grammar(value)}" for key, value in changed.items()
     ]
 
 

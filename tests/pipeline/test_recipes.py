@@ -8,12 +8,14 @@ import sys
 import pytest
 from projects import ROOT, SHIPPED, commit, make_project, run, set_params, stages_run
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
 from pipeline import __main__ as program
 from pipeline.apps import recipe as recipes
 from pipeline.apps.run import known_images
 from pipeline.config.architectures import build_chosen
 from pipeline.config.params import Params, validate
+from pipeline.errors import UserError
 
 TINY = """
 tiny:
@@ -214,3 +216,15 @@ def test_a_recipe_runs_as_an_experiment_and_again_from_the_cache(tmp_path):
     accuracy = json.loads((folder / "reports/metrics.json").read_text())["test"]["accuracy"]
     assert f"{accuracy:.2%}" in table
     assert "train.schedule.name=one_cycle" in table
+
+
+def test_the_settings_of_a_recipe_are_those_that_dvc_takes():
+    found = recipes.settings_of("mnist_quick", ["train.epochs=2"])
+    assert {"model.architecture=mnist_quick", "train.epochs=2", "train.keep=last"} <= set(found)
+    assert not any(setting.startswith(("seed=", "data.dataset=")) for setting in found)  # as they are
+
+
+def test_repeat_refuses_a_recipe_that_there_is_not():
+    result = CliRunner().invoke(program.app, ["repeat", "mnist_quik"])
+    assert isinstance(result.exception, UserError)
+    assert "mnist_quick" in str(result.exception)
