@@ -65,7 +65,7 @@ def test_where_greek_letters_cannot_be_printed_question_marks_are():
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 @pytest.mark.parametrize(("options", "command"), [([], "run"), (["RECIPE=tiny"], "recipe 'tiny'")])
 def test_make_run_runs_everything_or_a_recipe(options, command):
-    result = run("make", "--dry-run", "run", *options, **os.environ)
+    result = run("make", "--dry-run", "--no-print-directory", "run", *options, **os.environ)
     assert result.stdout.endswith(f" -m pipeline {command}\n"), result.stderr
 
 
