@@ -17,7 +17,6 @@ from cnn import Flatten, Sequential
 from cnn.engine.fused import FusedConv2D
 from cnn.engine.passes import plan
 from cnn.layers.layer import Shape
-from cnn.ops.winograd import best_tile
 
 LOAD = "cores at work for other programs"
 
@@ -118,11 +117,10 @@ def products_left(model: Sequential, shape: Shape, shard_size: int) -> int:
         if isinstance(layer, FusedConv2D):
             conv = layer.conv
             pool = (1, 1) if layer.pool is None else layer.pool.window.kernel_size
-            height, width, pairs = output[0] * pool[0], output[1] * pool[1], conv.kernel.value[0, 0].size
-            m = best_tile(height, width, *conv.kernel.value.shape[2:], shard_size) if layer.minimal else 0
+            height, width = output[0] * pool[0], output[1] * pool[1]
             count = height * width * conv.kernel.value.size
-            if m:
-                count = (m + 2) ** 2 * -(-height // m) * -(-width // m) * pairs
+            if m := layer.tile(output, shard_size):
+                count = (m + 2) ** 2 * -(-height // m) * -(-width // m) * conv.kernel.value[0, 0].size
         total += count * (2 if index == 0 else 3)
         shape = output
     return total

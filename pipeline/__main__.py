@@ -45,6 +45,17 @@ app = typer.Typer(
 # Each command imports its module when it runs: importing all of them would add a second to every start.
 
 
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-S",
+        "--set-param",
+        metavar="KEY=VALUE",
+        help="a setting of params.yaml to change on top; may be repeated",
+    ),
+]
+
+
 @app.command(short_help="fetch the dataset's files")
 def fetch() -> None:
     """Fetch the dataset's files into data/raw, and check the SHA-256 of each.
@@ -192,15 +203,7 @@ def recipe(
         str | None,
         typer.Argument(metavar="NAME", help="a recipe in recipes.yaml", show_default=False),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-S",
-            "--set-param",
-            metavar="KEY=VALUE",
-            help="a setting of params.yaml to change on top; may be repeated",
-        ),
-    ] = None,
+    settings: Settings = None,
 ) -> None:
     """Train by a recipe: a network and settings that belong together. Without NAME, list the recipes.
 
@@ -226,12 +229,7 @@ def repeat(
     ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="how many seeds")] = 5,
     first_seed: Annotated[int, typer.Option(min=0, help="the first of them")] = 0,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set-param", "-S", metavar="KEY=VALUE", help="change params.yaml, as dvc exp run does"
-        ),
-    ] = None,
+    settings: Settings = None,
     name: Annotated[
         str,
         typer.Option(help="of the result; the network's and some characters if left out", show_default=False),
@@ -252,14 +250,12 @@ def repeat(
     from pipeline.apps import repeat as command
 
     _check_folder()
-    if compare:
+    if compare is None:
+        command.repeat(range(first_seed, first_seed + seeds), settings or [], name, recipe)
+    elif recipe or settings or name:
+        raise UserError("--compare A B runs nothing, so it takes no recipe, no -S and no --name.")
+    else:
         command.compare(*compare)
-        return
-    if recipe is not None:
-        from pipeline.apps.recipe import settings_of
-
-        settings, name = settings_of(recipe, settings or []), name or recipe
-    command.repeat(range(first_seed, first_seed + seeds), settings or [], name)
 
 
 @app.command(short_help="one image through the network and back")

@@ -96,6 +96,9 @@ def test_operations_and_bytes_that_are_left_are_those_counted_by_hand():
     model, shape = cases.make_network("sample")  # 10 x 10 outputs reach the pool: 2 x 2 tiles of 7 x 7
     left = 2 * 26 * 26 * 288 + 3 * (4 * 49 * 32 * 64 + 204800 + 1280)
     assert products_left(model, shape, 32) == left
+    model, shape = cases.make_network("deep")  # tiles of 6, 5, 4 and no tiles for 2 x 2 outputs
+    tiles = 16 * 64 * 32 * 32 + 4 * 49 * 32 * 64 + 4 * 36 * 64 * 64 + 4 * 9 * 64 * 128
+    assert products_left(model, shape, 32) == 2 * 26 * 26 * 288 + 3 * (tiles + 5120)
     model, shape = cases.make_network("baseline")
     convolved, pooled = 26 * 26 * 8, 13 * 13 * 8
     passed = (28 * 28 + convolved) + 2 * convolved + (convolved + pooled) + (pooled + 10)

@@ -44,9 +44,8 @@ class FusedConv2D(Layer):
         self, x: Float[np.ndarray, "n h w c"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n out_h out_w o"]:
         """The same sum as in `Conv2D`; how it is computed depends on the shapes alone."""
-        out_h, out_w, o = shape = self.output_shape(x.shape[1:])
-        sizes = out_h * self._block[0], out_w * self._block[1], self.conv.in_channels, o, len(x)
-        m = best_tile(*sizes) if self.minimal else 0
+        shape = self.output_shape(x.shape[1:])
+        m = self.tile(shape, len(x))
         saved: Any
         if m:
             pads, u = self.conv.window.pads(*x.shape[1:3]), self._transformed_kernel(m)
@@ -74,6 +73,17 @@ class FusedConv2D(Layer):
         """The output shape of the convolution or, if there is one, of the pool."""
         shape = self.conv.output_shape(input_shape)
         return shape if self.pool is None else self.pool.output_shape(shape)
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        """Those of the convolution, by definition."""
+        return self.conv.multiply_adds(input_shape)
+
+    def tile(self, output_shape: Shape, n: int) -> int:
+        """The m of `best_tile` for n images; 0 if the convolution is a product of matrices."""
+        (height, width, channels), (pool_h, pool_w) = output_shape, self._block
+        if not self.minimal:
+            return 0
+        return best_tile(height * pool_h, width * pool_w, self.conv.in_channels, channels, n)
 
     def prepare(self) -> None:
         """The kernel may have changed: from now on, transform it only once until the next `prepare`."""

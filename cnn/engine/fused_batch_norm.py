@@ -91,3 +91,7 @@ class FirstConvBatchNorm(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         """The output shape of the convolution."""
         return self.norm.output_shape(self.conv.output_shape(input_shape))
+
+    def multiply_adds(self, input_shape: Shape) -> int:
+        """Those of the convolution."""
+        return self.conv.multiply_adds(input_shape)

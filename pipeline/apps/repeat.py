@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from cnn.atomic import write_text
 from cnn.registry import did_you_mean
+from pipeline.apps.recipe import settings_of
 from pipeline.apps.run import check_git, dvc, git, repair_dvc
 from pipeline.apps.seeds import CONFIDENCE_LEVEL, FEWEST, Repetition, Seed, Summary, compare_paired
 from pipeline.apps.terminal import make_table, open_console, print_table
@@ -71,16 +72,21 @@ class Configuration:
         return digest.hexdigest()[:16]
 
 
-def repeat(seeds: range, settings: Sequence[str] = (), name: str = "") -> None:
-    """Run params.yaml, changed by `settings` (as of `dvc exp run -S`), with each seed; write what came of it.
+def repeat(seeds: range, settings: Sequence[str] = (), name: str = "", recipe: str | None = None) -> None:
+    """Run params.yaml or a recipe, changed by `settings` (of `dvc exp run -S`), with each seed; record it.
 
     A seed whose experiment exists already, with the same params, networks and code, is not run again.
     """
     check_git()
     _check_workspace()
-    configuration = Configuration(read_mapping(PARAMS), settings)
+    params = read_mapping(PARAMS)
     for setting in settings:
-        _check_setting(setting, configuration.params)
+        _check_setting(setting, params)
+    if recipe is not None:
+        changes = settings_of(recipe, settings)
+        settings = [setting for setting in changes if not setting.startswith("seed=")]  # each run has its own
+        name = name or recipe
+    configuration = Configuration(params, settings)
     options = _images_to_copy(configuration.own_images())
     for setting in settings:
         options += ["-S", setting]

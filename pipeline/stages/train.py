@@ -81,7 +81,7 @@ def train(params: "Params") -> None:
         run, kept = _fit(model, layers, loss, params, description, console)
         _write_results(run, kept, params.model.architecture, layers, description)
         if note := os.environ.get(SECONDS_VARIABLE):
-            write_text(Path(note), f"{run.training_seconds:.1f}\n")
+            write_text(Path(note), f"{run.training_seconds:.3f}\n")
         run.remove()
     console.print(
         f"{params.train.keep.capitalize()} epoch: {kept.epoch}, with validation accuracy "

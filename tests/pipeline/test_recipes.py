@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from pipeline import __main__ as program
 from pipeline.apps import recipe as recipes
+from pipeline.apps import repeat as repetition
 from pipeline.apps.run import known_images
 from pipeline.config.architectures import build_chosen
 from pipeline.config.params import Params, validate
@@ -228,3 +229,25 @@ def test_repeat_refuses_a_recipe_that_there_is_not():
     result = CliRunner().invoke(program.app, ["repeat", "mnist_quik"])
     assert isinstance(result.exception, UserError)
     assert "mnist_quick" in str(result.exception)
+
+
+def test_repeat_takes_a_recipe_whatever_seed_an_experiment_has_left_in_params(monkeypatch):
+    found = []
+    monkeypatch.setattr(repetition, "settings_of", lambda *arguments: ["seed=3", "train.epochs=2"])
+    monkeypatch.setattr(
+        repetition, "Configuration", lambda params, settings: found.append(settings) or stop()
+    )
+    with pytest.raises(StopIteration):
+        repetition.repeat(range(2), [], "", "mnist_quick")
+    assert found == [["train.epochs=2"]]
+
+
+def stop():
+    raise StopIteration
+
+
+@pytest.mark.parametrize("more", [["mnist_quick"], ["-S", "train.epochs=2"], ["--name", "a"]])
+def test_a_comparison_takes_nothing_that_it_would_ignore(more):
+    result = CliRunner().invoke(program.app, ["repeat", *more, "--compare", "a", "b"])
+    assert isinstance(result.exception, UserError)
+    assert "takes no recipe, no -S and no --name" in str(result.exception)
