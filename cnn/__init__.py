@@ -36,6 +36,7 @@ from cnn.training import NonFiniteError as NonFiniteError
 from cnn.training import Progress as Progress
 from cnn.training import fit as fit
 from cnn.training import fit_by_epoch as fit_by_epoch
+from cnn.whitening import whiten as whiten
 
 if not TYPE_CHECKING:  # `import *` takes classes and functions, not the modules
     __all__ = [name for name, value in globals().items() if callable(value) and name[0] != "_"]

@@ -52,7 +52,7 @@ class FirstConvBatchNorm(Layer):
         if self.conv.bias is not None:
             true_mean += self.conv.bias.value
         inverse_deviation = self.norm.observe(true_mean, variance)
-        scale = self.norm.gamma.value * inverse_deviation
+        scale = self.norm.factor() * inverse_deviation
         y = (columns @ (kernel * scale)).reshape(len(x), *shape)
         y += repeat_for_pixels(self.norm.beta.value - mean * scale, shape)
         self._save(y, columns, x.shape, padded.shape, patch_mean, product, mean, inverse_deviation)
@@ -60,11 +60,11 @@ class FirstConvBatchNorm(Layer):
 
     def backward(self, grad_y: Float[np.ndarray, "n out_h out_w o"]) -> Float[np.ndarray, "n h w c"]:
         """dL/dx by way of dL/dz = scale · (dL/dy − Σ dL/dy / m − ẑ · dL/dgamma / m); and the parameters'."""
-        columns, x_shape, padded_shape, _, _, mean, inverse_deviation = self._backward(grad_y)
-        kernel, gamma, beta = self.conv.kernel_matrix()[0], self.norm.gamma, self.norm.beta
+        grad_gamma, columns, x_shape, padded_shape, _, _, mean, inverse_deviation = self._backward(grad_y)
+        kernel, beta = self.conv.kernel_matrix()[0], self.norm.beta
         normalized = (columns @ kernel - mean) * inverse_deviation
-        grad_z = grad_y.reshape(normalized.shape) - (beta.grad + normalized * gamma.grad) / len(columns)
-        grad_columns = (grad_z * (gamma.value * inverse_deviation)) @ kernel.T
+        grad_z = grad_y.reshape(normalized.shape) - (beta.grad + normalized * grad_gamma) / len(columns)
+        grad_columns = (grad_z * (self.norm.factor() * inverse_deviation)) @ kernel.T
         grad_padded = col2im(grad_columns[None], padded_shape, self.conv.window)
         return crop(grad_padded, self.conv.window.pads(*x_shape[1:3]))
 
@@ -73,20 +73,22 @@ class FirstConvBatchNorm(Layer):
         self._backward(grad_y)
 
     def _backward(self, grad_y: Float[np.ndarray, "n out_h out_w o"]) -> tuple[Any, ...]:
-        """Assign the gradients of the parameters; return what was saved."""
+        """Assign the gradients of the parameters; return dL/dgamma and what was saved."""
         saved = self._take(grad_y)
         columns, _, _, patch_mean, product, mean, inverse_deviation = saved
         grad_rows = grad_y.reshape(len(columns), -1)
-        kernel, gamma = self.conv.kernel_matrix()[0], self.norm.gamma
+        kernel = self.conv.kernel_matrix()[0]
         total, projection = sum_over_rows(grad_rows), columns.T @ grad_rows
-        gamma.grad = ((kernel * projection).sum(axis=0) - mean * total) * inverse_deviation
+        grad_gamma = ((kernel * projection).sum(axis=0) - mean * total) * inverse_deviation
         self.norm.beta.grad = total
-        grad_kernel = projection - np.outer(patch_mean, total) - product * (gamma.grad * inverse_deviation)
-        grad_kernel *= gamma.value * inverse_deviation
+        if self.norm.gamma is not None:
+            self.norm.gamma.grad = grad_gamma
+        grad_kernel = projection - np.outer(patch_mean, total) - product * (grad_gamma * inverse_deviation)
+        grad_kernel *= self.norm.factor() * inverse_deviation
         self.conv.kernel.grad = grad_kernel.reshape(self.conv.kernel.value.shape)
         if self.conv.bias is not None:
             self.conv.bias.grad = np.zeros_like(self.conv.bias.value)
-        return saved
+        return grad_gamma, *saved
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The output shape of the convolution."""

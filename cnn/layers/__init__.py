@@ -19,6 +19,7 @@ from cnn.layers.log_softmax import LogSoftmax as LogSoftmax
 from cnn.layers.max_pool import MaxPool2D as MaxPool2D
 from cnn.layers.relu import ReLU as ReLU
 from cnn.layers.residual import Residual as Residual
+from cnn.layers.scale import Scale as Scale
 from cnn.layers.sequential import Sequential as Sequential
 from cnn.layers.sigmoid import Sigmoid as Sigmoid
 from cnn.layers.silu import SiLU as SiLU

@@ -33,11 +33,12 @@ class BatchNorm(Layer):
 
     Args:
         channels: the length of the last axis.
+        scale: whether there is a gamma to learn; without it, gamma is 1.
         momentum: the fraction of the running statistics that each training batch keeps.
         epsilon: added to the variance, which keeps the root away from 0.
         dtype: the dtype of the parameters and statistics.
 
-    Parameters: gamma (channels,), initially 1, and beta (channels,), initially 0.
+    Parameters: gamma (channels,), initially 1, unless scale is False; and beta (channels,), initially 0.
     Buffers: running_mean (channels,), initially 0, and running_var (channels,), initially 1.
     Raises: ValueError if an argument is invalid, if x has another number of channels, or if a training batch
     has fewer than two numbers per channel.
@@ -47,14 +48,16 @@ class BatchNorm(Layer):
         self,
         channels: Annotated[Count, Given],
         *,
+        scale: bool = True,
         momentum: Fraction = 0.9,
         epsilon: Positive = 1e-5,
         dtype: Annotated[DTypeLike, Given] = np.float32,
     ) -> None:
         self.channels = channels
+        self.scale = scale
         self.momentum = momentum
         self.epsilon = epsilon
-        self.gamma = Parameter(np.ones(channels, dtype), "gamma")
+        self.gamma = Parameter(np.ones(channels, dtype), "gamma") if scale else None
         self.beta = Parameter(np.zeros(channels, dtype), "beta")
         self.running_mean = np.zeros(channels, dtype)
         self.running_var = np.ones(channels, dtype)
@@ -69,7 +72,7 @@ class BatchNorm(Layer):
         self.check_count(x.shape)
         z, offset, mean, variance = batch_statistics(x)
         inverse_deviation = self.observe(mean, variance)
-        scale = self.gamma.value * inverse_deviation
+        scale = self.factor() * inverse_deviation
         y = scale_and_shift(z, scale, self.beta.value - offset * scale)
         self._save(y, z, offset, inverse_deviation)
         return y
@@ -80,10 +83,16 @@ class BatchNorm(Layer):
         With z = x − constant, which has the same x̂, they are those of `batch_normalize_adjoint`.
         """
         z, offset, inverse_deviation = self._take(grad_y)
-        grad_x, self.gamma.grad, self.beta.grad = batch_normalize_adjoint(
-            grad_y, z, offset, inverse_deviation, self.gamma.value
+        grad_x, grad_gamma, self.beta.grad = batch_normalize_adjoint(
+            grad_y, z, offset, inverse_deviation, self.factor()
         )
+        if self.gamma is not None:
+            self.gamma.grad = grad_gamma
         return grad_x
+
+    def factor(self) -> Float[np.ndarray, " c"] | float:
+        """gamma, or 1 if it is not trained."""
+        return 1.0 if self.gamma is None else self.gamma.value
 
     def check_count(self, shape: Shape) -> None:
         """ValueError if a training batch of `shape` has fewer than two numbers per channel."""
@@ -105,7 +114,7 @@ class BatchNorm(Layer):
 
     def evaluation(self) -> tuple[Float[np.ndarray, " c"], Float[np.ndarray, " c"]]:
         """(scale, shift) of evaluation, in which y = scale · x + shift."""
-        scale = self.gamma.value / np.sqrt(self.running_var + self.epsilon)
+        scale = self.factor() / np.sqrt(self.running_var + self.epsilon)
         return scale, self.beta.value - self.running_mean * scale
 
     def output_shape(self, input_shape: Shape) -> Shape:

@@ -51,7 +51,7 @@ def scale_and_shift(x: Array, scale: Channels, shift: Channels) -> Array:
 
 
 def batch_normalize_adjoint(
-    grad_y: Array, z: Array, mean: Channels, inverse_deviation: Channels, gamma: Channels
+    grad_y: Array, z: Array, mean: Channels, inverse_deviation: Channels, gamma: Channels | float
 ) -> tuple[Array, Channels, Channels]:
     """(dL/dz, dL/dgamma, dL/dbeta) of y = gamma·ẑ + beta, where ẑ = (z − E[z]) / d over m rows.
 

@@ -27,6 +27,7 @@ from cnn import (
     Sequential,
     checkpoint,
     fit_by_epoch,
+    whiten,
 )
 from cnn.atomic import write_text
 from cnn.checkpoint import CheckpointError
@@ -40,13 +41,14 @@ from pipeline.config.architectures import build_chosen
 from pipeline.config.yaml_files import to_yaml
 from pipeline.cores import count_cores
 from pipeline.errors import StoppedError, UserError
-from pipeline.paths import MODELS
+from pipeline.paths import ARCHITECTURES, MODELS
 from pipeline.stages.resume import RunCheckpoint, StopSignal, fingerprint, only_training
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
 
 BAR_SECONDS = 0.1  # between updates of the bar
+WHITENED = 5_000  # training images, from which a whitening layer gets its initial values
 STEPS_TO_LEARN = 100  # after which the loss should have fallen
 
 
@@ -69,6 +71,10 @@ def train(params: "Params") -> None:
         console.print(note)
     model, layers = build_chosen(params, description.image_shape, len(description.class_names))
     loss = params.train.loss.make(len(description.class_names))
+    try:
+        whiten(model, load_examples("train", description).images[:WHITENED])
+    except ValueError as error:
+        raise UserError(f"{error}\nIn {ARCHITECTURES}: {params.model.architecture}.") from None
     console.print(model.summary(description.image_shape))
 
     # One BLAS thread: with more, the order of sums would depend on how many cores there are.

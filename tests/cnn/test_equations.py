@@ -30,6 +30,7 @@ from cnn import (
     Tanh,
     initializers,
     softmax_cross_entropy,
+    whiten,
 )
 from cnn.gradient_check import numeric_gradient, relative_error
 from cnn.ops.blocks import BLOCK
@@ -144,6 +145,21 @@ def test_batch_norm_starts_as_the_identity_up_to_epsilon(rng):
     layer, x = BatchNorm(2, epsilon=0.21, dtype=np.float64), rng.standard_normal((4, 2))
     np.testing.assert_allclose(layer.forward(x), x / sqrt(1.21), rtol=1e-14)
     assert (BatchNorm(2).momentum, BatchNorm(2).epsilon) == (0.9, 1e-5)
+
+
+def test_batch_norm_without_scale_is_one_whose_gamma_stays_1(rng):
+    x, grad_y = rng.standard_normal((2, 4, 3, 3, 5))
+    with_scale, without = BatchNorm(5, dtype=np.float64), BatchNorm(5, scale=False, dtype=np.float64)
+    assert list(without.parameters()) == ["beta"]
+    for layer in (with_scale, without):
+        layer.beta.value[:] = [1, 2, 3, 4, 5]
+    for answer in (
+        lambda layer: layer.forward(x, training=True),
+        lambda layer: layer.backward(grad_y),
+        lambda layer: layer.beta.grad,
+        lambda layer: layer.forward(x),
+    ):
+        np.testing.assert_array_equal(answer(without), answer(with_scale))
 
 
 def test_batch_norm_of_two_examples():
@@ -455,6 +471,8 @@ EACH_VARIANCE = {  # name -> variance of all values
     },
     "fan_in_uniform": 1 / (3 * FAN_IN),
     "orthogonal": 1 / FAN_IN,  # each column of FAN_IN numbers has length 1
+    "dirac": 8 / 32 / FAN_IN + 24 / 32 / (3 * FAN_IN),  # 8 of 32 columns of length 1, the others uniform
+    "whitening": 1 / 1.0005 / FAN_IN,  # one number in each column
     "zeros": 0,
 }
 
@@ -520,13 +538,99 @@ def test_orthogonal_matrices_favour_no_sign():
     assert (corners**2).mean() == pytest.approx(1 / 3, rel=0.1)
 
 
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_dirac_filters_pass_their_channels_on_and_the_others_are_uniform(side):
+    kernel, drawn = draw("dirac", (side, side, 2, 5)), draw("fan_in_uniform", (side, side, 2, 5))
+    np.testing.assert_array_equal(kernel[..., 2:], drawn[..., 2:])
+    for i, j, c, o in np.ndindex(side, side, 2, 2):
+        assert kernel[i, j, c, o] == (i == j == side // 2 and c == o)
+    np.testing.assert_array_equal(draw("dirac", (3, 2)), np.eye(3, 2))
+
+
+def test_a_dirac_convolution_passes_its_input_on():
+    layer = Conv2D(
+        2, 3, 3, padding=1, bias=False, initializer=initializers.dirac, rng=np.random.default_rng(0)
+    )
+    x = np.random.default_rng(1).standard_normal((2, 5, 4, 2)).astype(np.float32)
+    np.testing.assert_array_equal(layer.forward(x)[..., :2], x)
+
+
+def correlated_images(n=40, dtype=np.float64):
+    """Smooth colour images whose channels resemble each other."""
+    x = np.random.default_rng(0).standard_normal((n, 7, 6, 3))
+    x = x + x[..., :1] + np.roll(x, 1, axis=1) + np.roll(x, 1, axis=2)
+    return (x + 0.3).astype(dtype)
+
+
+def whitening_layer(outputs=24, dtype=np.float64, **options):
+    return Conv2D(
+        3,
+        outputs,
+        2,
+        initializer=initializers.whitening,
+        rng=np.random.default_rng(0),
+        dtype=dtype,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: [layer, ReLU()], lambda layer: [Sequential([layer]), ReLU()]])
+def test_whitened_outputs_are_uncorrelated_and_occur_with_both_signs(wrap):
+    images, layer = correlated_images(600), whitening_layer()
+    np.testing.assert_allclose(layer.kernel_matrix()[0][:, :12] * sqrt(1.0005), np.eye(12))
+    whiten(Sequential(wrap(layer)), images)
+    y = layer.forward(images).reshape(-1, 24)
+    np.testing.assert_allclose(y[:, 12:], -y[:, :12])
+    moments = y[:, :12].T @ y[:, :12] / len(y)
+    patches = np.array(
+        [images[n, i : i + 2, j : j + 2].ravel() for n in range(600) for i in range(6) for j in range(5)]
+    )
+    variances = np.sort(np.linalg.eigvalsh(patches.T @ patches / len(patches)))[::-1]
+    np.testing.assert_allclose(moments, np.diag(variances / (variances + 5e-4)), atol=1e-10)
+
+
+def test_fewer_whitening_outputs_belong_to_the_largest_variances():
+    whole, part = whitening_layer(), whitening_layer(outputs=6)
+    for layer in (whole, part):
+        whiten(Sequential([layer]), correlated_images())
+    np.testing.assert_array_equal(part.kernel.value[..., :3], whole.kernel.value[..., :3])
+
+
+def test_whitening_survives_images_of_one_colour_and_single_precision():
+    layer = whitening_layer(dtype=np.float32)
+    whiten(Sequential([layer]), np.ones((3, 4, 4, 3), np.float32))
+    assert np.isfinite(layer.kernel.value).all()
+    assert layer.kernel.value.dtype == np.float32
+
+
+def test_whiten_changes_nothing_without_a_whitening_layer_and_refuses_what_it_cannot_do():
+    rng, images = np.random.default_rng(0), correlated_images()
+    plain = Conv2D(3, 4, 2, rng=rng, dtype=np.float64)
+    before = plain.kernel.value.copy()
+    whiten(Sequential([plain]), images)
+    np.testing.assert_array_equal(plain.kernel.value, before)
+    later = Conv2D(4, 4, 2, initializer=initializers.whitening, rng=rng, dtype=np.float64)
+    with pytest.raises(ValueError, match=r"first layer, without groups; received it in Conv2D\(4, 4, 2"):
+        whiten(Sequential([plain, later]), images)
+    with pytest.raises(ValueError, match="first layer, without groups"):
+        whiten(Sequential([Dense(3, 4, initializer=initializers.whitening, rng=rng)]), images)
+    grouped = Conv2D(3, 6, 2, groups=3, initializer=initializers.whitening, rng=rng)
+    with pytest.raises(ValueError, match="first layer, without groups"):
+        whiten(Sequential([grouped]), images)
+    with pytest.raises(ValueError, match="received none"):
+        whiten(Sequential([whitening_layer()]), images[:0])
+    for outputs in (3, 26):
+        with pytest.raises(ValueError, match=f"at most twice the numbers in a patch, 24; received {outputs}"):
+            whitening_layer(outputs=outputs)
+
+
 def test_zeros_draws_nothing():
     rng = np.random.default_rng(0)
     assert not initializers.zeros((3,), rng, np.float32).any()
     assert rng.random() == np.random.default_rng(0).random()
 
 
-@pytest.mark.parametrize("name", [name for name in INITIALIZERS if name != "zeros"])
+@pytest.mark.parametrize("name", [name for name in INITIALIZERS if name not in ("zeros", "whitening")])
 def test_initial_values_are_deterministic_and_the_same_in_both_dtypes(name):
     values = draw(name, (3, 3, 2, 4))
     np.testing.assert_array_equal(draw(name, (3, 3, 2, 4)), values)

@@ -28,6 +28,7 @@ from cnn import (
     Parameter,
     ReLU,
     Residual,
+    Scale,
     Sequential,
     Sigmoid,
     SiLU,
@@ -83,6 +84,7 @@ CASES = {
         IMAGES,
     ),
     "BatchNorm": (lambda dtype: BatchNorm(3, momentum=0.7, epsilon=0.01, dtype=dtype), (2, 3, 3)),
+    "BatchNorm without scale": (lambda dtype: BatchNorm(3, scale=False, dtype=dtype), (2, 3, 3)),
     "Conv2D": (lambda dtype: conv(3, 4, 3, dtype=dtype), IMAGES),
     "Conv2D without bias": (
         lambda dtype: conv(3, 2, 2, stride=2, padding="same", bias=False, dtype=dtype),
@@ -129,6 +131,7 @@ CASES = {
         (4, 4, 1),
     ),
     "Sequential nested": (nested, (4, 5, 1)),
+    "Scale": (lambda dtype: Scale(0.4), (4, 5)),
     "SiLU": (lambda dtype: SiLU(), (4, 5)),
     "Sigmoid": (lambda dtype: Sigmoid(), (4, 5)),
     "Softmax": (lambda dtype: Softmax(), (5,)),
@@ -144,7 +147,7 @@ CASES = {
     ),
     "FirstConvBatchNorm without bias": (
         lambda dtype: FirstConvBatchNorm(
-            conv(3, 4, 2, stride=2, bias=False, dtype=dtype), BatchNorm(4, dtype=dtype)
+            conv(3, 4, 2, stride=2, bias=False, dtype=dtype), BatchNorm(4, scale=False, dtype=dtype)
         ),
         IMAGES,
     ),
@@ -180,6 +183,7 @@ WRITTEN = [name for name in CASES if not name.startswith(("FirstConv", "FusedCon
 # Layers whose output in training differs from that in evaluation.
 DIFFERENT = {
     "BatchNorm",
+    "BatchNorm without scale",
     "FirstConvBatchNorm",
     "FirstConvBatchNorm without bias",
     "Dropout",

@@ -43,9 +43,11 @@ from cnn import (
     clip_by_norm,
     clip_by_value,
     cross_entropy,
+    initializers,
     mean_squared_error,
     schedules,
     softmax_cross_entropy,
+    whiten,
 )
 from cnn.augmentation import (
     affine,
@@ -173,6 +175,22 @@ def _(x, kernel):
 def _(x, kernel):
     layer = with_values(make(Conv2D, 4, 4, 1, groups=2, bias=False), kernel=kernel)
     return {"y": layer.forward(array(x)[None, None, None])}
+
+
+@example("whitening")
+def _(patches):
+    layer = Conv2D(
+        2, 4, 1, initializer=initializers.whitening, rng=np.random.default_rng(0), dtype=np.float64
+    )
+    x = array(patches).reshape(2, 1, 1, 2)
+    whiten(Sequential([layer]), x)
+    moments = array(patches).T @ array(patches) / 2
+    return {
+        "moments": moments,
+        "eigenvalues": np.linalg.eigvalsh(moments)[::-1],
+        "kernel": layer.kernel.value[0, 0, :, :2],
+        "y": layer.forward(x).reshape(2, 4)[:, :2],
+    }
 
 
 @example("im2col")
