@@ -84,7 +84,7 @@ def random_aspect(images: GivenImages, rng: Rng, fraction: Kept, *, fill: Colour
     Areas stay the same. Positive u makes the content tall and narrow; the image keeps its size.
 
     Args:
-        fraction: the largest |u|; for small ones, the largest relative change of height and of width.
+        fraction: the largest change of the logarithms of height and width, about the largest relative change.
         fill: the value beyond the border.
     """
     return warp(images, rng, [(aspects, fraction)], fill)
