@@ -609,6 +609,7 @@ def test_gamma_matches_plain_loops_and_clips_what_is_darker_than_black_or_lighte
         assert y[n, i, j, k] == pytest.approx(blacks[k] + light * r ** math.exp(u))
 
 
+@pytest.mark.filterwarnings("error")  # log 0
 @pytest.mark.parametrize("log_gamma", [0.3, 10.0])
 def test_gamma_leaves_black_and_white_as_they_are_and_orders_the_greys(rng, log_gamma):
     images = np.broadcast_to(np.linspace(0, 1, 101, dtype=np.float32).reshape(101, 1, 1), (9, 101, 2, 1))
