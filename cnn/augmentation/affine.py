@@ -1,4 +1,4 @@
-"""Affine maps: shift, rotation, zoom and shear, alone or several at once.
+"""Affine maps: shift, rotation, zoom, aspect and shear, alone or several at once.
 
 An affine map p ↦ A (p − c) + c + b is a matrix that acts on (p − c, 1), the position from the centre:
 
@@ -75,6 +75,22 @@ def random_zoom(images: GivenImages, rng: Rng, fraction: Kept, *, fill: Colour =
 
 
 @AUGMENTATIONS.register
+def random_aspect(images: GivenImages, rng: Rng, fraction: Kept, *, fill: Colour = 0.0) -> Images:
+    """Multiply the height of each image's content by eᵘ and its width by e⁻ᵘ, u uniform on ±fraction.
+
+        y[p] = x(A (p − c) + c),    A = [[e⁻ᵘ, 0 ],
+                                         [0,   eᵘ]]
+
+    Areas stay the same. Positive u makes the content tall and narrow; the image keeps its size.
+
+    Args:
+        fraction: the largest change of the logarithms of height and width, about the largest relative change.
+        fill: the value beyond the border.
+    """
+    return warp(images, rng, [(aspects, fraction)], fill)
+
+
+@AUGMENTATIONS.register
 def random_shear(images: GivenImages, rng: Rng, degrees: Slant, *, fill: Colour = 0.0) -> Images:
     """Slant each image sideways by an angle φ, uniform on ±degrees.
 
@@ -114,6 +130,14 @@ def zooms(n: int, rng: np.random.Generator, fraction: float) -> Maps:
     return maps
 
 
+def aspects(n: int, rng: np.random.Generator, fraction: float) -> Maps:
+    """The maps of `random_aspect`."""
+    taller = np.exp(rng.uniform(-fraction, fraction, n))
+    maps = _identities(n)
+    maps[:, 0, 0], maps[:, 1, 1] = 1 / taller, taller
+    return maps
+
+
 def shears(n: int, rng: np.random.Generator, degrees: float) -> Maps:
     """The maps of `random_shear`."""
     maps = _identities(n)
@@ -126,6 +150,7 @@ DRAWS: dict[Callable[..., Images], Draw] = {
     random_shift: shifts,
     random_rotation: rotations,
     random_zoom: zooms,
+    random_aspect: aspects,
     random_shear: shears,
 }
 

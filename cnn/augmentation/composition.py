@@ -24,8 +24,9 @@ def compose(*steps: Augmentation) -> Augmentation:
             partial(random_shift, pixels=2.0), partial(random_rotation, degrees=10.0), partial(cutout, size=8)
         )
 
-    Neighbours that are affine maps (shift, rotation, zoom, shear), with the same `fill`, are multiplied to
-    one map, and the images are sampled once. The random numbers are those of the functions called in turn.
+    Neighbours that are affine maps (shift, rotation, zoom, aspect, shear), with the same `fill`, are
+    multiplied to one map, and the images are sampled once. The random numbers are those of the functions
+    called in turn.
 
     Args:
         steps: functions (images, rng) -> images, also with keywords as `fit` describes them. An affine map is

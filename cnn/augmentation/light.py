@@ -1,11 +1,56 @@
-"""Brightness and contrast: a factor for each image. Values may leave the range of the given ones."""
+"""Gamma: an exponent for each image. Brightness, contrast: a factor; values may leave the given range."""
+
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
 
 from cnn.augmentation.images import Colour, GivenImages, Images, Rng, check_images
-from cnn.checks import Fraction
+from cnn.checks import Fraction, Range
 from cnn.registry import AUGMENTATIONS
+
+
+@AUGMENTATIONS.register
+def random_gamma(
+    images: GivenImages,
+    rng: Rng,
+    log_gamma: Annotated[float, Range("[0, 10]")],
+    *,
+    black: Colour = 0.0,
+    white: Colour = 1.0,
+) -> Images:
+    """Raise the light of each image to a power γ = eᵘ, u uniform on ±log_gamma.
+
+        y[p] = black + (white − black) · r^γ,    r = (x[p] − black) / (white − black), clipped to [0, 1]
+
+    γ and 1/γ are equally likely. Black and white stay; γ < 1 makes the greys between them lighter, γ > 1
+    darker. If black and white are what standardising gives these, r is the same as for raw pixels, and y is
+    what standardising their y gives.
+    Source: Poynton, "Digital video and HD" (2012), for such powers in cameras and displays.
+
+    Args:
+        log_gamma: the largest |log γ|.
+        black: the value of a black pixel.
+        white: the value of a white pixel, greater than black.
+    """
+    check_images(images, black=black, white=white)
+    if not np.all(np.greater(white, black)):
+        raise ValueError(f"white must be greater than black; received {white!r} and {black!r}.")
+    if log_gamma == 0:
+        return images.copy()
+    n, h, w, c = images.shape
+    gamma = np.exp(rng.uniform(-log_gamma, log_gamma, (n, 1, 1))).astype(images.dtype)
+    low, high = (np.tile(np.broadcast_to(colour, c).astype(images.dtype), w) for colour in (black, white))
+    y = images.reshape(n, h, w * c) - low
+    y /= high - low
+    np.clip(y, 0, 1, out=y)
+    with np.errstate(divide="ignore"):  # log 0 = −∞, and exp −∞ = 0
+        np.log(y, out=y)
+    y *= gamma
+    np.exp(y, out=y)  # not np.power, whose bits are those of the C library
+    y *= high - low
+    y += low
+    return y.reshape(images.shape)
 
 
 @AUGMENTATIONS.register

@@ -32,12 +32,12 @@ def sample(
     columns -= left
     from_top, from_left = rows[..., None], columns[..., None]  # (n, p, q, 1), in [0, 1)
     pixels = framed.reshape(-1, c)
-    upper = _blend(pixels.take(corner, axis=0), pixels[1:].take(corner, axis=0), from_left)
-    lower = _blend(pixels[width:].take(corner, axis=0), pixels[width + 1 :].take(corner, axis=0), from_left)
-    return _blend(upper, lower, from_top)
+    upper = blend(pixels.take(corner, axis=0), pixels[1:].take(corner, axis=0), from_left)
+    lower = blend(pixels[width:].take(corner, axis=0), pixels[width + 1 :].take(corner, axis=0), from_left)
+    return blend(upper, lower, from_top)
 
 
-def _blend(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
+def blend(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
     """a + share · (b − a), written to b. It is exactly a if b = a: a plain background stays plain."""
     b -= a
     b *= share

@@ -115,8 +115,8 @@ class TrainingStep:
         self.options, self._model = params.train, model
         self.batch_size = self.options.batch_size
         self._loss = self.options.loss.make(classes)
-        background = np.zeros(shape[2], np.float32)
-        self._augment = self.options.augmentation.make(background, background)
+        black, white = np.zeros(shape[2], np.float32), np.ones(shape[2], np.float32)
+        self._augment = self.options.augmentation.make(black, black, white)
         rng = np.random.default_rng(0)
         images = rng.random((self.batch_size, *shape), dtype=np.float32)
         targets = np.eye(classes, dtype=np.float32)[rng.integers(0, classes, self.batch_size)]

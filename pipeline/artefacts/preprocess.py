@@ -67,3 +67,8 @@ class Description(JsonFile):
     def normalised_black(self) -> Floats:
         """The value of each channel that the network receives for a black pixel."""
         return self.normalise(np.zeros(self.image_shape[2]))
+
+    @property
+    def normalised_white(self) -> Floats:
+        """The value of each channel that the network receives for a white pixel."""
+        return self.normalise(np.ones(self.image_shape[2]))

@@ -179,13 +179,15 @@ class Augmentation(Section):
             )
         return self
 
-    def make(self, background: NDArray[np.float32], black: NDArray[np.float32]) -> Augment | None:
+    def make(
+        self, background: NDArray[np.float32], black: NDArray[np.float32], white: NDArray[np.float32]
+    ) -> Augment | None:
         """The augmentations that are on, in the library's order; None if all are off.
 
-        `background` and `black` are the values, for each channel, of what surrounds an image and of a black
-        pixel.
+        `background`, `black` and `white` are the values, for each channel, of what surrounds an image, of a
+        black pixel and of a white one.
         """
-        given = {"fill": background, "black": black}
+        given = {"fill": background, "black": black, "white": white}
         chosen: list[Augment] = []
         for name, value in self:
             keys = value.model_dump() if isinstance(value, Section) else {_first_key(name): value}

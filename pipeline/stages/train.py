@@ -189,7 +189,9 @@ def _fit(
                 shard_size=options.shard_size,
                 seed=params.seed,
                 augment=options.augmentation.make(
-                    description.normalised_background, description.normalised_black
+                    description.normalised_background,
+                    description.normalised_black,
+                    description.normalised_white,
                 ),
                 clip_norm=options.clip_norm,
                 clip_value=options.clip_value,

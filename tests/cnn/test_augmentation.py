@@ -3,6 +3,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from cnn.augmentation import (
     affine,
@@ -12,13 +13,17 @@ from cnn.augmentation import (
     elastic,
     elastic_distortion,
     horizontal_flip,
+    random_aspect,
+    random_blur,
     random_brightness,
     random_contrast,
     random_crop,
     random_erasing,
+    random_gamma,
     random_rotation,
     random_shear,
     random_shift,
+    random_stroke,
     random_zoom,
 )
 from cnn.augmentation.composition import keywords_of
@@ -40,15 +45,19 @@ WARPS = [
     (random_shift, 2.5),
     (random_rotation, 40.0),
     (random_zoom, 0.4),
+    (random_aspect, 0.6),
     (random_shear, 30.0),
     (elastic_distortion, 1.5),
 ]
-AFFINE = WARPS[:4]
+AFFINE = WARPS[:5]
 FILLING = [*WARPS, (cutout, 3), (crop_with_background, 3)]
 DRAWING = [
     *FILLING,
     (random_crop, 3),
     (horizontal_flip, 0.5),
+    (random_stroke, 0.9),
+    (random_blur, 0.9),
+    (random_gamma, 0.7),
     (random_brightness, 0.4),
     (random_contrast, 0.4),
     (random_erasing, 1.0),
@@ -176,6 +185,24 @@ def test_zooming_to_half_size_leaves_a_border_of_fill():
     np.testing.assert_array_equal(y, expected)
 
 
+def test_an_aspect_stretches_height_and_width_to_sizes_whose_product_stays():
+    i, j = np.indices((30, 26)) - np.array([14.5, 12.5])[:, None, None]
+    for u in (0.25, -0.25):
+        y = random_aspect(blob(30, 26, 14.5, 12.5, deviation=2.0), Fixed(u), 0.5)[0, :, :, 0]
+        assert (i**2 * y).sum() / y.sum() == pytest.approx((2.0 * math.exp(u)) ** 2, rel=0.05)
+        assert (j**2 * y).sum() / y.sum() == pytest.approx((2.0 / math.exp(u)) ** 2, rel=0.05)
+
+
+def test_an_aspect_matches_its_equation(rng):
+    images = rng.standard_normal((2, 6, 9, 2))
+
+    def position(n, i, j):
+        return (i - 2.5) / math.exp(0.3) + 2.5, (j - 4.0) * math.exp(0.3) + 4.0
+
+    y = random_aspect(images, Fixed(0.3), 0.3, fill=1.5)
+    np.testing.assert_allclose(y, warp(images, position, 1.5), atol=1e-12)
+
+
 def test_a_positive_shear_leans_the_top_to_the_right_and_keeps_rows_apart(rng):
     images = rng.standard_normal((1, 5, 12, 2))
     y = random_shear(images, Fixed(45.0), 60, fill=9.0)
@@ -192,7 +219,11 @@ def test_a_positive_shear_leans_the_top_to_the_right_and_keeps_rows_apart(rng):
         (random_shift, 2.5, -2.5, 2.5, (3, 2)),
         (random_rotation, 10, -10, 10, 3),
         (random_zoom, 0.2, 0.8, 1.2, (3, 1, 1)),
+        (random_aspect, 0.2, -0.2, 0.2, 3),
         (random_shear, 15, -15, 15, 3),
+        (random_stroke, 0.5, -0.5, 0.5, (3, 1)),
+        (random_blur, 0.5, 0, 0.5, (3, 1)),
+        (random_gamma, 0.5, -0.5, 0.5, (3, 1, 1)),
     ],
 )
 def test_each_draw_is_uniform_on_the_stated_range(function, amount, low, high, size):
@@ -272,8 +303,8 @@ class Sequence:
 
 def drawn(*pairs):
     """(what composes the steps, a generator of the values) for pairs of a function and the value it draws."""
-    largest = {random_shift: 20, random_rotation: 180, random_zoom: 0.9, random_shear: 80}
-    names = {random_shift: "pixels", random_zoom: "fraction"}
+    largest = {random_shift: 20, random_rotation: 180, random_zoom: 0.9, random_aspect: 0.9, random_shear: 80}
+    names = {random_shift: "pixels", random_zoom: "fraction", random_aspect: "fraction"}
     steps = [
         partial(function, **{names.get(function, "degrees"): largest[function]}, fill=0.3)
         for function, _ in pairs
@@ -291,15 +322,23 @@ def follow(position, function, value, c):
         i, j = cos * i + sin * j, -sin * i + cos * j
     elif function is random_zoom:
         i, j = i / value, j / value
+    elif function is random_aspect:
+        i, j = i / math.exp(value), j * math.exp(value)
     else:
         i, j = i, math.tan(math.radians(value)) * i + j
     return i + c[0], j + c[1]
 
 
-MAPS = [(random_shift, (1.25, -0.5)), (random_rotation, 25.0), (random_zoom, 1.3), (random_shear, 15.0)]
+MAPS = [
+    (random_shift, (1.25, -0.5)),
+    (random_rotation, 25.0),
+    (random_zoom, 1.3),
+    (random_shear, 15.0),
+    (random_aspect, 0.2),
+]
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0), (2, 0), (1, 1), (0, 3, 0, 2, 1)])
+@pytest.mark.parametrize("order", [(0, 1, 2, 4, 3), (3, 1, 0), (2, 0), (1, 1), (4, 1), (0, 3, 4, 0, 2, 1)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_affine_maps_are_followed_back_from_the_last_to_the_first(rng, order, dtype):
     images, pairs = rng.standard_normal((2, 6, 9, 2)).astype(dtype), [MAPS[k] for k in order]
@@ -324,6 +363,7 @@ def test_affine_maps_are_followed_back_from_the_last_to_the_first(rng, order, dt
         [(random_shift, (2.5, -1.25)), (random_shift, (-2.5, 1.25))],
         [(random_zoom, 0.7), (random_zoom, 1 / 0.7)],
         [(random_shear, 20.0), (random_shear, -20.0)],
+        [(random_aspect, 0.4), (random_aspect, -0.4)],
         [
             *[(random_rotation, 33.0), (random_shift, (2.5, -1.25)), (random_zoom, 0.7)],
             *[(random_zoom, 1 / 0.7), (random_shift, (-2.5, 1.25)), (random_rotation, -33.0)],
@@ -347,15 +387,16 @@ def test_maps_applied_at_once_are_those_applied_in_turn_up_to_interpolation():
         partial(random_shift, pixels=2.0),
         partial(random_rotation, degrees=20.0),
         partial(random_zoom, fraction=0.1),
+        partial(random_aspect, fraction=0.1),
         partial(random_shear, degrees=10.0),
     ]
     at_once = compose(*steps)(images, np.random.default_rng(4))
     y, generator = images, np.random.default_rng(4)
     for step in steps:
         y = step(y, generator)
-    np.testing.assert_allclose(at_once, y, atol=0.03)
+    np.testing.assert_allclose(at_once, y, atol=0.04)
     assert np.abs(compose(*steps[::-1])(images, np.random.default_rng(4)) - y).max() > 0.1
-    assert (at_once**2).sum() > 1.005 * (y**2).sum()  # sampled four times, the dots are blurred
+    assert (at_once**2).sum() > 1.005 * (y**2).sum()  # sampled five times, the dots are blurred
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -502,6 +543,89 @@ def test_brightness_matches_plain_loops(rng, black):
         assert y[n, i, j, k] == pytest.approx(blacks[k] + 1.25 * (images[n, i, j, k] - blacks[k]))
 
 
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (2, 1, 4, 1), (2, 3, 1, 2), (2, 1, 1, 2), (2, 2, 3, 1)])
+@pytest.mark.parametrize("u", [0.75, -0.75, 1.0, -1.0])
+def test_a_stroke_matches_plain_loops_and_ends_at_the_border(rng, shape, u):
+    images = rng.standard_normal(shape)
+    y, (_, h, w, _) = random_stroke(images, Fixed(u), 1), shape
+    for n, i, j, k in np.ndindex(shape):
+        square = [
+            images[n, row, column, k]
+            for row in range(max(0, i - 1), min(h, i + 2))
+            for column in range(max(0, j - 1), min(w, j + 2))
+        ]
+        extreme = max(square) if u > 0 else min(square)
+        assert y[n, i, j, k] == pytest.approx((1 - abs(u)) * images[n, i, j, k] + abs(u) * extreme)
+
+
+@pytest.mark.parametrize(("u", "judge"), [(1.0, ndimage.grey_dilation), (-1.0, ndimage.grey_erosion)])
+def test_the_thickest_and_the_thinnest_stroke_are_grey_dilation_and_erosion(rng, u, judge):
+    images = rng.standard_normal((3, 9, 8, 2)).astype(np.float32)
+    expected = [[judge(image[..., k], size=(3, 3)) for k in range(2)] for image in images]
+    y = random_stroke(images, Fixed(u), 1)
+    np.testing.assert_allclose(y, np.moveaxis(expected, 1, 3), rtol=0, atol=1e-6)
+
+
+def test_positive_strokes_are_thicker_where_they_are_light_on_dark():
+    bar = np.zeros((1, 9, 9, 1))
+    bar[:, :, 4] = 1.0
+    assert random_stroke(bar, Fixed(1.0), 1).sum() == 3 * bar.sum()
+    assert random_stroke(bar, Fixed(0.5), 1).sum() == 2 * bar.sum()
+    assert random_stroke(bar, Fixed(-0.5), 1).sum() == 0.5 * bar.sum()
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (2, 1, 4, 1), (2, 3, 1, 2), (2, 1, 1, 2), (2, 2, 3, 1)])
+def test_a_blur_matches_plain_loops_with_the_border_pixel_beyond_the_border(rng, shape):
+    images, b = rng.standard_normal(shape), [1, 4, 6, 4, 1]
+    y, (_, h, w, _) = random_blur(images, Fixed(0.75), 1), shape
+    for n, i, j, k in np.ndindex(shape):
+        total = 0.0
+        for p, q in np.ndindex(5, 5):
+            row, column = min(max(i + p - 2, 0), h - 1), min(max(j + q - 2, 0), w - 1)
+            total += b[p] * b[q] / 256 * images[n, row, column, k]
+        assert y[n, i, j, k] == pytest.approx(0.25 * images[n, i, j, k] + 0.75 * total)
+
+
+def test_the_strongest_blur_is_a_convolution_with_the_binomial_kernel(rng):
+    images, kernel = rng.standard_normal((3, 9, 8, 2)), np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
+    expected = ndimage.convolve(images, kernel[None, :, :, None], mode="nearest")
+    np.testing.assert_allclose(random_blur(images, Fixed(1.0), 1), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("function", [random_stroke, random_blur])
+def test_filters_leave_an_image_without_detail_as_it_is(rng, function):
+    images = np.tile(np.float32([-0.4242, 0.1307, 1e-3]), (8, 5, 6, 1))
+    np.testing.assert_array_equal(function(images, rng, 0.9), images)
+
+
+@pytest.mark.parametrize("black", [0.0, -1.5, np.array([0.5, -2.0, 0.25])])
+@pytest.mark.parametrize("u", [0.5, -0.5])
+def test_gamma_matches_plain_loops_and_clips_what_is_darker_than_black_or_lighter_than_white(rng, black, u):
+    images, white = 2 * rng.standard_normal((2, 3, 4, 3)), np.array([1.5, 1.0, 2.0])
+    y, blacks = random_gamma(images, Fixed(u), 1, black=black, white=white), np.broadcast_to(black, 3)
+    for n, i, j, k in np.ndindex(images.shape):
+        light = white[k] - blacks[k]
+        r = min(max((images[n, i, j, k] - blacks[k]) / light, 0.0), 1.0)
+        assert y[n, i, j, k] == pytest.approx(blacks[k] + light * r ** math.exp(u))
+
+
+@pytest.mark.filterwarnings("error")  # log 0
+@pytest.mark.parametrize("log_gamma", [0.3, 10.0])
+def test_gamma_leaves_black_and_white_as_they_are_and_orders_the_greys(rng, log_gamma):
+    images = np.broadcast_to(np.linspace(0, 1, 101, dtype=np.float32).reshape(101, 1, 1), (9, 101, 2, 1))
+    y = random_gamma(images, rng, log_gamma)
+    assert set(y[:, 0].ravel()) == {0.0}
+    assert set(y[:, -1].ravel()) == {1.0}
+    assert (np.diff(y, axis=1) >= 0).all()
+
+
+def test_single_precision_gamma_agrees_with_powers_in_double_precision(rng):
+    images = rng.random((8, 28, 28, 1), np.float32)
+    y = random_gamma(images, np.random.default_rng(1), 0.7)
+    gamma = np.exp(np.random.default_rng(1).uniform(-0.7, 0.7, (8, 1, 1, 1)))
+    np.testing.assert_allclose(y, images.astype(np.float64) ** gamma, rtol=0, atol=1e-6)
+
+
 def test_contrast_matches_plain_loops(rng):
     images = rng.standard_normal((2, 3, 4, 3))
     y = random_contrast(images, Fixed(0.75), 0.5)
@@ -518,13 +642,16 @@ def test_factors_are_uniform_on_the_stated_range(function):
     assert (draw.low, draw.high, draw.size) == (0.75, 1.25, (4, 1, 1))
 
 
-@pytest.mark.parametrize("function", [random_brightness, random_contrast, random_erasing])
+@pytest.mark.parametrize(
+    "function", [random_stroke, random_blur, random_gamma, random_brightness, random_contrast, random_erasing]
+)
 def test_light_and_noise_mean_the_same_for_standardised_pixels(rng, function):
     raw, mean, deviation = rng.random((6, 8, 7, 3)), np.array([0.2, 0.5, 0.7]), np.array([0.1, 0.3, 2.0])
-    black = {"black": -mean / deviation} if function is random_brightness else {}
+    black, white = {"black": -mean / deviation}, {"white": (1 - mean) / deviation}
+    colours = {random_brightness: black, random_gamma: black | white}.get(function, {})
     y = function(raw, np.random.default_rng(1), 0.9)
     assert not np.array_equal(y, raw)
-    of_standardised = function((raw - mean) / deviation, np.random.default_rng(1), 0.9, **black)
+    of_standardised = function((raw - mean) / deviation, np.random.default_rng(1), 0.9, **colours)
     np.testing.assert_allclose(of_standardised, (y - mean) / deviation, atol=1e-12)
 
 
@@ -756,6 +883,7 @@ def test_an_empty_batch_stays_empty(rng, function, amount):
         (random_rotation, "10", "degrees must be in [0, 180]; received '10'."),
         (random_zoom, 1, "fraction must be in [0, 1); received 1."),
         (random_zoom, -0.1, "fraction must be in [0, 1); received -0.1."),
+        (random_aspect, 1, "fraction must be in [0, 1); received 1."),
         (random_shear, 90, "degrees must be in [0, 90); received 90."),
         (random_shear, -1, "degrees must be in [0, 90); received -1."),
         (elastic_distortion, -1.0, "strength must be in [0, 1000]; received -1.0."),
@@ -767,6 +895,9 @@ def test_an_empty_batch_stays_empty(rng, function, amount):
         (cutout, True, "size must be a whole number from 0 to 1000; received True."),
         (random_crop, -1, "padding must be a whole number from 0 to 1000; received -1."),
         (random_crop, 1.5, "padding must be a whole number from 0 to 1000; received 1.5."),
+        (random_stroke, 1.1, "fraction must be in [0, 1]; received 1.1."),
+        (random_blur, -0.1, "fraction must be in [0, 1]; received -0.1."),
+        (random_gamma, 10.5, "log_gamma must be in [0, 10]; received 10.5."),
         (random_brightness, 1.1, "fraction must be in [0, 1]; received 1.1."),
         (random_contrast, -0.1, "fraction must be in [0, 1]; received -0.1."),
         (random_erasing, 2, "probability must be in [0, 1]; received 2."),
@@ -802,6 +933,15 @@ def test_a_fill_that_is_not_one_finite_number_or_one_for_each_channel_is_refused
 def test_a_black_that_does_not_fit_the_channels_is_refused(rng):
     with pytest.raises(ValueError, match=r"^black must be a finite number, or an array of 1, one for each"):
         random_brightness(np.zeros((2, 4, 4, 1)), rng, 0.1, black=np.zeros(3))
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.1])
+def test_a_white_that_is_not_lighter_than_black_in_each_channel_is_refused(rng, amount):
+    for white in (0.5, [1.0, 0.5, 1.0], [1.0, 0.4, 1.0]):
+        with pytest.raises(ValueError, match=r"^white must be greater than black; received .*\b0\.5\.$"):
+            random_gamma(np.zeros((2, 4, 4, 3)), rng, amount, black=0.5, white=np.array(white))
+    with pytest.raises(ValueError, match=r"^white must be a finite number, or an array of 1, one for each"):
+        random_gamma(np.zeros((2, 4, 4, 1)), rng, amount, white=np.ones(3))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -840,11 +980,17 @@ EQUATIONS = {  # name -> the tests that compare it with its equation, value by v
     "random_shift": [test_a_shift_by_whole_pixels_slides_the_image_and_fills_what_it_leaves],
     "random_rotation": [test_a_rotation_by_30_degrees_matches_its_equation],
     "random_zoom": [test_zooming_to_half_size_leaves_a_border_of_fill],
+    "random_aspect": [test_an_aspect_matches_its_equation],
     "random_shear": [test_a_positive_shear_leans_the_top_to_the_right_and_keeps_rows_apart],
     "elastic_distortion": [test_elastic_distortion_takes_each_pixel_from_where_the_field_points],
     "horizontal_flip": [test_flipping_mirrors_left_and_right],
     "random_crop": [test_a_crop_matches_plain_loops_also_with_more_padding_than_image],
     "alternating_flip": [test_an_alternating_flip_follows_its_bit_and_the_epoch],
+    "random_stroke": [test_a_stroke_matches_plain_loops_and_ends_at_the_border],
+    "random_blur": [test_a_blur_matches_plain_loops_with_the_border_pixel_beyond_the_border],
+    "random_gamma": [
+        test_gamma_matches_plain_loops_and_clips_what_is_darker_than_black_or_lighter_than_white
+    ],
     "random_brightness": [test_brightness_matches_plain_loops],
     "random_contrast": [test_contrast_matches_plain_loops],
     "cutout": [test_cutout_fills_a_square_and_clips_it_at_the_border],

@@ -53,12 +53,15 @@ from cnn.augmentation import (
     affine,
     alternating_flip,
     compose,
+    random_blur,
     random_brightness,
     random_contrast,
     random_crop,
     random_erasing,
+    random_gamma,
     random_rotation,
     random_shift,
+    random_stroke,
 )
 from cnn.engine.fused_batch_norm import FirstConvBatchNorm
 from cnn.engine.shards import ShardedGradients
@@ -475,6 +478,28 @@ def _(seed, examples):
         ]
 
     return {f"flipped_in_epoch_{epoch}": flipped(epoch) for epoch in (1, 2, 3)}
+
+
+@example("strokes_and_blur")
+def _(x, u):
+    return {
+        "thicker": random_stroke(image([x]), Drawing(u), 1),
+        "thinner": random_stroke(image([x]), Drawing(-u), 1),
+        "convolved": random_blur(image([x]), Drawing(1), 1),
+        "blurred": random_blur(image([x]), Drawing(u), 1),
+    }
+
+
+@example("gamma")
+def _(x, u, mean, deviation):
+    black, white = -mean / deviation, (1 - mean) / deviation
+    standardised = image([(array(x) - mean) / deviation])
+    return {
+        "darker": random_gamma(image([x]), Drawing(-u), 1),
+        "lighter": random_gamma(image([x]), Drawing(u), 1),
+        "standardised": standardised,
+        "lighter_standardised": random_gamma(standardised, Drawing(u), 1, black=black, white=white),
+    }
 
 
 @example("brightness_and_contrast")

@@ -35,7 +35,7 @@ from pipeline.stages import train as train_stage
 
 ROOT = Path(__file__).parents[2]
 HEAD = "cannot be used:"
-ZERO = np.zeros(1, np.float32)
+ZERO, ONE = np.zeros(1, np.float32), np.ones(1, np.float32)
 
 
 def write(tmp_path, changes):
@@ -65,7 +65,7 @@ def test_the_params_that_come_with_the_project_are_the_references():
     plain = {"learning_rate": 0.1, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
     assert (params.train.optimizer.name, params.train.optimizer.options()) == ("sgd", plain)
     assert params.train.schedule.make(0.1, 10)(9.5) == 0.1
-    assert params.train.augmentation.make(ZERO, ZERO) is None
+    assert params.train.augmentation.make(ZERO, ZERO, ONE) is None
 
 
 def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_path):
@@ -536,6 +536,9 @@ def test_each_augmentation_acts_by_its_key(tmp_path, rng, name):
         "elastic_distortion": ("elastic_distortion.strength", 1.0),
         "horizontal_flip": (name, 1.0),
         "random_zoom": (name, 0.5),
+        "random_aspect": (name, 0.5),
+        "random_stroke": (name, 0.5),
+        "random_blur": (name, 0.5),
         "cutout": (name, 3),
         "random_crop": ("random_crop.padding", 3),
         "alternating_flip": (name, True),
@@ -545,10 +548,10 @@ def test_each_augmentation_acts_by_its_key(tmp_path, rng, name):
     }.get(name, (name, 5.0))
     changes = {f"train.augmentation.{key}": amount, "train.augmentation.random_crop.mode": "constant"}
     options = load_params(write(tmp_path, changes)).train.augmentation
-    background, black = np.float32([-3, 0, 2]), np.float32([-4, -5, -6])
-    augment = options.make(background, black)
+    background, black, white = np.float32([-3, 0, 2]), np.float32([-4, -5, -6]), np.float32([1, 2, 3])
+    augment = options.make(background, black, white)
     images, place = rng.random((4, 12, 12, 3)), {"examples": np.arange(4), "epoch": 1, "seed": 2}
-    given = {"fill": background, "black": black, "mode": "constant", **place}
+    given = {"fill": background, "black": black, "white": white, "mode": "constant", **place}
     function = getattr(cnn.augmentation, name)
     keys = {key: value for key, value in given.items() if key in inspect.signature(function).parameters}
     expected = function(images, np.random.default_rng(1), amount, **keys)
@@ -558,7 +561,7 @@ def test_each_augmentation_acts_by_its_key(tmp_path, rng, name):
 
 def test_augmentations_follow_one_another_in_the_order_of_params(tmp_path, rng):
     keys = {"train.augmentation.random_shift": 2, "train.augmentation.cutout": 3}
-    augment = load_params(write(tmp_path, keys)).train.augmentation.make(ZERO, ZERO)
+    augment = load_params(write(tmp_path, keys)).train.augmentation.make(ZERO, ZERO, ONE)
     images, one = rng.random((4, 12, 12, 1)), np.random.default_rng(1)
     expected = cnn.augmentation.cutout(cnn.augmentation.random_shift(images, one, 2), one, 3)
     np.testing.assert_array_equal(augment(images, np.random.default_rng(1)), expected)
@@ -569,10 +572,11 @@ def test_affine_maps_that_are_on_together_are_one_sampling(tmp_path, rng):
         "random_shift": "pixels",
         "random_rotation": "degrees",
         "random_zoom": "fraction",
+        "random_aspect": "fraction",
         "random_shear": "degrees",
     }
     keys = {f"train.augmentation.{name}": 0.5 for name in names}
-    augment = load_params(write(tmp_path, keys)).train.augmentation.make(ZERO - 1, ZERO)
+    augment = load_params(write(tmp_path, keys)).train.augmentation.make(ZERO - 1, ZERO, ONE)
     images = rng.random((4, 12, 12, 1))
     steps = [partial(getattr(cnn.augmentation, name), fill=-1.0, **{key: 0.5}) for name, key in names.items()]
     expected = cnn.augmentation.compose(*steps)(images, np.random.default_rng(1))
@@ -716,6 +720,8 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_an_augmentation_that_is_left_out_is_off(tmp_path, name):
     assert (
-        load_params(write(tmp_path, {f"train.augmentation.{name}": ...})).train.augmentation.make(ZERO, ZERO)
+        load_params(write(tmp_path, {f"train.augmentation.{name}": ...})).train.augmentation.make(
+            ZERO, ZERO, ONE
+        )
         is None
     )

@@ -73,6 +73,7 @@ def test_normalisation_by_channel_and_its_inverse(rng):
     np.testing.assert_allclose(description.brightness(x), images / 255, atol=1e-6)
     np.testing.assert_allclose(description.normalised_background, [-0.2, -0.2, 0.35], rtol=1e-6)
     np.testing.assert_allclose(description.normalised_black, [-0.2, -0.2, -0.15], rtol=1e-6)
+    np.testing.assert_allclose(description.normalised_white, [1.8, 0.8, 0.35], rtol=1e-6)
 
 
 def test_one_hot_has_a_one_in_the_labels_column():
