@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from cnn import Examples, MovingAverage, Processes, Sequential
+from cnn import Examples, Processes, Sequential
 from cnn.clipping import gradient_squares
 from cnn.engine.executors import Executor
 from cnn.engine.shards import ShardedGradients
@@ -123,8 +123,7 @@ class TrainingStep:
         self._examples = Examples(images, targets)
         self._optimizer = self.options.optimizer.make(model.parameters())
         self._optimizer.learning_rate = 0.0
-        decay = self.options.moving_average
-        self._average = None if decay is None else MovingAverage(model.parameters(), decay)
+        self._average = self.options.make_average(model.parameters(), self.batch_size)
 
     def measure_memory(self) -> dict[str, int]:
         """Bytes by what they hold; ValueError if a layer refuses shards of this size."""
