@@ -91,7 +91,8 @@ class Lookahead(MovingAverage):
     not changed. The state is that of `MovingAverage`, and `applied` puts a in the place of θ.
 
     Source: Zhang, Lucas, Hinton & Ba, "Lookahead Optimizer: k steps forward, 1 step back" (2019), where d is
-    constant; for its growth, Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024).
+    constant; for its growth, Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), where a starts
+    after three epochs, buffers are averaged too, and θ = a after every epoch.
 
     Args:
         parameters: as returned by `Sequential.parameters()`; changed in place by `update`.

@@ -301,7 +301,8 @@ class Muon(Optimizer):
     momentum, θ − learning_rate · u, without weight decay.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), whose matrices
-    are transposed, (out, fan_in); for normalize, Jordan's airbench94_muon (2024).
+    are transposed, (out, fan_in), and whose code takes the square root of height / width, 1, for the kernels
+    of convolutions; for normalize, Jordan's airbench94_muon (2024).
 
     Args:
         momentum: the fraction of the velocity v that is kept.

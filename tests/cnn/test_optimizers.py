@@ -282,7 +282,7 @@ def test_a_matrix_without_length_or_nearly_so_gives_finite_numbers(dtype, size):
 
 
 def test_muons_step_has_the_length_that_the_shape_of_the_kernel_gives_it(rng):
-    """The larger of a kernel's two lengths decides: out if it exceeds fan_in, as in the reference code."""
+    """sqrt(out / fan_in) if a kernel has more outputs than inputs, and 1 if not."""
     for shape, factor in {(2, 32): 4.0, (32, 2): 1.0, (2, 2, 1, 16): 2.0}.items():
         gradient = rng.standard_normal(shape)
         plain = one_step(Muon, gradient)
