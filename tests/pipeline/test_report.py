@@ -20,6 +20,7 @@ from scipy.stats import binomtest
 
 from cnn import Conv2D, ReLU, Sequential, checkpoint, softmax_cross_entropy
 from cnn.inspection import Occlusion
+from cnn.ops.softmax import softmax
 from cnn.views import mean_over_views
 from pipeline import __main__ as program
 from pipeline.apps.run import print_summary
@@ -35,7 +36,7 @@ from pipeline.report.calibration import calibration_bins, expected_calibration_e
 from pipeline.report.evidence import evidence, log_odds, times
 from pipeline.report.facts import scale_in_words, shape_in_words
 from pipeline.report.images import NEGATIVE, POSITIVE, coloured, grey, signed, to_address, visible
-from pipeline.report.page import Example, short_file
+from pipeline.report.page import Example, build, short_file
 from pipeline.report.reference import REFERENCE_SOURCE
 from pipeline.report.verdict import verdict
 from pipeline.stages import report
@@ -273,6 +274,8 @@ def test_test_time_augmentation_is_measured_and_every_result_says_so(
     set_params(tmp_path, {f"{key}.mirror": mirror, f"{key}.shift": shift})
     run("evaluate", monkeypatch)
     assert f"images (outputs are {words}). Metrics are in" in capsys.readouterr().out.replace("\n", " ")
+    shown = []
+    monkeypatch.setattr(report, "build", lambda found: shown.append(found) or build(found))
     run("report", monkeypatch)
 
     metrics = json.loads(Metrics.path.read_text())
@@ -287,6 +290,9 @@ def test_test_time_augmentation_is_measured_and_every_result_says_so(
     np.testing.assert_array_equal(
         load_predictions(network.data.class_names).predicted, outputs.argmax(axis=1)
     )
+    for example in [*shown[0].wrong, *shown[0].hard, shown[0].followed]:
+        expected = softmax(outputs[example.number])
+        np.testing.assert_allclose(example.probabilities, expected, rtol=1e-4, atol=1e-6)
     text = " ".join(Page(Path("reports/report.html").read_text()).text.split())
     assert f"With test-time augmentation: the outputs are {words}." in text
     card = Path("reports/model_card.md").read_text()
