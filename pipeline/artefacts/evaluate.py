@@ -42,7 +42,7 @@ class Views(Record):
         if not self.shift:
             return "the mean over each image and its mirror image"
         pixels = f"{self.shift} pixel{'s' if self.shift > 1 else ''}"
-        both = f"each image (half of the weight) and two copies of it, shifted by {pixels}"
+        both = f"each image, with half of the weight, and two copies of it, shifted by {pixels}"
         return f"the mean over {both}{', all three also mirrored' if self.mirror else ''}"
 
 

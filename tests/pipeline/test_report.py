@@ -252,11 +252,15 @@ def test_the_page_and_the_card_say_why_the_weights_are_of_this_epoch(here, monke
     ("mirror", "shift", "words"),
     [
         (True, 0, "the mean over each image and its mirror image"),
-        (False, 1, "the mean over each image (half of the weight) and two copies of it, shifted by 1 pixel"),
+        (
+            False,
+            1,
+            "the mean over each image, with half of the weight, and two copies of it, shifted by 1 pixel",
+        ),
         (
             True,
             2,
-            "the mean over each image (half of the weight) and two copies of it, shifted by 2 pixels, "
+            "the mean over each image, with half of the weight, and two copies of it, shifted by 2 pixels, "
             "all three also mirrored",
         ),
     ],
