@@ -40,7 +40,7 @@ def random_crop(
     t = rng.integers(-padding, padding, (n, 2), endpoint=True)
     rows, columns = np.arange(h) + t[:, :1], np.arange(w) + t[:, 1:]  # (n, h) and (n, w)
     if mode == "reflect":
-        source, rows, columns = images, _reflect(rows, h), _reflect(columns, w)
+        source, rows, columns = images, reflect(rows, h), reflect(columns, w)
     else:  # one pixel of fill on each side is enough: positions further out are clipped to it
         source = np.full((n, h + 2, w + 2, c), fill, images.dtype)
         source[:, 1:-1, 1:-1] = images
@@ -50,7 +50,7 @@ def random_crop(
     return source.reshape(-1, c).take(index, axis=0)
 
 
-def _reflect(i: Int[np.ndarray, "n size"], size: int) -> Int[np.ndarray, "n size"]:
+def reflect(i: Int[np.ndarray, "*shape"], size: int) -> Int[np.ndarray, "*shape"]:
     """The pixel, of `size`, that stands at position i of an endless row of mirror images.
 
     A triangle wave of period 2 (size − 1): … 2 1 0 1 2 … for i = −2 … 2.

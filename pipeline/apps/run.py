@@ -198,6 +198,8 @@ def print_summary(fell_back: bool = False) -> None:
         ("test accuracy", f"{test.accuracy:.2%} of {test.examples:,} images"),
         ("", f"(confidence interval {test.accuracy_low:.2%} to {test.accuracy_high:.2%})"),
     ]
+    if metrics.test_time_augmentation:
+        rows.append(("", f"(outputs are {metrics.test_time_augmentation})"))
     if dataset == "mnist":
         rows.append(("for comparison", f"{REFERENCE_ACCURACY:.2%} after 10 epochs:\n{REFERENCE_SOURCE}"))
     rows += [("look at", f"{REPORT}"), ("numbers", f"{Metrics.path}\n{CLASSIFICATION_REPORT}")]

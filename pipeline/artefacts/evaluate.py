@@ -32,6 +32,20 @@ class Model(Record):
         )
 
 
+class Views(Record):
+    """The views of each image that outputs were averaged over; see `cnn.views`."""
+
+    mirror: bool
+    shift: int
+
+    def __str__(self) -> str:
+        if not self.shift:
+            return "the mean over each image and its mirror image"
+        pixels = f"{self.shift} pixel{'s' if self.shift > 1 else ''}"
+        both = f"each image, with half of the weight, and two copies of it, shifted by {pixels}"
+        return f"the mean over {both}{', all three also mirrored' if self.mirror else ''}"
+
+
 class Measures(Record):
     """Measures over all classes; the macro figures are plain means over the classes."""
 
@@ -65,6 +79,8 @@ class Metrics(JsonFile):
     test: Measures
     validation: Measures
     per_class: dict[str, ClassMeasures] = Field(min_length=1)  # on test images
+    # of validation and test; without it, the file has no such key
+    test_time_augmentation: Views | None = Field(None, exclude_if=lambda views: views is None)
 
 
 class Prediction(CsvRow):

@@ -268,6 +268,20 @@ class Train(Section):
         return None if self.moving_average is None else MovingAverage(parameters, self.moving_average)
 
 
+class Views(Section):
+    """The views of each image that outputs are averaged over; see `cnn.views`."""
+
+    mirror: bool = Field(
+        description="whether outputs are averaged over the image and its mirror image: true or false"
+    )
+    shift: int = Field(
+        ge=0,
+        le=1000,
+        description="how many pixels the image is shifted by, to average over the shifted ones as well: a "
+        "whole number from 0 to 1000",
+    )
+
+
 class Evaluate(Section):
     """How to evaluate."""
 
@@ -275,6 +289,7 @@ class Evaluate(Section):
     confidence_level: float = Field(
         gt=0, lt=1, description="the level of the intervals around accuracies: a fraction between 0 and 1"
     )
+    test_time_augmentation: Views = Field(description="the keys of the views that outputs are averaged over")
 
 
 class Params(Section):

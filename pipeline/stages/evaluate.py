@@ -1,6 +1,7 @@
 """The evaluate stage: how good the trained network is, on validation and, once, on test images."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from cnn import Examples, Processes, cross_entropy, softmax_cross_entropy
 from cnn.atomic import write_text
 from cnn.engine.replicas import Replicas
 from cnn.engine.shards import Loss
+from cnn.views import mean_over_views
 from pipeline.artefacts.evaluate import (
     LARGEST_MATRIX,
     ClassMeasures,
@@ -20,6 +22,7 @@ from pipeline.artefacts.evaluate import (
     Metrics,
     Model,
     Prediction,
+    Views,
     largest_confusions,
 )
 from pipeline.artefacts.examples import load_examples
@@ -41,9 +44,12 @@ def evaluate(options: "Evaluate") -> None:
     model, network = load_trained()
     names = network.data.class_names
     validation, test = load_examples("validation", network.data), load_examples("test", network.data)
+    chosen = options.test_time_augmentation.model_dump()
+    averaged = Views(**chosen) if any(chosen.values()) else None
     with threadpool_limits(1, user_api="blas"), Replicas(model, Processes(count_cores())) as replicas:
-        validation_outputs = replicas.predict(validation.images, options.batch_size)
-        test_outputs = replicas.predict(test.images, options.batch_size)
+        predict = partial(replicas.predict, batch_size=options.batch_size)
+        validation_outputs = mean_over_views(predict, validation.images, **chosen)
+        test_outputs = mean_over_views(predict, test.images, **chosen)
 
     loss = cross_entropy if gives_probabilities(model) else softmax_cross_entropy
     test_metrics, per_class, text = measure(test_outputs, test, loss, names, options.confidence_level)
@@ -54,6 +60,7 @@ def evaluate(options: "Evaluate") -> None:
         test=test_metrics,
         validation=validation_metrics,
         per_class=per_class,
+        test_time_augmentation=averaged,
     )
     actual, predicted = test.targets.argmax(axis=1), test_outputs.argmax(axis=1)
     matrix = confusion_matrix(actual, predicted, labels=range(len(names)))
@@ -63,7 +70,8 @@ def evaluate(options: "Evaluate") -> None:
     metrics.save()
     print(
         f"{metrics.dataset}, {network.architecture}: test accuracy {metrics.test.accuracy:.2%} "
-        f"of {len(actual):,} images. Metrics are in {Metrics.path}."
+        f"of {len(actual):,} images{f' (outputs are {averaged})' if averaged else ''}. "
+        f"Metrics are in {Metrics.path}."
     )
 
 

@@ -1,6 +1,7 @@
 """The report stage: a page about the trained network, its figures as PNG files, and a model card."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from cnn.atomic import write_text
 from cnn.engine.replicas import Replicas
 from cnn.inspection import Occlusion, kernels
 from cnn.layers.trace import trace_forward
+from cnn.views import mean_over_views
 from pipeline.artefacts.evaluate import (
     LARGEST_MATRIX,
     Confusion,
@@ -71,10 +73,13 @@ def report(params: "Params") -> None:
 
     pairs = largest_confusions(matrix, CONFUSIONS[len(names) > LARGEST_MATRIX])
 
+    averaged = metrics.test_time_augmentation.model_dump() if metrics.test_time_augmentation else {}
+
     with threadpool_limits(1, user_api="blas"), Replicas(model, Processes(count_cores())) as replicas:
+        outputs_of = partial(replicas.predict, batch_size=params.evaluate.batch_size)
 
         def outputs_for(images: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-            return replicas.predict(images.astype(np.float32), params.evaluate.batch_size)
+            return mean_over_views(outputs_of, images.astype(np.float32), **averaged)
 
         def predict(images: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
             return probabilities_of(model, outputs_for(images))

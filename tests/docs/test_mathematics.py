@@ -73,6 +73,7 @@ from cnn.ops.softmax import softmax
 from cnn.ops.windows import Window, col2im, im2col
 from cnn.ops.winograd import minimal_filter
 from cnn.optimizers import orthogonalize
+from cnn.views import mean_over_views, views
 
 PAGE = (ROOT / "docs/mathematics.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -559,6 +560,21 @@ def _(h, w, s, r):
     draws = Drawing(0, s, math.log(r) / math.log(4), 0, 0.5)  # chosen, area, ratio, corner, noise
     erased = (random_erasing(chessboard, draws, 0.5, largest_ratio=4) == 0.5)[0, :, :, 0]
     return {"height": erased.any(axis=1).sum(), "width": erased.any(axis=0).sum()}
+
+
+@example("views")
+def _(x, shift, f):
+    shown = [view.of(image([x])) for view in views(mirror=True, shift=shift)]
+    names = ("itself", "mirrored", "right", "right_mirrored", "left", "left_mirrored")
+
+    def outputs(images):
+        return images[:][:, 0, :, 0] @ array(f)
+
+    return dict(zip(names, shown, strict=True)) | {
+        "with_mirror": mean_over_views(outputs, image([x]), mirror=True),
+        "with_shift": mean_over_views(outputs, image([x]), shift=shift),
+        "with_both": mean_over_views(outputs, image([x]), mirror=True, shift=shift),
+    }
 
 
 BLOCKS = re.findall(r"^```python\n# example: (\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -63,6 +63,8 @@ def own_images(draw):
         "data.channels": draw(st.sampled_from([None, 1, 3])),
         "data.fit": draw(st.sampled_from(["crop", "pad", "stretch"])),
         "data.standardize": draw(st.sampled_from(["none", "global", "channel"])),
+        "evaluate.test_time_augmentation.mirror": draw(st.booleans()),
+        "evaluate.test_time_augmentation.shift": draw(st.sampled_from([0, 1, 7])),
     }
     return arrays, params
 

@@ -18,12 +18,17 @@ from projects import SHIPPED, set_params
 from ruamel.yaml import YAML
 from scipy.stats import binomtest
 
-from cnn import Conv2D, ReLU, Sequential, checkpoint
+from cnn import Conv2D, ReLU, Sequential, checkpoint, softmax_cross_entropy
 from cnn.inspection import Occlusion
+from cnn.ops.softmax import softmax
+from cnn.views import mean_over_views
 from pipeline import __main__ as program
+from pipeline.apps.run import print_summary
 from pipeline.artefacts.evaluate import ClassMeasures, Metrics, Prediction, Predictions, load_predictions
+from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import Environment, Epoch, Network, ParameterStatistics
+from pipeline.artefacts.trained import load_trained
 from pipeline.config.params import load_params
 from pipeline.errors import UserError
 from pipeline.report import figures
@@ -31,7 +36,7 @@ from pipeline.report.calibration import calibration_bins, expected_calibration_e
 from pipeline.report.evidence import evidence, log_odds, times
 from pipeline.report.facts import scale_in_words, shape_in_words
 from pipeline.report.images import NEGATIVE, POSITIVE, coloured, grey, signed, to_address, visible
-from pipeline.report.page import Example, short_file
+from pipeline.report.page import Example, build, short_file
 from pipeline.report.reference import REFERENCE_SOURCE
 from pipeline.report.verdict import verdict
 from pipeline.stages import report
@@ -241,6 +246,63 @@ def test_the_page_and_the_card_say_why_the_weights_are_of_this_epoch(here, monke
     (here / "params.yaml").write_bytes(before[2])
     run("report", monkeypatch)
     assert [page.read_bytes(), card.read_bytes()] == before[:2]
+
+
+@pytest.mark.parametrize(
+    ("mirror", "shift", "words"),
+    [
+        (True, 0, "the mean over each image and its mirror image"),
+        (
+            False,
+            1,
+            "the mean over each image, with half of the weight, and two copies of it, shifted by 1 pixel",
+        ),
+        (
+            True,
+            2,
+            "the mean over each image, with half of the weight, and two copies of it, shifted by 2 pixels, "
+            "all three also mirrored",
+        ),
+    ],
+)
+def test_test_time_augmentation_is_measured_and_every_result_says_so(
+    here, tmp_path, monkeypatch, capsys, mirror, shift, words
+):
+    assert "test_time_augmentation" not in json.loads((here / "reports/metrics.json").read_text())
+    for name in ("report.html", "model_card.md"):
+        assert "test-time" not in (here / "reports" / name).read_text().lower()
+    shutil.copytree(here, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    off = Metrics.load()
+    key = "evaluate.test_time_augmentation"
+    set_params(tmp_path, {f"{key}.mirror": mirror, f"{key}.shift": shift})
+    run("evaluate", monkeypatch)
+    assert f"images (outputs are {words}). Metrics are in" in capsys.readouterr().out.replace("\n", " ")
+    shown = []
+    monkeypatch.setattr(report, "build", lambda found: shown.append(found) or build(found))
+    run("report", monkeypatch)
+
+    metrics = json.loads(Metrics.path.read_text())
+    assert metrics["test_time_augmentation"] == {"mirror": mirror, "shift": shift}
+    model, network = load_trained()
+    for part in ("validation", "test"):
+        examples = load_examples(part, network.data)
+        outputs = mean_over_views(model.predict, examples.images[:], mirror=mirror, shift=shift)
+        loss, _ = softmax_cross_entropy(outputs, examples.targets)
+        assert metrics[part]["loss"] == pytest.approx(loss, abs=2e-6)
+        assert metrics[part]["loss"] != getattr(off, part).loss
+    np.testing.assert_array_equal(
+        load_predictions(network.data.class_names).predicted, outputs.argmax(axis=1)
+    )
+    for example in [*shown[0].wrong, *shown[0].hard, shown[0].followed]:
+        expected = softmax(outputs[example.number])
+        np.testing.assert_allclose(example.probabilities, expected, rtol=1e-4, atol=1e-6)
+    text = " ".join(Page(Path("reports/report.html").read_text()).text.split())
+    assert f"With test-time augmentation: the outputs are {words}." in text
+    card = Path("reports/model_card.md").read_text()
+    assert f"\n| test-time augmentation | the outputs measured below are {words} |\n\n## How good" in card
+    print_summary()
+    assert f"(outputs are {words})" in " ".join(re.sub("[│┃]", "", capsys.readouterr().out).split())
 
 
 def test_a_second_report_has_the_same_bytes(here, monkeypatch):
