@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -109,6 +110,31 @@ def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_files(project, monke
         assert bytes_of_results() == whole, saves
         saves += 1
     assert saves == (len(history) - 1) * 5 + 1  # after each of the four steps and at the end of each epoch
+
+
+def test_a_run_with_groups_that_is_cut_off_ends_with_the_same_files_and_frozen_weights_stay(
+    project, monkeypatch, capsys
+):
+    """Neither training nor the moving average changes a frozen parameter."""
+    groups = [
+        {"parameters": "batch_norm.gamma", "epochs": 0},
+        {"parameters": "*.bias", "epochs": 1, "optimizer": {"name": "sgd"}, "weight_decay": 0.1},
+    ]
+    set_params(project, {"train.groups": groups, "train.epochs": 2, "train.schedule.name": "cosine"})
+    train.train(load_params())
+    whole = bytes_of_results()
+    printed = capsys.readouterr().out
+    assert re.search(r"^batch_norm\.gamma +frozen +1 +784$", printed, re.MULTILINE)
+    biases = r"^\*\.bias +sgd\(learning_rate=0\.1, weight_decay=0\.1\) +cosine\(.*\) +the first 1 +1 +10$"
+    assert re.search(biases, printed, re.MULTILINE)
+    state, _ = checkpoint.load(project / "models/model.npz")
+    assert (state["1.gamma"] == 1).all()
+    assert (state["1.beta"] != 0).any()
+    for saves in (1, 3, 5, 6, 8):
+        assert not train_until(monkeypatch, saves)
+        train.train(load_params())
+        assert "Continuing from" in capsys.readouterr().out
+        assert bytes_of_results() == whole, saves
 
 
 def test_a_training_beside_another_is_refused(project, monkeypatch):
