@@ -65,7 +65,7 @@ def group_rows(options: Train, model: Sequential) -> list[tuple[str, ...]]:
                 patterns,
                 "frozen" if frozen else _call(described.pop("type"), known | described),
                 "" if frozen else _schedule_in_words(schedule),
-                "all" if group.epochs is None else "" if frozen else f"the first {group.epochs}",
+                _epochs_in_words(group.epochs),
                 f"{len(sizes):,}",
                 f"{sum(sizes):,}",
             )
@@ -85,6 +85,12 @@ def group_table(rows: Iterable[tuple[str, ...]]) -> str:
 
 def _listed(patterns: str | list[str]) -> list[str]:
     return [patterns] if isinstance(patterns, str) else patterns
+
+
+def _epochs_in_words(epochs: int | None) -> str:
+    if epochs is None:
+        return "all"
+    return "" if epochs == 0 else "the first" if epochs == 1 else f"the first {epochs}"
 
 
 def _schedule_in_words(schedule: Schedule) -> str:

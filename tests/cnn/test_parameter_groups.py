@@ -10,6 +10,7 @@ from cnn import (
     Adam,
     AdamW,
     BatchNorm,
+    CheckpointError,
     Conv2D,
     Dense,
     Flatten,
@@ -23,6 +24,7 @@ from cnn import (
     Progress,
     Residual,
     Sequential,
+    checkpoint,
     clip_by_norm,
     clip_by_value,
     fit,
@@ -162,6 +164,21 @@ def test_a_run_with_groups_goes_on_from_a_file_with_the_same_bits(tmp_path, step
     later = run(*resumed)
     assert bits(*resumed) == bits(*whole)
     assert later == reports[-len(later) :]
+
+
+@pytest.mark.parametrize("wrong", [None, 7, "x", [], [{}], {}, [[]], True, -1, {"type": "adam"}])
+def test_a_file_with_anything_else_in_place_of_a_group_is_a_checkpoint_error(tmp_path, wrong):
+    model = small_network()
+    save(tmp_path / "run.npz", model, make_groups(model))
+    arrays, metadata = checkpoint.load(tmp_path / "run.npz")
+    first, second = metadata["optimizer"]
+    changes = [wrong, [wrong, second], [first, second | {"optimizer": wrong}], [first, first], [first]]
+    if wrong not in (None, 7):
+        changes.append([first, second | {"epochs": wrong}])
+    for changed in changes:
+        checkpoint.save(tmp_path / "other.npz", arrays, metadata | {"optimizer": changed})
+        with pytest.raises(CheckpointError):
+            load(tmp_path / "other.npz")
 
 
 def test_one_and_two_workers_give_the_same_bytes():
