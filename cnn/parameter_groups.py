@@ -79,7 +79,8 @@ class ParameterGroups(Stateful):
 
         θ = step_k(θ, dL/dθ, rate_k(t))       for every θ of group k
 
-    Until then, and afterwards, nothing changes its parameters, neither weight decay nor momentum.
+    At other times nothing changes its parameters, neither weight decay nor momentum. `fit` sets the time; in
+    a loop of your own, call `set_time` before each step.
     The state is that of each optimiser, after the number of its group, as in "0.velocity.4.weight".
 
     Args:

@@ -215,6 +215,15 @@ def test_summary_shows_the_groups_and_counts_their_state(load, monkeypatch, caps
     assert float(size) == pytest.approx(2 * 4 * dense / 1e6, abs=0.01)
 
 
+def test_steps_that_summary_measures_change_no_weight_of_any_group(load, monkeypatch):
+    params = load(GROUPS, model__architecture="sample", train__batch_size=4)
+    model = network(params)
+    before = {name: parameter.value.tobytes() for name, parameter in model.parameters().items()}
+    monkeypatch.setattr(summary, "SECONDS", 0)
+    summary.TrainingStep(params, model, (28, 28, 1), 10).measure_seconds()
+    assert {name: parameter.value.tobytes() for name, parameter in model.parameters().items()} == before
+
+
 def test_groups_on_the_command_line_are_understood_by_dvc(load, tmp_path):
     wanted = load(GROUPS)
     (shown,) = re.findall(r"-S '(train\.groups=.*)'$", (SHIPPED / "params.yaml").read_text(), re.MULTILINE)
