@@ -18,11 +18,13 @@ from cnn.layers import *  # noqa: F403
 from cnn.losses import cross_entropy as cross_entropy
 from cnn.losses import mean_squared_error as mean_squared_error
 from cnn.losses import softmax_cross_entropy as softmax_cross_entropy
+from cnn.moving_average import Lookahead as Lookahead
 from cnn.moving_average import MovingAverage as MovingAverage
 from cnn.optimizers import SGD as SGD
 from cnn.optimizers import Adagrad as Adagrad
 from cnn.optimizers import Adam as Adam
 from cnn.optimizers import AdamW as AdamW
+from cnn.optimizers import Muon as Muon
 from cnn.optimizers import Optimizer as Optimizer
 from cnn.optimizers import RMSProp as RMSProp
 from cnn.parameter import Parameter as Parameter

@@ -1,4 +1,4 @@
-"""A moving average of the weights, which often predicts better than the last weights."""
+"""Moving averages of the weights, which often predict better than the last weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cnn.checks import Kept, checked
+from cnn.checks import Count, Kept, checked
 from cnn.optimizers import blend
 from cnn.parameter import Parameter
 from cnn.state import Stateful
@@ -44,14 +44,17 @@ class MovingAverage(Stateful):
         """Update the average with the current weights; RuntimeError inside `applied`."""
         if any(parameter.value is self._averages[name] for name, parameter in self.parameters.items()):
             raise RuntimeError(
-                "MovingAverage.update() was called inside applied(), where the values are the averages "
-                "themselves. Call it outside of the with block."
+                f"{type(self).__name__}.update() was called inside applied(), where the values are the "
+                "averages themselves. Call it outside of the with block."
             )
-        t = int(self._updates)
+        self._update(int(self._updates))
+        self._updates += 1
+
+    def _update(self, t: int) -> None:
+        """Update the average after `t` earlier updates."""
         decay = min(self.decay, (1 + t) / (10 + t))
         for name, parameter in self.parameters.items():
             blend(self._averages[name], parameter.value, decay)
-        self._updates += 1
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -72,3 +75,48 @@ class MovingAverage(Stateful):
         return {"updates": self._updates} | {
             f"average.{name}": average for name, average in self._averages.items()
         }
+
+
+class Lookahead(MovingAverage):
+    """A moving average a of each parameter θ, the slow weights, to which θ returns every few steps.
+
+    After t steps of the optimiser, if t is a multiple of `every`,
+
+        d = decay^every · (t / steps)³
+        a = d · a + (1 − d) · θ
+        θ = a
+
+    and after the last step, θ = a. At first d is near 0: a follows θ, and training is left alone. In the end
+    a keeps most of itself, so that what θ does to and fro averages out. θ is changed in place; buffers are
+    not changed. The state is that of `MovingAverage`, and `applied` puts a in the place of θ.
+
+    Source: Zhang, Lucas, Hinton & Ba, "Lookahead Optimizer: k steps forward, 1 step back" (2019), where d is
+    constant; for its growth, Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), where a starts
+    after three epochs, buffers are averaged too, and θ = a after every epoch.
+
+    Args:
+        parameters: as returned by `Sequential.parameters()`; changed in place by `update`.
+        steps: how many steps the optimiser takes in the whole run.
+        every: the number of steps between two updates of the slow weights.
+        decay: the fraction of a that is kept for each step, at the end of the run.
+
+    Raises: ValueError for an argument out of its range.
+    """
+
+    @checked
+    def __init__(
+        self, parameters: Mapping[str, Parameter], steps: Count, *, every: Count = 5, decay: Kept = 0.95
+    ) -> None:
+        super().__init__(parameters, decay)
+        self.steps = steps
+        self.every = every
+
+    def _update(self, t: int) -> None:
+        t += 1  # the step that was just made
+        if t % self.every == 0:
+            decay = self.decay**self.every * min(t / self.steps, 1.0) ** 3
+            for name, parameter in self.parameters.items():
+                blend(self._averages[name], parameter.value, decay)
+        if t % self.every == 0 or t == self.steps:
+            for name, parameter in self.parameters.items():
+                parameter.value[...] = self._averages[name]

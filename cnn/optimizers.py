@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn import registry
-from cnn.checks import Given, Kept, NotNegative, Positive, checked
+from cnn.checks import Count, Given, Kept, NotNegative, Positive, checked
 from cnn.parameter import Parameter
 from cnn.registry import OPTIMIZERS
 from cnn.state import Stateful
@@ -278,6 +278,106 @@ class AdamW(Adam):
         """Pull `value` towards zero directly; return the gradient unchanged."""
         value -= learning_rate * self.weight_decay * value
         return gradient
+
+
+@OPTIMIZERS.register
+class Muon(Optimizer):
+    """Momentum, whose step along a matrix is made almost orthogonal: all its singular values become about 1.
+
+    A kernel counts as the matrix of its last axis, out, against all others together, fan_in.
+
+        v = momentum · v + g
+        u = v                                 or, with nesterov, g + momentum · v
+        θ = θ − learning_rate · weight_decay · θ
+        θ = θ − learning_rate · sqrt(max(1, out / fan_in)) · orthogonalize(u, iterations)
+
+    With normalize, the length of θ is set before each step instead of being left to weight decay, and the
+    step is not scaled by its shape:
+
+        θ = sqrt(out) · θ / |θ|
+        θ = θ − learning_rate · orthogonalize(u, iterations)
+
+    A parameter with fewer than two axes, such as a bias, has no singular values and takes the step of
+    momentum, θ − learning_rate · u, without weight decay.
+
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), whose matrices
+    are transposed, (out, fan_in), and whose code takes the square root of height / width, 1, for the kernels
+    of convolutions; for normalize, Jordan's airbench94_muon (2024).
+
+    Args:
+        momentum: the fraction of the velocity v that is kept.
+        nesterov: whether to look ahead along v.
+        iterations: how often the polynomial of `orthogonalize` is applied.
+        normalize: whether to set each kernel's norm to sqrt(out) before its step; needs weight_decay = 0.
+
+    Raises: ValueError for an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        parameters: Annotated[Parameters, Given],
+        learning_rate: Positive = 0.02,
+        *,
+        momentum: Kept = 0.95,
+        nesterov: bool = True,
+        iterations: Count = 5,
+        normalize: bool = False,
+        weight_decay: NotNegative = 0.0,
+    ) -> None:
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.iterations = iterations
+        self.normalize = normalize
+        if normalize and weight_decay:
+            raise ValueError(
+                "normalize sets the norm that weight decay would reduce, so it needs weight_decay = 0; "
+                f"received {weight_decay}."
+            )
+        super().__init__(parameters, learning_rate, weight_decay=weight_decay, memory=["velocity"])
+
+    def _decay(self, value: Array, gradient: Array, learning_rate: float) -> Array:
+        """Pull `value` towards zero directly, as AdamW does; return the gradient unchanged."""
+        value -= learning_rate * self.weight_decay * value
+        return gradient
+
+    def _update(self, value: Array, gradient: Array, learning_rate: float, *memory: Array) -> None:
+        (velocity,) = memory
+        velocity *= self.momentum
+        velocity += gradient
+        direction = gradient + self.momentum * velocity if self.nesterov else velocity
+        if value.ndim >= 2:
+            matrix = direction.reshape(-1, value.shape[-1])
+            fan_in, out = matrix.shape
+            direction = orthogonalize(matrix, self.iterations).reshape(value.shape)
+            if not self.normalize:
+                learning_rate *= sqrt(max(1, out / fan_in))
+            elif norm := float(np.linalg.norm(value)):
+                value *= sqrt(out) / norm
+        value -= learning_rate * direction
+
+
+def orthogonalize(matrix: Array, iterations: int) -> Array:
+    """Bring the singular values of a matrix near 1, and keep its singular vectors, by Newton-Schulz steps.
+
+        X = matrix / |matrix|                 the norm of all entries, so that no singular value is above 1
+        X = a·X + b·(X Xᵀ) X + c·(X Xᵀ)² X    `iterations` times, with (a, b, c) = (3.4445, −4.7750, 2.0315)
+
+    With X = U S Vᵀ, each step replaces every singular value s by a·s + b·s³ + c·s⁵. The coefficients lift
+    small ones fast, and let the others end anywhere from 0.7 to 1.2. A matrix of zeros stays as it is.
+
+    Source: Jordan et al. (2024), see `Muon`.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    norm = max(float(np.linalg.norm(matrix)), sqrt(np.finfo(matrix.dtype).tiny))  # no division by zero
+    x = matrix / norm
+    if tall := x.shape[0] > x.shape[1]:
+        x = x.T  # the square matrices have the length of the shorter side
+    for _ in range(iterations):
+        gram = x @ x.T
+        polynomial = c * (gram @ gram)
+        polynomial += b * gram
+        x = polynomial @ x + a * x
+    return x.T if tall else x
 
 
 def collect_gradients(parameters: Mapping[str, Parameter], *, before: str) -> dict[str, Array]:

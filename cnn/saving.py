@@ -9,7 +9,7 @@ import numpy as np
 from cnn import checkpoint
 from cnn.checkpoint import CheckpointError
 from cnn.layers import Sequential
-from cnn.moving_average import MovingAverage
+from cnn.moving_average import Lookahead, MovingAverage
 from cnn.optimizers import Optimizer
 from cnn.parameter_groups import Group, ParameterGroups
 from cnn.registry import OPTIMIZERS, spec
@@ -45,7 +45,7 @@ def save(
         path: the file to write, an ordinary `.npz`; an existing file is replaced.
         model: the network; its layers must be registered (those of this library are).
         optimizer: an optimiser of this model's parameters, or several in `ParameterGroups`.
-        moving_average: a moving average of this model's parameters.
+        moving_average: a moving average of this model's parameters, `MovingAverage` or `Lookahead`.
         progress: the progress that `fit` has updated.
 
     Raises: ValueError if an object cannot be described, or does not belong to this model.
@@ -60,6 +60,8 @@ def save(
         metadata["optimizer"] = _describe(model, optimizer)
     if moving_average is not None:
         metadata["average"] = {"decay": moving_average.decay, "parameters": _names(model, moving_average)}
+        if isinstance(moving_average, Lookahead):
+            metadata["average"] |= {"steps": moving_average.steps, "every": moving_average.every}
     arrays = {
         f"{part}.{name}": array
         for part, stateful in parts.items()
@@ -100,7 +102,8 @@ def _rebuild(metadata: Mapping[str, Any], arrays: Mapping[str, Any]) -> Saved:
             _fill(optimizer, "optimizer", arrays)
         if "average" in metadata:
             options = dict(metadata["average"])
-            average = MovingAverage(_parameters(model, options["parameters"]), options["decay"])
+            parameters = _parameters(model, options.pop("parameters"))
+            average = (Lookahead if "every" in options else MovingAverage)(parameters, **options)
             _fill(average, "average", arrays)
         if any(name.startswith("progress.") for name in arrays):
             progress = Progress()

@@ -58,6 +58,23 @@ def exponential(learning_rate: Rate, *, factor: Positive = 0.7) -> Schedule:
 
 
 @SCHEDULES.register
+def linear(learning_rate: Rate, *, epochs: Epochs, final_factor: Fraction = 0.0) -> Schedule:
+    """A straight line from learning_rate at t = 0 down to `final` = final_factor · learning_rate.
+
+        learning_rate + (final − learning_rate) · t / epochs                   `final` after t = epochs
+
+    Args:
+        learning_rate: the rate at the start.
+        epochs: when the descent ends.
+        final_factor: the last rate as a fraction of the first.
+
+    Raises: ValueError for an argument out of its range.
+    """
+    final = learning_rate * final_factor
+    return lambda t: _line(learning_rate, final, t / epochs)
+
+
+@SCHEDULES.register
 def cosine(learning_rate: Rate, *, epochs: Epochs, final_factor: Fraction = 0.0) -> Schedule:
     """Half a cosine from learning_rate at t = 0 down to `final` = final_factor · learning_rate.
 
@@ -75,6 +92,36 @@ def cosine(learning_rate: Rate, *, epochs: Epochs, final_factor: Fraction = 0.0)
     """
     final = learning_rate * final_factor
     return lambda t: _half_cosine(learning_rate, final, t / epochs)
+
+
+@SCHEDULES.register
+def triangular(
+    learning_rate: Rate,
+    *,
+    epochs: Epochs,
+    rise: Annotated[float, Range("(0, 1)")] = 0.23,
+    start_factor: Annotated[float, Range("(0, 1]")] = 0.2,
+    final_factor: Fraction = 0.07,
+) -> Schedule:
+    """Rises to a high rate and falls again, along two straight lines.
+
+        from start_factor · learning_rate    at t = 0
+        up to learning_rate                  at t = rise · epochs
+        down to final_factor · learning_rate at t = epochs, and constant from then on
+
+    Source: Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), section 3.1, with a single
+    cycle; the defaults are those of Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024).
+
+    Args:
+        learning_rate: the peak.
+        epochs: when the descent ends.
+        rise: the fraction of all epochs before the peak.
+        start_factor: the first rate as a fraction of the peak.
+        final_factor: the last rate as a fraction of the peak.
+
+    Raises: ValueError for an argument out of its range.
+    """
+    return _rise_and_fall(_line, learning_rate, epochs, rise, start_factor, final_factor)
 
 
 @SCHEDULES.register
@@ -104,16 +151,7 @@ def one_cycle(
 
     Raises: ValueError for an argument out of its range.
     """
-    peak = epochs * rise
-    start = learning_rate * start_factor
-    final = learning_rate * final_factor
-
-    def schedule(t: float) -> float:
-        if t < peak:
-            return _half_cosine(start, learning_rate, t / peak)
-        return _half_cosine(learning_rate, final, (t - peak) / (epochs - peak))
-
-    return schedule
+    return _rise_and_fall(_half_cosine, learning_rate, epochs, rise, start_factor, final_factor)
 
 
 @checked
@@ -133,6 +171,33 @@ def warm_up(schedule: Schedule, *, epochs: Positive) -> Schedule:
     Raises: ValueError if `epochs` is out of its range.
     """
     return lambda t: schedule(t) * min(1.0, _WARM_UP_START + (1 - _WARM_UP_START) * (t / epochs))
+
+
+def _rise_and_fall(
+    path: Callable[[float, float, float], float],
+    learning_rate: float,
+    epochs: float,
+    rise: float,
+    start_factor: float,
+    final_factor: float,
+) -> Schedule:
+    """Along a `path` up to the peak, and along another one down; see `one_cycle`."""
+    peak = epochs * rise
+    start = learning_rate * start_factor
+    final = learning_rate * final_factor
+
+    def schedule(t: float) -> float:
+        if t < peak:
+            return path(start, learning_rate, t / peak)
+        return path(learning_rate, final, (t - peak) / (epochs - peak))
+
+    return schedule
+
+
+def _line(start: float, end: float, fraction: float) -> float:
+    """On a straight line from `start` (fraction 0) to `end` (fraction 1 and above); exact at both."""
+    weight = 1 - min(fraction, 1.0)
+    return weight * start + (1 - weight) * end
 
 
 def _half_cosine(start: float, end: float, fraction: float) -> float:

@@ -138,8 +138,8 @@ def fit_by_epoch(
             it also receives the indices of the images in `train`, the epoch counted from 1, or `seed`.
         clip_norm, clip_value: limits of the gradients, see `cnn.clipping`; clip_value is applied first.
             None sets no limit. Parameters that are not trained at the time do not count.
-        moving_average: an average of the weights, which is used for validation. To put it into the model,
-            see `MovingAverage.applied`.
+        moving_average: an average of the weights, `MovingAverage` or `Lookahead`, which is used for
+            validation. To put it into the model, see `MovingAverage.applied`.
         patience: stop after this many epochs without a higher validation accuracy; None never stops early.
         executor: what computes the shards, see `cnn.engine.executors`; None is this process alone. With
             several workers, keep BLAS on one thread (OPENBLAS_NUM_THREADS=1, or threadpoolctl). Then the

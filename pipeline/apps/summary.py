@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from cnn import Examples, MovingAverage, Processes, Sequential
+from cnn import Examples, Processes, Sequential
 from cnn.clipping import gradient_squares
 from cnn.engine.executors import Executor
 from cnn.engine.shards import ShardedGradients
@@ -131,8 +131,7 @@ class TrainingStep:
         self._optimizer = make_optimizer(self.options, model)
         for group in self._optimizer.groups:
             group.optimizer.learning_rate = 0.0
-        decay = self.options.moving_average
-        self._average = None if decay is None else MovingAverage(model.parameters(), decay)
+        self._average = self.options.make_average(self._optimizer.ever_trained, self.batch_size)
 
     def measure_memory(self) -> dict[str, int]:
         """Bytes by what they hold; ValueError if a layer refuses shards of this size."""

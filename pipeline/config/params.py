@@ -6,6 +6,7 @@ The sections of losses, optimisers, schedules and augmentations follow from thei
 import os
 from collections.abc import Mapping
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from cnn import Lookahead as CnnLookahead
+from cnn import MovingAverage, Parameter, schedules
 from cnn import Optimizer as CnnOptimizer
-from cnn import Parameter, schedules
 from cnn.augmentation.composition import Augmentation as Augment
 from cnn.augmentation.composition import compose
 from cnn.engine.shards import Loss as LossFunction
@@ -251,6 +253,19 @@ def _first_key(name: str) -> str:
     return next(key for key, option in options(AUGMENTATIONS[name]).items() if not option.given)
 
 
+class Lookahead(Section):
+    """How the weights return to slow weights; see `cnn.Lookahead`."""
+
+    every: Annotated[int, Field(ge=0, le=10**9)] = Field(
+        description="after how many steps the weights return to their slow average: a whole number from 0 "
+        "(never) to 10^9"
+    )
+    decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="the fraction of the slow average that is kept for each step, at the end of the run: in "
+        "[0, 1)"
+    )
+
+
 class Train(Section):
     """How to train."""
 
@@ -275,6 +290,7 @@ class Train(Section):
     moving_average: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         description="the decay of the weights' moving average: in [0, 1), or null"
     )
+    lookahead: Lookahead = Field(description="the keys of lookahead")
     checkpoint_seconds: Positive = Field(
         description="how many seconds pass between checkpoints of a run: a number > 0"
     )
@@ -286,6 +302,23 @@ class Train(Section):
         "{parameters: PATTERN, …}"
     )
     augmentation: Augmentation = Field(description="the keys of the augmentation")
+
+    @model_validator(mode="after")
+    def _one_average(self) -> Self:
+        if self.lookahead.every and self.moving_average is not None:
+            raise ValueError(
+                f"moving_average ({self.moving_average:g}) and lookahead.every ({self.lookahead.every}) are "
+                "both on, but the weights to keep are one average. Turn one off: moving_average: null, or "
+                "lookahead.every: 0."
+            )
+        return self
+
+    def make_average(self, parameters: Mapping[str, Parameter], examples: int) -> MovingAverage | None:
+        """The average of the weights to keep, for this number of training examples; None if it is off."""
+        if self.lookahead.every:
+            steps = self.epochs * ceil(examples / self.batch_size)
+            return CnnLookahead(parameters, steps, **self.lookahead.model_dump())
+        return None if self.moving_average is None else MovingAverage(parameters, self.moving_average)
 
 
 class Evaluate(Section):

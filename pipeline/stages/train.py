@@ -20,7 +20,6 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from cnn import (
     EpochReport,
-    MovingAverage,
     NonFiniteError,
     Processes,
     Progress,
@@ -55,9 +54,9 @@ def train(params: "Params") -> None:
     """Train as `params` say; at the end, write the network of the epoch to keep, and the history.
 
     `train.keep` says which: the best epoch is the one with the highest validation accuracy, of equals the
-    first; the last epoch needs no luck, and suits a schedule that ends near zero. With a moving average, the
-    weights are the average at the end of that epoch. An interrupted run continues from its last checkpoint,
-    and writes the same bytes.
+    first; the last epoch needs no luck, and suits a schedule that ends near zero. With a moving average, or
+    lookahead, the weights are the average at the end of that epoch. An interrupted run continues from its
+    last checkpoint, and writes the same bytes.
     """
     description = Description.load()
     if description.dataset != params.data.dataset:
@@ -139,8 +138,7 @@ def _fit(
     """`fit` from the last checkpoint on, with a progress bar and a line per epoch; (run, epoch to keep)."""
     options = params.train
     optimizer = make_optimizer(options, model)
-    decay = options.moving_average
-    average = None if decay is None else MovingAverage(optimizer.ever_trained, decay)
+    average = options.make_average(optimizer.ever_trained, description.examples["train"])
     at, statistics = Progress(), EpochStatistics(model.parameters())
     settings = params.model_dump(include={"seed", "data", "train"}, exclude={"train": {"checkpoint_seconds"}})
     run = RunCheckpoint(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cnn.moving_average import MovingAverage
+from cnn.moving_average import Lookahead, MovingAverage
 from cnn.parameter import Parameter
 
 SHAPES = {"0.kernel": (2, 2, 1, 3), "0.bias": (3,)}
@@ -151,3 +151,79 @@ def test_a_decay_out_of_range_is_refused(decay):
     with pytest.raises(ValueError) as error:
         MovingAverage({}, decay)
     assert str(error.value) == f"decay must be in [0, 1); received {decay!r}."
+
+
+@pytest.mark.parametrize(("every", "decay"), [(1, 0.9), (3, 0.8), (3, 0.0), (50, 0.9)])
+def test_lookahead_follows_its_recursion_and_ends_on_the_slow_weights(rng, every, decay):
+    parameters = make_parameters(rng)
+    slow = {name: parameter.value.copy() for name, parameter in parameters.items()}
+    average = Lookahead(parameters, 20, every=every, decay=decay)
+    for t in range(1, 21):
+        change = {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
+        fast = {name: parameters[name].value + change[name] for name in SHAPES}
+        for name, parameter in parameters.items():
+            parameter.value += change[name]
+        average.update()
+        if t % every == 0:
+            d = decay**every * (t / 20) ** 3
+            slow = {name: d * slow[name] + (1 - d) * fast[name] for name in SHAPES}
+        expected = slow if t % every == 0 or t == 20 else fast
+        for name, parameter in parameters.items():
+            np.testing.assert_allclose(averages_of(average)[name], slow[name], rtol=1e-12)
+            np.testing.assert_allclose(parameter.value, expected[name], rtol=1e-12)
+    for name, parameter in parameters.items():
+        np.testing.assert_array_equal(parameter.value, averages_of(average)[name])
+
+
+def test_lookahead_changes_the_weights_in_place_and_keeps_their_dtype(rng):
+    parameters = make_parameters(rng, np.float32)
+    arrays = {name: parameter.value for name, parameter in parameters.items()}
+    average = Lookahead(parameters, 4, every=2, decay=np.float64(0.9))
+    walk(average, rng, 4)
+    for name, array in arrays.items():
+        assert parameters[name].value is array
+        assert averages_of(average)[name].dtype == np.float32
+        assert not np.shares_memory(averages_of(average)[name], array)
+
+
+def test_lookahead_stands_in_for_the_values_inside_the_with_and_refuses_an_update_there(rng):
+    average = Lookahead(make_parameters(rng), 100, every=3)
+    walk(average, rng, 5)
+    fast, slow = average.parameters["0.bias"].value.copy(), averages_of(average)["0.bias"]
+    assert not np.array_equal(fast, slow)
+    with average.applied():
+        np.testing.assert_array_equal(average.parameters["0.bias"].value, slow)
+        with pytest.raises(RuntimeError, match=r"^Lookahead\.update\(\) was called inside applied"):
+            average.update()
+    np.testing.assert_array_equal(average.parameters["0.bias"].value, fast)
+
+
+@pytest.mark.parametrize("before", [1, 2, 4, 6])
+def test_a_lookahead_that_is_resumed_from_a_state_goes_on_with_the_same_bytes(rng, before):
+    average = Lookahead(make_parameters(rng, np.float32), 7, every=2, decay=0.9)
+    walk(average, rng, before)
+    state = average.state_dict()
+    assert list(state) == ["updates", "average.0.kernel", "average.0.bias"]
+    copies = {name: Parameter(p.value.copy(), name) for name, p in average.parameters.items()}
+    resumed = Lookahead(copies, 7, every=2, decay=0.9)
+    resumed.load_state_dict(state)
+    results = []
+    for each in (average, resumed):
+        walk(each, np.random.default_rng(7), 7 - before)
+        values = {name: parameter.value for name, parameter in each.parameters.items()}
+        results.append({name: array.tobytes() for name, array in (each.state_dict() | values).items()})
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "steps must be a whole number >= 1; received 0."),
+        ({"every": 0}, "every must be a whole number >= 1; received 0."),
+        ({"decay": 1.0}, "decay must be in [0, 1); received 1.0."),
+    ],
+)
+def test_arguments_of_lookahead_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError) as error:
+        Lookahead({}, **{"steps": 10} | arguments)
+    assert str(error.value) == message

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cnn
-from cnn.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSProp
+from cnn.optimizers import SGD, Adagrad, Adam, AdamW, Muon, Optimizer, RMSProp, orthogonalize
 from cnn.parameter import Parameter
 from cnn.registry import OPTIMIZERS, written_options
 
@@ -59,6 +59,45 @@ def adamw(theta, steps, weight_decay=0.01, **options):
     return adam(theta, steps, decoupled=weight_decay, **options)
 
 
+# Muon's update is one of whole matrices: `theta` and the gradients in `steps` are arrays.
+
+
+def newton_schulz(s, iterations=5):
+    """What Muon's iterations make of a singular value."""
+    for _ in range(iterations):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return s
+
+
+def muon(theta, steps, momentum=0.95, nesterov=True, iterations=5, normalize=False, weight_decay=0.0):
+    v = np.zeros_like(theta)
+    for rate, g in steps:
+        v = momentum * v + g
+        u = g + momentum * v if nesterov else v
+        if theta.ndim > 1:
+            paper = np.moveaxis(u, -1, 0)  # (out, in, ...)
+            out, fan_in = len(paper), u[..., 0].size
+            left, s, right = np.linalg.svd(paper.reshape(out, fan_in), full_matrices=False)
+            update = left @ np.diag(newton_schulz(s / sqrt(np.sum(s**2)), iterations)) @ right
+            u = np.moveaxis(update.reshape(paper.shape), 0, -1)
+            if normalize:
+                theta = theta * sqrt(out) / sqrt(np.sum(theta**2))
+            else:
+                theta, u = theta * (1 - rate * weight_decay), u * sqrt(max(1, out / fan_in))
+        theta = theta - rate * u
+    return theta
+
+
+def expected_values(equations, theta, steps, **options):
+    """The array θ after `steps`, by equations of one number or, for Muon, of an array."""
+    if equations is muon:
+        return muon(theta, steps, **options)
+    expected = np.empty_like(theta)
+    for index in np.ndindex(theta.shape):
+        expected[index] = equations(theta[index], [(rate, g[index]) for rate, g in steps], **options)
+    return expected
+
+
 CASES = [
     (SGD, sgd, {}),
     (SGD, sgd, {"momentum": 0.9}),
@@ -75,6 +114,10 @@ CASES = [
     (Adam, adam, {"beta1": 0.0, "beta2": 0.0}),
     (AdamW, adamw, {}),
     (AdamW, adamw, {"beta1": 0.6, "beta2": 0.8, "epsilon": 0.03, "weight_decay": 0.3}),
+    (Muon, muon, {}),
+    (Muon, muon, {"momentum": 0.6, "iterations": 3, "normalize": True}),
+    (Muon, muon, {"momentum": 0.0, "nesterov": False, "weight_decay": 0.3}),
+    (Muon, muon, {"momentum": 0.6, "nesterov": False, "iterations": 1}),
 ]
 
 
@@ -118,14 +161,13 @@ def test_steps_follow_the_equations_of_the_paper(rng, optimizer_class, equations
     history = run(optimizer_class(parameters, 9.9, **options), rng)
     for name, parameter in parameters.items():
         exempt = {"weight_decay": 0.0} if name.endswith("bias") else {}
-        for index in np.ndindex(parameter.value.shape):
-            steps = [(rate, gradients[name][index]) for rate, gradients in zip(RATES, history, strict=True)]
-            expected = equations(before[name][index], steps, **(options | exempt))
-            assert parameter.value[index] == pytest.approx(expected, rel=1e-11, abs=1e-13), (name, index)
+        steps = [(rate, gradients[name]) for rate, gradients in zip(RATES, history, strict=True)]
+        expected = expected_values(equations, before[name], steps, **(options | exempt))
+        np.testing.assert_allclose(parameter.value, expected, rtol=1e-11, atol=1e-13, err_msg=name)
 
 
 def test_every_registered_optimizer_and_every_option_of_it_stands_under_its_equations():
-    """A new optimiser needs its paper's update above, as a function of one number, and cases."""
+    """A new optimiser needs its paper's update above, as a function of one number or array, and cases."""
     unknown = [cls.__name__ for cls, _, _ in CASES if cls not in CLASSES]
     assert not unknown, f"not registered: {unknown}"
     for optimizer_class in CLASSES:
@@ -145,7 +187,7 @@ def test_every_registered_optimizer_is_exported():
 
 def test_default_learning_rates_are_those_that_are_usual():
     rates = {name: cls({}).learning_rate for name, cls in OPTIMIZERS.items()}
-    usual = {"sgd": 0.1, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001}
+    usual = {"sgd": 0.1, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001, "muon": 0.02}
     assert rates | usual == rates
 
 
@@ -199,6 +241,73 @@ def test_adamw_decays_by_its_own_factor_whatever_the_gradients_scale():
     # while Adam divides the pull by its own size, like any gradient
     change = one_step(Adam, np.zeros((1, 2)), value=2.0, weight_decay=0.5)
     np.testing.assert_allclose(change, -0.1, rtol=1e-6)
+
+
+def random_orthogonal(rng, rows, columns):
+    """Orthonormal columns."""
+    return np.linalg.qr(rng.standard_normal((rows, columns)))[0]
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (3, 9), (9, 3), (1, 4), (4, 1)])
+@pytest.mark.parametrize("iterations", [1, 3, 5])
+@pytest.mark.parametrize("scale", [1e-150, 1.0, 1e150])
+def test_orthogonalize_maps_singular_values_by_its_polynomial_and_keeps_the_vectors(
+    rng, shape, iterations, scale
+):
+    rank = min(shape)
+    s = np.geomspace(1, 1e-3, rank)
+    left, right = random_orthogonal(rng, shape[0], rank), random_orthogonal(rng, shape[1], rank)
+    expected = left @ np.diag(newton_schulz(s / sqrt(np.sum(s**2)), iterations)) @ right.T
+    matrix = scale * (left @ np.diag(s) @ right.T)
+    np.testing.assert_allclose(orthogonalize(matrix, iterations), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(8, 60), (60, 8)])
+def test_five_iterations_in_float32_bring_singular_values_near_one(rng, shape):
+    matrix = rng.standard_normal(shape).astype(np.float32)
+    made = orthogonalize(matrix, 5)
+    assert made.dtype == np.float32
+    s = np.linalg.svd(made, compute_uv=False)
+    assert 0.65 < s.min() < s.max() < 1.25
+    np.testing.assert_allclose(made, orthogonalize(matrix.astype(np.float64), 5), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [0.0, 1.0, "tiny"])
+def test_a_matrix_without_length_or_nearly_so_gives_finite_numbers(dtype, size):
+    matrix = np.full((3, 2), np.finfo(dtype).tiny if size == "tiny" else size, dtype)
+    made = orthogonalize(matrix, 5)
+    assert np.isfinite(made).all()
+    assert made.any() == (size != 0)
+
+
+def test_muons_step_has_the_length_that_the_shape_of_the_kernel_gives_it(rng):
+    """sqrt(out / fan_in) if a kernel has more outputs than inputs, and 1 if not."""
+    for shape, factor in {(2, 32): 4.0, (32, 2): 1.0, (2, 2, 1, 16): 2.0}.items():
+        gradient = rng.standard_normal(shape)
+        plain = one_step(Muon, gradient)
+        o = orthogonalize((1.95 * gradient).reshape(-1, shape[-1]), 5).reshape(shape)
+        np.testing.assert_allclose(plain, -0.1 * factor * o, rtol=1e-12)
+
+
+def test_normalize_sets_each_kernels_norm_to_the_root_of_its_outputs_and_scales_no_step(rng):
+    kernel, zeros = (Parameter(x, "kernel") for x in (rng.random((3, 3, 2, 5)), np.zeros((2, 32))))
+    bias = Parameter(np.ones(5), "bias")
+    kernel.grad, zeros.grad, bias.grad = np.zeros((3, 3, 2, 5)), np.ones((2, 32)), np.zeros(5)
+    optimizer = Muon({"kernel": kernel, "zeros": zeros, "bias": bias}, 0.1, normalize=True)
+    optimizer.step()
+    assert np.linalg.norm(kernel.value) == pytest.approx(sqrt(5), rel=1e-12)
+    np.testing.assert_array_equal(bias.value, 1.0)
+    assert np.linalg.norm(zeros.value) == pytest.approx(0.1 * newton_schulz(1.0), rel=1e-12)
+
+
+def test_muon_moves_parameters_with_one_axis_as_sgd_with_momentum_does(rng):
+    moved = []
+    for make in (Muon, SGD):
+        parameters = {"bias": Parameter(np.ones(4), "bias")}
+        run(make(parameters, 0.1, momentum=0.9, nesterov=True), np.random.default_rng(5))
+        moved.append(parameters["bias"].value)
+    np.testing.assert_array_equal(*moved)
 
 
 @pytest.mark.parametrize("optimizer_class", CLASSES)
@@ -262,6 +371,7 @@ MEMORIES = [
     (Adagrad, {}, ["square_sum"]),
     (Adam, {}, ["first_moment", "second_moment"]),
     (AdamW, {}, ["first_moment", "second_moment"]),
+    (Muon, {}, ["velocity"]),
 ]
 
 
@@ -335,6 +445,13 @@ EPSILON = "epsilon must be a finite number > 0"
         (Adam, {"beta2": -0.1}, "beta2 must be in [0, 1); received -0.1."),
         (AdamW, {"beta1": -0.1}, "beta1 must be in [0, 1); received -0.1."),
         (AdamW, {"beta2": 1}, "beta2 must be in [0, 1); received 1."),
+        (Muon, {"momentum": 1.0}, "momentum must be in [0, 1); received 1.0."),
+        (Muon, {"iterations": 0}, "iterations must be a whole number >= 1; received 0."),
+        (
+            Muon,
+            {"normalize": True, "weight_decay": 0.1},
+            "normalize sets the norm that weight decay would reduce, so it needs weight_decay = 0; received 0.1.",
+        ),
     ],
 )
 def test_arguments_out_of_range_are_refused(optimizer_class, arguments, message):

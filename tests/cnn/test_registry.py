@@ -46,7 +46,7 @@ def test_layers_have_the_names_that_architectures_are_written_with():
 
 
 def test_optimizers_and_losses_have_the_names_that_params_are_written_with():
-    assert set(OPTIMIZERS) >= {"sgd", "adagrad", "rmsprop", "adam", "adamw"}
+    assert set(OPTIMIZERS) >= {"sgd", "adagrad", "rmsprop", "adam", "adamw", "muon"}
     assert set(LOSSES) == {"softmax_cross_entropy", "cross_entropy", "mean_squared_error"}
 
 

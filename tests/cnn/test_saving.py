@@ -1,5 +1,7 @@
 """A network, or a half-finished training, in a file."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from test_model import small_network
@@ -14,6 +16,7 @@ from cnn import (
     Dense,
     Dropout,
     Flatten,
+    Lookahead,
     MovingAverage,
     Progress,
     ReLU,
@@ -59,8 +62,17 @@ class InterruptedRunError(Exception):
     pass
 
 
+AVERAGES = {
+    "moving_average": partial(MovingAverage, decay=0.9),
+    "lookahead": partial(Lookahead, steps=9, every=2),
+}
+
+
 @pytest.mark.parametrize("step", [1, 3, 4])  # in an epoch of 3 steps, at its end, in the next one
-def test_a_run_that_goes_on_from_a_file_ends_with_the_same_bits_as_one_without_interruption(tmp_path, step):
+@pytest.mark.parametrize("average", AVERAGES)
+def test_a_run_that_goes_on_from_a_file_ends_with_the_same_bits_as_one_without_interruption(
+    tmp_path, average, step
+):
     examples = random_examples(20)
 
     def run(model, optimizer, average, progress, **more):
@@ -81,7 +93,8 @@ def test_a_run_that_goes_on_from_a_file_ends_with_the_same_bits_as_one_without_i
 
     def start():
         model = network()
-        return model, Adam(model.parameters(), beta2=0.9), MovingAverage(model.parameters(), 0.9), Progress()
+        parameters = model.parameters()
+        return model, Adam(parameters, beta2=0.9), AVERAGES[average](parameters), Progress()
 
     whole, parts = start(), start()
     reports = run(*whole)
@@ -135,6 +148,17 @@ def test_the_loaded_optimizer_and_average_are_of_the_loaded_model(tmp_path):
     for owner in (saved.optimizer, saved.moving_average):
         assert owner.parameters == {"dense": parameters["4.weight"], "bias": parameters["0.bias"]}
     assert list(saved.optimizer.state_dict()) == ["step", "velocity.dense", "velocity.bias"]
+
+
+def test_a_lookahead_makes_the_round_trip_with_its_options(tmp_path):
+    model = small_network()
+    average = Lookahead(model.parameters(), 7, every=3, decay=0.5)
+    average.update()
+    save(tmp_path / "run.npz", model, None, average)
+    again = load(tmp_path / "run.npz").moving_average
+    assert type(again) is Lookahead
+    assert (again.steps, again.every, again.decay) == (7, 3, 0.5)
+    assert bits(again) == bits(average)
 
 
 def test_what_belongs_to_another_model_is_refused_and_nothing_is_written(tmp_path):

@@ -5,13 +5,15 @@ import numpy as np
 import pytest
 
 from cnn import registry
-from cnn.schedules import constant, cosine, exponential, one_cycle, step, warm_up
+from cnn.schedules import constant, cosine, exponential, linear, one_cycle, step, triangular, warm_up
 
 SCHEDULES = {
     "constant": constant(0.3),
     "step": step(0.3, every=2, factor=0.1),
     "exponential": exponential(0.3, factor=0.9),
+    "linear": linear(0.3, epochs=10, final_factor=0.01),
     "cosine": cosine(0.3, epochs=10, final_factor=0.01),
+    "triangular": triangular(0.3, epochs=10),
     "one_cycle": one_cycle(0.3, epochs=10),
     "warm_up": warm_up(cosine(0.3, epochs=10, final_factor=0.01), epochs=2),
 }
@@ -41,6 +43,11 @@ VALUES = {  # name -> (a schedule, its rates by the time)
     "constant": (constant(0.3), {0: 0.3, 7.5: 0.3}),
     "step": (step(0.8, every=2, factor=0.5), {0: 0.8, 1.9: 0.8, 2: 0.4, 5: 0.2}),
     "exponential": (exponential(0.8, factor=0.25), {0: 0.8, 0.5: 0.4, 1: 0.2, 2: 0.05}),
+    "linear": (linear(0.8, epochs=4, final_factor=0.5), {0: 0.8, 1: 0.7, 2: 0.6, 4: 0.4, 9: 0.4}),
+    "triangular": (
+        triangular(0.8, epochs=10, rise=0.2, start_factor=0.25, final_factor=0.5),
+        {0: 0.2, 0.5: 0.35, 1: 0.5, 2: 0.8, 4: 0.7, 6: 0.6, 10: 0.4, 99: 0.4},
+    ),
     "cosine": (cosine(0.8, epochs=4, final_factor=0.5), {0: 0.8, 4 / 3: 0.7, 2: 0.6, 4: 0.4, 9: 0.4}),
     "one_cycle": (
         one_cycle(0.8, epochs=10, rise=0.2, start_factor=0.25, final_factor=0.5),
@@ -116,6 +123,32 @@ def test_the_cosine_ends_at_its_final_factor():
         assert schedule(t) == pytest.approx(0.1 + 0.3 * (1 + cos(pi * t / 10)) / 2, rel=1e-12)
 
 
+def test_the_line_starts_high_falls_by_equal_amounts_and_stays_at_its_end():
+    schedule = linear(0.4, epochs=10)
+    assert schedule(0.0) == 0.4
+    assert schedule(5.0) == pytest.approx(0.2, rel=1e-12)
+    assert [schedule(t) for t in (10.0, 10.1, 1000.0)] == [0.0] * 3
+    assert [linear(0.4, epochs=10, final_factor=0.25)(t) for t in (10.0, 99.0)] == [0.1, 0.1]
+    falls = {round(a - b, 12) for a, b in pairwise(values(schedule, 0.0, 10.0))}
+    assert falls == {round(0.4 / 199, 12)}
+
+
+def test_the_triangle_rises_to_its_peak_falls_and_stays_down_on_straight_lines():
+    schedule = triangular(0.5, epochs=20, rise=0.25, start_factor=0.1, final_factor=0.01)
+    assert schedule(0.0) == 0.05
+    assert schedule(5.0) == 0.5
+    assert [schedule(t) for t in (20.0, 20.1, 1000.0)] == [0.005] * 3
+    rises = {round(b - a, 12) for a, b in pairwise(values(schedule, 0.0, 5.0))}
+    falls = {round(a - b, 12) for a, b in pairwise(values(schedule, 5.0, 20.0))}
+    assert rises == {round(0.45 / 199, 12)}
+    assert falls == {round(0.495 / 199, 12)}
+
+
+def test_the_triangle_starts_at_a_fifth_peaks_at_23_hundredths_and_ends_at_7_hundredths():
+    schedule = triangular(1.0, epochs=10)
+    assert [schedule(t) for t in (0.0, 2.3, 10.0)] == pytest.approx([0.2, 1.0, 0.07], rel=1e-12)
+
+
 def test_one_cycle_rises_to_its_peak_falls_and_stays_down():
     schedule = one_cycle(0.5, epochs=20, rise=0.25, start_factor=0.1, final_factor=0.01)
     assert schedule(0.0) == 0.05
@@ -173,6 +206,13 @@ EPOCHS = "epochs must be a finite number > 0"
         (lambda: cosine(float("nan"), epochs=1), f"{RATE}; received nan."),
         (lambda: cosine(1, epochs=0), f"{EPOCHS}; received 0."),
         (lambda: cosine(1, epochs=1, final_factor=1.1), "final_factor must be in [0, 1]; received 1.1."),
+        (lambda: linear(0, epochs=1), f"{RATE}; received 0."),
+        (lambda: linear(1, epochs=0), f"{EPOCHS}; received 0."),
+        (lambda: linear(1, epochs=1, final_factor=-0.1), "final_factor must be in [0, 1]; received -0.1."),
+        (lambda: triangular(1, epochs=0), f"{EPOCHS}; received 0."),
+        (lambda: triangular(1, epochs=1, rise=0), "rise must be in (0, 1); received 0."),
+        (lambda: triangular(1, epochs=1, start_factor=0), "start_factor must be in (0, 1]; received 0."),
+        (lambda: triangular(1, epochs=1, final_factor=2), "final_factor must be in [0, 1]; received 2."),
         (lambda: one_cycle(0, epochs=1), f"{RATE}; received 0."),
         (lambda: one_cycle(1, epochs=-1), f"{EPOCHS}; received -1."),
         (lambda: one_cycle(1, epochs=1, rise=0), "rise must be in (0, 1); received 0."),

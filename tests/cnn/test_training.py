@@ -14,6 +14,7 @@ from cnn import (
     Examples,
     Flatten,
     GlobalAvgPool2D,
+    Lookahead,
     MovingAverage,
     NonFiniteError,
     Processes,
@@ -339,6 +340,22 @@ def test_the_averaged_weights_are_validated_and_stay_out_of_training():
     for name, array in plain.state_dict().items():  # the average does not affect the training itself
         np.testing.assert_array_equal(array, model.state_dict()[name])
         assert not np.array_equal(array, during[name])
+
+
+@pytest.mark.parametrize("executor", [Serial(), Processes(2)])
+def test_training_with_lookahead_goes_by_way_of_its_slow_weights_and_ends_on_them(executor):
+    model, plain, examples = small_network(), small_network(), random_examples(20)
+    average = Lookahead(model.parameters(), 6, every=2, decay=0.9)
+    options = {"epochs": 2, "batch_size": 8, "shard_size": 4, "executor": executor}
+    for report in fit_by_epoch(model, examples, examples, moving_average=average, **options):
+        with average.applied():
+            outputs = model.predict(examples.images)
+        assert report.validation_loss == softmax_cross_entropy(outputs, examples.targets)[0]
+    by_hand = Lookahead(plain.parameters(), 6, every=2, decay=0.9)
+    fit(plain, examples, on_step=lambda at: by_hand.update(), **options)
+    for name, array in plain.state_dict().items():
+        np.testing.assert_array_equal(array, model.state_dict()[name])
+        np.testing.assert_array_equal(array, average.state_dict()[f"average.{name}"])
 
 
 def test_training_stops_when_patience_is_over():

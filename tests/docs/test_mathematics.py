@@ -29,8 +29,10 @@ from cnn import (
     LayerNorm,
     LeakyReLU,
     LogSoftmax,
+    Lookahead,
     MaxPool2D,
     MovingAverage,
+    Muon,
     Parameter,
     ParameterGroups,
     ReLU,
@@ -67,6 +69,7 @@ from cnn.ops.normalization import batch_statistics, normalize
 from cnn.ops.softmax import softmax
 from cnn.ops.windows import Window, col2im, im2col
 from cnn.ops.winograd import minimal_filter
+from cnn.optimizers import orthogonalize
 
 PAGE = (ROOT / "docs/mathematics.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -343,12 +346,36 @@ def _(value, gradient, learning_rate, weight_decay):
     }
 
 
+@example("muon")
+def _(value, gradient, learning_rate, iterations):
+    def step(**options):
+        parameter = Parameter(array(value), "weight")
+        parameter.grad = array(gradient)
+        Muon({"weight": parameter}, learning_rate, iterations=iterations, **options).step()
+        return parameter.value
+
+    orthogonal = [orthogonalize(array(gradient), count) for count in (1, iterations)]
+    once, twice = ([made[0, 1], -made[1, 0]] for made in orthogonal)
+    return {
+        "norm": np.linalg.norm(gradient),
+        "once": once,
+        "twice": twice,
+        "o": orthogonal[1],
+        "plain": step(),
+        "normalised": step(normalize=True),
+    }
+
+
 @example("schedules")
 def _(learning_rate):
+    triangular = schedules.triangular(learning_rate, epochs=10)
     one_cycle = schedules.one_cycle(learning_rate, epochs=10)
     return {
         "step_at_3": schedules.step(learning_rate, every=3, factor=0.3)(3),
         "exponential_at_2": schedules.exponential(learning_rate, factor=0.7)(2),
+        "linear_at_4_of_10": schedules.linear(learning_rate, epochs=10)(4),
+        "triangular_at_0_2_3_and_10_of_10": [triangular(t) for t in (0, 2.3, 10)],
+        "triangular_at_1_15_of_10": triangular(1.15),
         "cosine_at_5_of_10": schedules.cosine(learning_rate, epochs=10)(5),
         "one_cycle_at_0_3_and_10_of_10": [one_cycle(t) for t in (0, 3, 10)],
         "warm_up_at_1_of_2": schedules.warm_up(schedules.constant(learning_rate), epochs=2)(1),
@@ -394,6 +421,18 @@ def _(start, decay):
         average.update()
         values.append(average.state_dict()["average.weight"].item())
     return {"average": values}
+
+
+@example("lookahead")
+def _(start, steps, every, decay):
+    parameter = Parameter(array([start]), "weight")
+    average, fast, slow = Lookahead({"weight": parameter}, steps, every=every, decay=decay), [], []
+    for _ in range(steps):
+        parameter.value += 1
+        average.update()
+        fast.append(parameter.value.item())
+        slow.append(average.state_dict()["average.weight"].item())
+    return {"fast": fast, "slow": slow, "d": [decay**every * (t / steps) ** 3 for t in (2, 4)]}
 
 
 @example("shards")

@@ -18,6 +18,7 @@ from cnn import (
     Flatten,
     MaxPool2D,
     MovingAverage,
+    Muon,
     Progress,
     ReLU,
     RMSProp,
@@ -35,6 +36,7 @@ OPTIMIZERS = {
     "adagrad": lambda parameters: Adagrad(parameters, 0.01),
     "adam": lambda parameters: Adam(parameters, 0.01),
     "adamw": lambda parameters: AdamW(parameters, 0.01, weight_decay=0.1),
+    "muon": lambda parameters: Muon(parameters, 0.01, normalize=True),
 }
 EXAMPLES, BATCH_SIZE, EPOCHS = 23, 5, 3
 AUGMENT = augmentation.compose(

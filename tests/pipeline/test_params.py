@@ -143,6 +143,8 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         ("train.patience", 0, "a whole number from 1 to 10^9, or null; received 0."),
         ("train.clip_norm", 0, "a number > 0, or null; received 0."),
         ("train.moving_average", 1, "in [0, 1), or null; received 1."),
+        ("train.lookahead.every", -1, "a whole number from 0 (never) to 10^9; received -1."),
+        ("train.lookahead.decay", 1, "in [0, 1); received 1."),
         ("train.schedule.one_cycle.rise", 1, "in (0, 1); received 1."),
         ("train.augmentation.random_zoom", 1, "in [0, 1); received 1."),
         ("train.augmentation.cutout", 2.5, "a whole number from 0 to 1000; received 2.5."),
@@ -587,6 +589,24 @@ def test_both_flips_at_once_are_refused(tmp_path):
         "- train.augmentation: horizontal_flip and alternating_flip are both on, and would undo each other. "
         "Turn one off."
     ]
+
+
+def test_two_averages_of_the_weights_at_once_are_refused(tmp_path):
+    keys = {"train.moving_average": 0.9, "train.lookahead.every": 5}
+    with pytest.raises(UserError) as error:
+        load_params(write(tmp_path, keys))
+    assert str(error.value).splitlines()[1:] == [
+        "- train: moving_average (0.9) and lookahead.every (5) are both on, but the weights to keep are one "
+        "average. Turn one off: moving_average: null, or lookahead.every: 0."
+    ]
+
+
+def test_lookahead_is_made_for_all_steps_of_the_run(tmp_path):
+    keys = {"train.epochs": 7, "train.batch_size": 11, "train.lookahead": {"every": 3, "decay": 0.5}}
+    average = load_params(write(tmp_path, keys)).train.make_average({}, 23)
+    assert type(average) is cnn.Lookahead
+    assert (average.steps, average.every, average.decay) == (21, 3, 0.5)  # three batches in an epoch
+    assert load_params(write(tmp_path, {})).train.make_average({}, 23) is None
 
 
 def test_warm_up_holds_the_chosen_schedule_back(tmp_path):
