@@ -28,13 +28,16 @@ from cnn.optimizers import Muon as Muon
 from cnn.optimizers import Optimizer as Optimizer
 from cnn.optimizers import RMSProp as RMSProp
 from cnn.parameter import Parameter as Parameter
+from cnn.parameter_groups import Group as Group
+from cnn.parameter_groups import NonFiniteError as NonFiniteError
+from cnn.parameter_groups import ParameterGroups as ParameterGroups
+from cnn.parameter_groups import select_parameters as select_parameters
 from cnn.saving import Saved as Saved
 from cnn.saving import load as load
 from cnn.saving import save as save
 from cnn.specs import SpecError as SpecError
 from cnn.specs import from_spec as from_spec
 from cnn.training import EpochReport as EpochReport
-from cnn.training import NonFiniteError as NonFiniteError
 from cnn.training import Progress as Progress
 from cnn.training import fit as fit
 from cnn.training import fit_by_epoch as fit_by_epoch

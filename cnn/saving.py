@@ -11,6 +11,7 @@ from cnn.checkpoint import CheckpointError
 from cnn.layers import Sequential
 from cnn.moving_average import Lookahead, MovingAverage
 from cnn.optimizers import Optimizer
+from cnn.parameter_groups import Group, ParameterGroups
 from cnn.registry import OPTIMIZERS, spec
 from cnn.specs import from_spec
 from cnn.state import Stateful
@@ -23,7 +24,7 @@ class Saved(NamedTuple):
     """The content of a file written by `save`; a part that was not saved is None."""
 
     model: Sequential
-    optimizer: Optimizer | None
+    optimizer: Optimizer | ParameterGroups | None
     moving_average: MovingAverage | None
     progress: Progress | None
 
@@ -31,16 +32,19 @@ class Saved(NamedTuple):
 def save(
     path: str | Path,
     model: Sequential,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizer | ParameterGroups | None = None,
     moving_average: MovingAverage | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Write a network, and optionally what `fit` needs to resume, to `path`: atomically, without pickle.
 
+    Functions are not written, so schedules must be given again: to `fit`, or for `ParameterGroups` by
+    `saved.optimizer.groups[0].schedule = …`.
+
     Args:
         path: the file to write, an ordinary `.npz`; an existing file is replaced.
         model: the network; its layers must be registered (those of this library are).
-        optimizer: an optimiser of this model's parameters.
+        optimizer: an optimiser of this model's parameters, or several in `ParameterGroups`.
         moving_average: a moving average of this model's parameters, `MovingAverage` or `Lookahead`.
         progress: the progress that `fit` has updated.
 
@@ -53,10 +57,7 @@ def save(
     parts: dict[str, Stateful | None] = {"model": model, "optimizer": optimizer}
     parts |= {"average": moving_average, "progress": progress}
     if optimizer is not None:
-        metadata["optimizer"] = spec(OPTIMIZERS, optimizer) | {
-            "learning_rate": float(optimizer.learning_rate),
-            "parameters": _names(model, optimizer),
-        }
+        metadata["optimizer"] = _describe(model, optimizer)
     if moving_average is not None:
         metadata["average"] = {"decay": moving_average.decay, "parameters": _names(model, moving_average)}
         if isinstance(moving_average, Lookahead):
@@ -97,12 +98,7 @@ def _rebuild(metadata: Mapping[str, Any], arrays: Mapping[str, Any]) -> Saved:
         _fill(model, "model", arrays)
         optimizer = average = progress = None
         if "optimizer" in metadata:
-            options = dict(metadata["optimizer"])
-            make = OPTIMIZERS.find(options.pop("type"))
-            parameters = _parameters(model, options.pop("parameters"))
-            rate = float(options.pop("learning_rate"))  # a schedule may have left it at 0
-            optimizer = make(parameters, 1.0, **options)
-            optimizer.learning_rate = rate
+            optimizer = _optimizer(model, metadata["optimizer"])
             _fill(optimizer, "optimizer", arrays)
         if "average" in metadata:
             options = dict(metadata["average"])
@@ -117,6 +113,34 @@ def _rebuild(metadata: Mapping[str, Any], arrays: Mapping[str, Any]) -> Saved:
     except (MemoryError, RecursionError) as error:
         raise CheckpointError(f"it describes something too large ({type(error).__name__}).") from None
     return Saved(model, optimizer, average, progress)
+
+
+def _describe(model: Sequential, optimizer: Optimizer | ParameterGroups) -> Any:
+    """An optimiser as a mapping, or several as a list of groups."""
+    if isinstance(optimizer, ParameterGroups):
+        return [
+            {"epochs": group.epochs, "optimizer": _describe(model, group.optimizer)}
+            for group in optimizer.groups
+        ]
+    return spec(OPTIMIZERS, optimizer) | {
+        "learning_rate": float(optimizer.learning_rate),
+        "parameters": _names(model, optimizer),
+    }
+
+
+def _optimizer(model: Sequential, description: Any) -> Any:
+    """What `_describe` has described."""
+    if isinstance(description, list):
+        return ParameterGroups(
+            [Group(_optimizer(model, group["optimizer"]), epochs=group["epochs"]) for group in description]
+        )
+    options = dict(description)
+    make = OPTIMIZERS.find(options.pop("type"))
+    parameters = _parameters(model, options.pop("parameters"))
+    rate = float(options.pop("learning_rate"))  # a schedule may have left it at 0
+    optimizer = make(parameters, 1.0, **options)
+    optimizer.learning_rate = rate
+    return optimizer
 
 
 def _fill(stateful: Stateful, part: str, arrays: Mapping[str, Any]) -> None:

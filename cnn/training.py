@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import update_wrapper
 from inspect import signature
-from math import inf, isfinite
+from math import isfinite
 from typing import Annotated, Any, ParamSpec
 
 import numpy as np
@@ -25,6 +25,7 @@ from cnn.losses import softmax_cross_entropy
 from cnn.moving_average import MovingAverage
 from cnn.optimizers import SGD, Optimizer
 from cnn.parameter import Parameter
+from cnn.parameter_groups import Group, NonFiniteError, ParameterGroups
 from cnn.random import Stream, derive_rng
 from cnn.schedules import Schedule, constant
 from cnn.state import Stateful
@@ -81,10 +82,6 @@ class Progress(Stateful):
         return dict(vars(self))
 
 
-class NonFiniteError(ArithmeticError):
-    """A loss or gradient became infinite or not a number: the weights are useless, or would become so."""
-
-
 @checked
 def fit_by_epoch(
     model: Sequential,
@@ -92,7 +89,7 @@ def fit_by_epoch(
     validation: Examples | tuple[NDArray[Any], NDArray[Any]] | None = None,
     *,
     loss: Loss = softmax_cross_entropy,
-    optimizer: Optimizer | None = None,
+    optimizer: Optimizer | ParameterGroups | None = None,
     schedule: Schedule | None = None,
     epochs: Count = 10,
     batch_size: Count = 64,
@@ -128,8 +125,10 @@ def fit_by_epoch(
         train: images and one-hot targets.
         validation: images and targets on which each epoch is validated; None skips validation.
         loss: see `cnn.losses`.
-        optimizer: an optimiser of the model's parameters; None is SGD with its defaults.
-        schedule: the learning rate by the time in epochs; None keeps the optimiser's.
+        optimizer: an optimiser of the model's parameters, or several as `ParameterGroups`; None is SGD with
+            its defaults.
+        schedule: the learning rate by the time in epochs; None keeps the optimiser's. Each of several groups
+            brings its own instead.
         epochs: passes over the training set, counted from the start of the run.
         batch_size: images per step.
         shard_size: images of a batch that are computed together.
@@ -138,7 +137,7 @@ def fit_by_epoch(
             `cnn.augmentation.compose`. If it has keyword-only arguments named `examples`, `epoch` or `seed`,
             it also receives the indices of the images in `train`, the epoch counted from 1, or `seed`.
         clip_norm, clip_value: limits of the gradients, see `cnn.clipping`; clip_value is applied first.
-            None sets no limit.
+            None sets no limit. Parameters that are not trained at the time do not count.
         moving_average: an average of the weights, `MovingAverage` or `Lookahead`, which is used for
             validation. To put it into the model, see `MovingAverage.applied`.
         patience: stop after this many epochs without a higher validation accuracy; None never stops early.
@@ -159,9 +158,9 @@ def fit_by_epoch(
         raise ValueError("patience waits for a better validation accuracy, so it needs validation examples.")
     if augment is not None:
         keywords_of(augment)
-    optimizer = SGD(model.parameters()) if optimizer is None else optimizer
+    groups = _as_groups(SGD(model.parameters()) if optimizer is None else optimizer, schedule)
     for name, owner in {
-        "optimizer": optimizer,
+        "optimizer": groups,
         "moving_average": moving_average,
         "statistics": statistics,
     }.items():
@@ -169,7 +168,11 @@ def fit_by_epoch(
             _check_parameters(name, owner.parameters, model)
     at = Progress() if progress is None else progress
     count = len(train.images)
-    if not optimizer.parameters:
+    names = {id(parameter): name for name, parameter in groups.parameters.items()}
+    parameters = {  # in the model's order, whatever the groups are
+        names[id(parameter)]: parameter for parameter in model.parameters().values() if id(parameter) in names
+    }
+    if not parameters:
         raise ValueError(
             "A network without parameters cannot learn; the optimizer has none. Add a layer that has some, "
             "such as Dense."
@@ -180,7 +183,6 @@ def fit_by_epoch(
             "training set."
         )
     steps_per_epoch = -(-count // batch_size)
-    rate_at = constant(optimizer.learning_rate) if schedule is None else schedule
     _try_smallest_shard(model, train, batch_size, shard_size, seed)
 
     def reports() -> Iterator[EpochReport]:
@@ -192,24 +194,27 @@ def fit_by_epoch(
                 order = derive_rng(seed, Stream.SHUFFLE, epoch).permutation(count)
                 while at.examples < count:
                     batch = order[at.examples : at.examples + batch_size]
-                    optimizer.learning_rate = _learning_rate(rate_at, int(at.step) / steps_per_epoch)
+                    groups.set_time(int(at.step) / steps_per_epoch)
                     batch_loss, correct = gradients(batch, at=(epoch, int(at.step)))
-                    squares = gradient_squares(optimizer.parameters)
+                    squares = gradient_squares(parameters)
                     if not (isfinite(batch_loss) and all(map(isfinite, squares.values()))):
-                        raise _non_finite(batch_loss, squares, model, optimizer, train.images[batch], at)
+                        rate = groups.main.optimizer.learning_rate
+                        raise _non_finite(batch_loss, squares, model, rate, train.images[batch], at)
                     if statistics is not None:
                         statistics.add_step(squares)
+                    chosen = groups.trained
+                    trained = {name: p for name, p in parameters.items() if name in chosen}
                     if clip_value is not None:
-                        clip_by_value(optimizer.parameters, clip_value)
-                        squares = gradient_squares(optimizer.parameters)
+                        clip_by_value(trained, clip_value)
+                        squares = gradient_squares(trained)
                     if clip_norm is not None:
-                        clip_by_norm(optimizer.parameters, clip_norm, squares)
-                    optimizer.step()
+                        clip_by_norm(trained, clip_norm, {name: squares[name] for name in trained})
+                    groups.step()
                     if moving_average is not None:
                         moving_average.update()
                     at.add(len(batch), correct, batch_loss)
                     on_step(at)
-                rate = _learning_rate(rate_at, (int(at.step) - 1) / steps_per_epoch)
+                rate = groups.main.learning_rate((int(at.step) - 1) / steps_per_epoch)
                 validation_loss = accuracy = None
                 if validation is not None:
                     with nullcontext() if moving_average is None else moving_average.applied():
@@ -286,6 +291,21 @@ def _check_examples(part: str, examples: tuple[Rows, NDArray[Any]], model: Seque
     return Examples(images, targets)
 
 
+def _as_groups(optimizer: Optimizer | ParameterGroups, schedule: Schedule | None) -> ParameterGroups:
+    """`optimizer` as one group with this `schedule`, unless it is several groups already."""
+    if not isinstance(optimizer, ParameterGroups):
+        group = Group(optimizer, schedule)
+        if schedule is None:
+            group.schedule = constant(optimizer.learning_rate)
+        return ParameterGroups([group])
+    if schedule is not None:
+        raise ValueError(
+            "schedule is for a single optimizer; each group brings its own. Leave it out, and give it to the "
+            "groups: Group(optimizer, schedule)."
+        )
+    return optimizer
+
+
 def _check_parameters(owner: str, parameters: Mapping[str, Parameter], model: Sequential) -> None:
     """ValueError if some of them are not the model's."""
     known = {id(parameter) for parameter in model.parameters().values()}
@@ -316,26 +336,11 @@ def _try_smallest_shard(
         ) from None
 
 
-def _learning_rate(schedule: Schedule, t: float) -> float:
-    try:
-        rate = schedule(t)
-    except OverflowError:
-        rate = inf
-    if not isfinite(rate):
-        raise NonFiniteError(
-            f"The schedule's learning rate became infinite {t:.3g} epochs after the start. "
-            "A smaller factor, or a longer time between steps, helps."
-        )
-    if rate < 0:
-        raise ValueError(f"A schedule must give learning rates >= 0; received {rate:g} at {t:.3g} epochs.")
-    return rate
-
-
 def _non_finite(
     loss: float,
     squares: dict[str, float],
     model: Sequential,
-    optimizer: Optimizer,
+    learning_rate: float,
     images: NDArray[Any],
     at: Progress,
 ) -> NonFiniteError:
@@ -356,5 +361,5 @@ def _non_finite(
         first = f" (first dL/d{part} of layer {layer})"
     return NonFiniteError(
         f"{what} in epoch {at.epoch}, at step {at.step} of the run, with learning rate "
-        f"{optimizer.learning_rate:g}{first}. A smaller learning rate usually helps."
+        f"{learning_rate:g}{first}. A smaller learning rate usually helps."
     )

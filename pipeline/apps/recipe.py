@@ -143,6 +143,10 @@ def _for_dvc(changed: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _in_hydras_grammar(value: Any) -> str:
+    if isinstance(value, dict):  # its keys must not be quoted
+        return f"{{{', '.join(f'{key}: {_in_hydras_grammar(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_in_hydras_grammar, value))}]"
     if isinstance(value, str) and re.fullmatch(WORD, value, re.IGNORECASE):
         return value
     return json.dumps(value, ensure_ascii=False)

@@ -14,6 +14,7 @@ from pipeline.apps.terminal import open_console
 from pipeline.artefacts.evaluate import Metrics
 from pipeline.artefacts.preprocess import Description
 from pipeline.config.architectures import build_chosen
+from pipeline.config.groups import make_optimizer
 from pipeline.config.params import Data, Params, load_params
 from pipeline.data.catalogue import DATASETS
 from pipeline.data.dataset import OWN
@@ -50,7 +51,8 @@ def check_network(params: Params) -> None:
     """UserError if the network or the loss does not fit the images, as far as these are known already."""
     shape, classes = known_images(params.data)
     if classes >= 2 and len(shape) == 3:
-        build_chosen(params, shape, classes)
+        model, _ = build_chosen(params, shape, classes)
+        make_optimizer(params.train, model)
         params.train.loss.make(classes)
 
 

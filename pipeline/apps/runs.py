@@ -102,7 +102,7 @@ def flat(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def _shown(value: Any) -> str:
     if isinstance(value, str):
         return value
-    is_network = isinstance(value, list) and any(isinstance(part, dict) for part in value)
+    is_network = isinstance(value, list) and any(isinstance(part, dict) and "type" in part for part in value)
     return "…" if is_network else json.dumps(value)
 
 

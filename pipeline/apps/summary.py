@@ -15,10 +15,12 @@ from cnn.engine.executors import Executor
 from cnn.engine.shards import ShardedGradients
 from cnn.inspection import multiply_adds
 from cnn.layers.trace import trace_shapes
+from cnn.registry import name_of
 from cnn.state import Stateful
 from pipeline.apps.run import known_images
 from pipeline.apps.terminal import make_table, open_console, print_table
 from pipeline.config.architectures import build_chosen
+from pipeline.config.groups import COLUMNS, group_rows, make_optimizer
 from pipeline.config.params import Data, Params, load_params
 from pipeline.cores import count_cores
 from pipeline.data.catalogue import DATASETS
@@ -44,6 +46,11 @@ def summary() -> None:
         "Multiply-adds are those of convolutions and dense layers for one image, forward; training takes "
         f"{multiply_adds(model, shape, training=True):,}."
     )
+    if rows := group_rows(params.train, model):
+        table = make_table("Groups of parameters", *COLUMNS)
+        for row in rows:
+            table.add_row(*row)
+        print_table(console, table)
     step = TrainingStep(params, model, shape, classes)
     try:
         with threadpool_limits(1, user_api="blas"), np.errstate(all="ignore"):  # as training does
@@ -121,9 +128,10 @@ class TrainingStep:
         images = rng.random((self.batch_size, *shape), dtype=np.float32)
         targets = np.eye(classes, dtype=np.float32)[rng.integers(0, classes, self.batch_size)]
         self._examples = Examples(images, targets)
-        self._optimizer = self.options.optimizer.make(model.parameters())
-        self._optimizer.learning_rate = 0.0
-        self._average = self.options.make_average(model.parameters(), self.batch_size)
+        self._optimizer = make_optimizer(self.options, model)
+        for group in self._optimizer.groups:
+            group.optimizer.learning_rate = 0.0
+        self._average = self.options.make_average(self._optimizer.ever_trained, self.batch_size)
 
     def measure_memory(self) -> dict[str, int]:
         """Bytes by what they hold; ValueError if a layer refuses shards of this size."""
@@ -138,7 +146,8 @@ class TrainingStep:
             tracemalloc.stop()
         parameters = sum(parameter.value.nbytes for parameter in self._model.parameters().values())
         found = {"parameters": parameters, "gradients": parameters}
-        found[f"state of the optimiser, {self.options.optimizer.name}"] = _size(self._optimizer)
+        names = dict.fromkeys(name_of(type(group.optimizer)) for group in self._optimizer.groups)
+        found[f"state of the optimiser, {', '.join(names)}"] = _size(self._optimizer)
         if self._average is not None:
             found["moving average"] = _size(self._average)
         found[f"activations of a shard of {_number(len(shard), 'image')}"] = max(peak - parameters, 0)

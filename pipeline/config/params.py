@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,9 +133,9 @@ class Optimizer(Choice):
         common = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
         return super().options() | common
 
-    def make(self, parameters: Mapping[str, Parameter]) -> CnnOptimizer:
-        """The chosen optimiser of `parameters`."""
-        optimizer: CnnOptimizer = OPTIMIZERS[self.name](parameters, **self.options())
+    def make(self, parameters: Mapping[str, Parameter], **changed: Any) -> CnnOptimizer:
+        """The chosen optimiser of `parameters`; `changed` replaces some of its options."""
+        optimizer: CnnOptimizer = OPTIMIZERS[self.name](parameters, **(self.options() | changed))
         return optimizer
 
 
@@ -161,6 +161,57 @@ class Schedule(Choice):
         """The chosen schedule, with its warm-up."""
         schedule = _make_schedule(SCHEDULES[self.name], self.options(), learning_rate, epochs)
         return schedules.warm_up(schedule, epochs=self.warm_up) if self.warm_up else schedule
+
+
+class GroupOptimizer(Optimizer):
+    """An optimiser in an item of train.groups: a key that is left out is null."""
+
+    learning_rate: Positive | None = Field(
+        default=None, description=Optimizer.model_fields["learning_rate"].description
+    )
+
+
+class GroupSchedule(Schedule):
+    """A schedule in an item of train.groups: without `warm_up`, it has none."""
+
+    warm_up: Annotated[float, Field(ge=0)] = Field(
+        default=0.0, description=Schedule.model_fields["warm_up"].description
+    )
+
+
+class Group(Section):
+    """Parameters that are trained differently from the rest; a key that is left out is null."""
+
+    parameters: str | Annotated[list[str], Field(min_length=1)] = Field(
+        description="a pattern of names, such as 0.kernel, *.bias or conv2d.*, or a list of patterns"
+    )
+    epochs: Annotated[int, Field(ge=0, le=10**9)] | None = Field(
+        default=None,
+        description="in how many epochs, from the first on, they are trained: a whole number from 0 (never) "
+        "to 10^9, or null for all",
+    )
+    optimizer: GroupOptimizer | None = Field(
+        default=None,
+        description="the keys of their optimiser, as in train.optimizer, or null for the one that is there",
+    )
+    learning_rate: Positive | None = Field(
+        default=None,
+        description="their step size: a number > 0, or null for the one of their optimiser",
+    )
+    weight_decay: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="their weight decay: a number >= 0, or null for the one of their optimiser",
+    )
+    schedule: GroupSchedule | None = Field(
+        default=None,
+        description="the keys of their schedule, as in train.schedule, or null for the one that is there",
+    )
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """What replaces options of the optimiser."""
+        keys = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
+        return {key: value for key, value in keys.items() if value is not None}
 
 
 def _try_augmentation(make: Bearer, keys: dict[str, Any]) -> None:
@@ -248,6 +299,10 @@ class Train(Section):
     loss: Loss = Field(description="the keys of the loss")
     optimizer: Optimizer = Field(description="the keys of the optimiser")
     schedule: Schedule = Field(description="the keys of the schedule")
+    groups: list[Group] = Field(
+        description="the parameters that are trained differently from the rest: a list, each item "
+        "{parameters: PATTERN, …}"
+    )
     augmentation: Augmentation = Field(description="the keys of the augmentation")
 
     @model_validator(mode="after")
@@ -318,20 +373,25 @@ def validate(kind: type[S], content: Any, source: str) -> S:
 
 def _describe(details: ErrorDetails, section: type[BaseModel]) -> str:
     """One sentence for one problem that pydantic found in a `section`."""
-    # For a union, `loc` ends with the alternative that pydantic tried; only field names are part of the key.
+    # For a union, `loc` ends with the alternative that pydantic tried; only field names, and the places of
+    # sections in lists, are part of the key.
     keys: list[str] = []
     description = "keys with values"
+    inside: list[type[BaseModel]] = [section]  # the section in a field, or in the items of a list there
     for part in details["loc"]:
-        if not isinstance(part, str) or (
-            part not in section.model_fields and details["type"] != "extra_forbidden"
-        ):
+        if isinstance(part, int) and keys and inside:
+            keys[-1] += f"[{part}]"
+            continue
+        if not isinstance(part, str) or not inside:
+            break
+        if part not in inside[0].model_fields and details["type"] != "extra_forbidden":
             break
         keys.append(part)
+        section = inside[0]
         if part in section.model_fields:
             field = section.model_fields[part]
             description = field.description or ""
-            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-                section = field.annotation
+            inside = _sections_in(field.annotation)
     key = ".".join(keys)
     match details["type"]:
         case "invalid_key":
@@ -347,3 +407,12 @@ def _describe(details: ErrorDetails, section: type[BaseModel]) -> str:
             return f"- {key}: {text}"
         case _:
             return f"- {key} must be {description}; received {shown(details['input'])}."
+
+
+def _sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The section that a field of this type holds: as its value, beside null, or in a list; else empty."""
+    return [
+        part
+        for part in (annotation, *get_args(annotation))
+        if isinstance(part, type) and issubclass(part, BaseModel)
+    ]

@@ -14,6 +14,7 @@ from cnn.layers.layer import Shape
 from cnn.layers.trace import trace_shapes
 from pipeline.artefacts.evaluate import LARGEST_MATRIX, Confusion, Metrics
 from pipeline.artefacts.train import Network
+from pipeline.config.groups import COLUMNS, group_rows
 from pipeline.config.params import Params
 from pipeline.config.yaml_files import to_yaml
 from pipeline.report.calibration import Bin, expected_calibration_error
@@ -110,6 +111,8 @@ def build(found: Findings) -> str:
         shown_classes=worst[:WORST] if size > LARGEST_MATRIX else list(metrics.per_class),
         number={name: k for k, name in enumerate(data.class_names)},
         calibration_error=expected_calibration_error(found.bins),
+        groups=group_rows(found.params.train, found.model),
+        group_columns=COLUMNS,
         rates={row["learning_rate"] for row in found.history},
         yaml={
             "params.yaml": to_yaml(found.params.model_dump(mode="json")),

@@ -37,6 +37,7 @@ from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import SECONDS_VARIABLE, Environment, Epoch, Network, ParameterStatistics
 from pipeline.bits import NATIVE_VARIABLE, is_native
 from pipeline.config.architectures import build_chosen
+from pipeline.config.groups import group_rows, group_table, make_optimizer
 from pipeline.config.yaml_files import to_yaml
 from pipeline.cores import count_cores
 from pipeline.errors import StoppedError, UserError
@@ -75,6 +76,8 @@ def train(params: "Params") -> None:
     except ValueError as error:
         raise UserError(f"{error}\nIn {ARCHITECTURES}: {params.model.architecture}.") from None
     console.print(model.summary(description.image_shape))
+    if rows := group_rows(params.train, model):
+        console.print(f"\n{group_table(rows)}")
 
     # One BLAS thread: with more, the order of sums would depend on how many cores there are.
     # Overflows show in losses and gradients, which are checked at each step.
@@ -140,9 +143,8 @@ def _fit(
 ) -> tuple[RunCheckpoint, EpochReport]:
     """`fit` from the last checkpoint on, with a progress bar and a line per epoch; (run, epoch to keep)."""
     options = params.train
-    optimizer = options.optimizer.make(model.parameters())
-    learning_rate = optimizer.learning_rate
-    average = options.make_average(model.parameters(), description.examples["train"])
+    optimizer = make_optimizer(options, model)
+    average = options.make_average(optimizer.ever_trained, description.examples["train"])
     at, statistics = Progress(), EpochStatistics(model.parameters())
     settings = params.model_dump(include={"seed", "data", "train"}, exclude={"train": {"checkpoint_seconds"}})
     run = RunCheckpoint(
@@ -181,7 +183,6 @@ def _fit(
                 load_examples("validation", description),
                 loss=loss,
                 optimizer=optimizer,
-                schedule=options.schedule.make(learning_rate, options.epochs),
                 epochs=options.epochs,
                 batch_size=options.batch_size,
                 shard_size=options.shard_size,
@@ -213,13 +214,14 @@ def _fit(
                 run.save()
                 _warn_if_nothing_is_learnt(report, params, description, console)
         except NonFiniteError as error:
-            smaller = min(learning_rate / 10, 0.1)
-            name = options.optimizer.name
-            decayed = f" and train.optimizer.{name}.weight_decay" if optimizer.weight_decay else ""
+            chosen, name = options.optimizer.options(), options.optimizer.name
+            smaller = min(chosen["learning_rate"] / 10, 0.1)
+            decayed = f" and train.optimizer.{name}.weight_decay" if chosen.get("weight_decay") else ""
+            grouped = "; and train.groups" if options.groups else ""
             raise UserError(
                 f"{error} Try: dvc exp run -S train.optimizer.learning_rate={smaller:g}\n"
                 f"In params.yaml: train.optimizer.learning_rate, else train.optimizer.{name}.learning_rate"
-                f"{decayed}."
+                f"{decayed}{grouped}."
             ) from None
     return run, run.history[-1 if options.keep == "last" else int(at.best_epoch) - 1]
 

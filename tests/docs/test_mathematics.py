@@ -25,6 +25,7 @@ from cnn import (
     Dropout,
     Examples,
     Flatten,
+    Group,
     LayerNorm,
     LeakyReLU,
     LogSoftmax,
@@ -33,6 +34,7 @@ from cnn import (
     MovingAverage,
     Muon,
     Parameter,
+    ParameterGroups,
     ReLU,
     Residual,
     RMSProp,
@@ -400,6 +402,26 @@ def _(learning_rate):
         "one_cycle_at_0_3_and_10_of_10": [one_cycle(t) for t in (0, 3, 10)],
         "warm_up_at_1_of_2": schedules.warm_up(schedules.constant(learning_rate), epochs=2)(1),
     }
+
+
+@example("parameter_groups")
+def _(values, gradient, learning_rates, epochs):
+    parameters = [Parameter(array([value]), "weight") for value in values]
+    groups = ParameterGroups(
+        [
+            Group(SGD({f"{k}.weight": parameter}, rate), epochs=last)
+            for k, (parameter, rate, last) in enumerate(zip(parameters, learning_rates, epochs, strict=True))
+        ]
+    )
+    made = {}
+    for t, name in enumerate(["first", "second"]):
+        for parameter in parameters:
+            parameter.grad = array([gradient])
+        groups.set_time(t)
+        made.setdefault("norm", clip_by_norm(groups.trained, 1))
+        groups.step()
+        made[name] = [parameter.value.item() for parameter in parameters]
+    return made
 
 
 @example("clipping")

@@ -692,12 +692,13 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
         "train.moving_average": 0.75,
         "train.augmentation.random_shift": 2,
         "train.optimizer.name": "adam",
+        "train.groups": [{"parameters": "*.bias", "epochs": 2, "learning_rate": 0.5}],
         "seed": 3,
     }
     received = {}
 
     def record(model, train, validation, **options):
-        received.update(options, rate=options["schedule"](0.0))
+        received.update(options)
         options["progress"].best_epoch[...] = 1
         return iter([cnn.EpochReport(1, 0.1, 0.0, 1.0, 0.0, 1.0)])
 
@@ -733,8 +734,11 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
     }
     assert {key: received[key] for key in wanted} == wanted
     assert received["moving_average"].decay == 0.75
-    assert isinstance(received["optimizer"], cnn.Adam)
-    assert received["rate"] == 0.001
+    main, biases = received["optimizer"].groups
+    assert isinstance(main.optimizer, cnn.Adam)
+    assert isinstance(biases.optimizer, cnn.Adam)
+    assert (main.learning_rate(0.0), main.epochs) == (0.001, None)
+    assert (biases.learning_rate(0.0), biases.epochs) == (0.5, 2)
     images = np.zeros((1, 4, 4, 1), np.float32)
     shifted = received["augment"](images, np.random.default_rng(0))
     assert -2.0 <= shifted.min() < -1.0  # black, (0 − 0.5) / 0.25, came in

@@ -305,6 +305,25 @@ def test_test_time_augmentation_is_measured_and_every_result_says_so(
     assert f"(outputs are {words})" in " ".join(re.sub("[│┃]", "", capsys.readouterr().out).split())
 
 
+def test_the_page_shows_the_groups_instead_of_one_optimiser(here, monkeypatch):
+    page, params = here / "reports/report.html", (here / "params.yaml").read_bytes()
+    before = page.read_bytes()
+    assert (
+        "Optimiser sgd, batches of 16, learning rate constant at 0.1 in all epochs."
+        in Page(before.decode()).text
+    )
+    set_params(here, {"train.groups": [{"parameters": "*.bias", "epochs": 1, "learning_rate": 0.5}]})
+    run("report", monkeypatch)
+    found = Page(page.read_text())
+    assert found.open == []
+    assert "Optimiser" not in found.text
+    assert re.search(r"\*\.bias\s*sgd\(learning_rate=0\.5\)\s*constant\s*the first\s*\d", found.text)
+    assert re.search(r"all others\s*sgd\(learning_rate=0\.1\)\s*constant\s*all\s*\d", found.text)
+    (here / "params.yaml").write_bytes(params)
+    run("report", monkeypatch)
+    assert page.read_bytes() == before
+
+
 def test_a_second_report_has_the_same_bytes(here, monkeypatch):
     before = {p: p.read_bytes() for p in here.glob("reports/**/*") if p.is_file()}
     run("report", monkeypatch)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from cnn import checkpoint
 from cnn.checkpoint import CheckpointError
 from pipeline import __main__ as program
 from pipeline.artefacts.evaluate import Metrics
+from pipeline.config.architectures import build_chosen
 from pipeline.config.params import load_params
 from pipeline.errors import UserError
 from pipeline.stages import evaluate, fetch, preprocess, resume, train
@@ -109,6 +111,33 @@ def test_a_run_cut_off_at_any_checkpoint_ends_with_the_same_files(project, monke
         assert bytes_of_results() == whole, saves
         saves += 1
     assert saves == (len(history) - 1) * 5 + 1  # after each of the four steps and at the end of each epoch
+
+
+def test_a_run_with_groups_that_is_cut_off_ends_with_the_same_files_and_frozen_weights_stay(
+    project, monkeypatch, capsys
+):
+    """Neither training nor the moving average changes a frozen parameter."""
+    groups = [
+        {"parameters": ["batch_norm.gamma", "dense.weight"], "epochs": 0},
+        {"parameters": "*.bias", "epochs": 1, "optimizer": {"name": "sgd"}, "weight_decay": 0.1},
+    ]
+    set_params(project, {"train.groups": groups, "train.epochs": 2, "train.schedule.name": "cosine"})
+    train.train(load_params())
+    whole = bytes_of_results()
+    printed = capsys.readouterr().out
+    assert re.search(r"^batch_norm\.gamma, dense\.weight +frozen +2 +8,624$", printed, re.MULTILINE)
+    biases = r"^\*\.bias +sgd\(learning_rate=0\.1, weight_decay=0\.1\) +cosine\(.*\) +the first +1 +10$"
+    assert re.search(biases, printed, re.MULTILINE)
+    state, _ = checkpoint.load(project / "models/model.npz")
+    initial, _ = build_chosen(load_params(), (28, 28, 1), 10)
+    for name in ("1.gamma", "2.weight"):
+        assert state[name].tobytes() == initial.state_dict()[name].tobytes()
+    assert (state["1.beta"] != 0).any()
+    for saves in (1, 3, 5, 6, 8):
+        assert not train_until(monkeypatch, saves)
+        train.train(load_params())
+        assert "Continuing from" in capsys.readouterr().out
+        assert bytes_of_results() == whole, saves
 
 
 def test_a_training_beside_another_is_refused(project, monkeypatch):
