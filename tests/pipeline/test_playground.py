@@ -63,9 +63,10 @@ NETWORKS = {
         {"type": "batch_norm", "momentum": 0.5, "epsilon": 0.1},
         {"type": "layer_norm", "epsilon": 0.1},
         {"type": "flatten"},
-        {"type": "batch_norm"},
+        {"type": "batch_norm", "scale": False},
         {"type": "layer_norm"},
         {"type": "dropout", "rate": 0.5},
+        {"type": "scale", "factor": 0.3},
         {"type": "dense", "out_features": 7, "bias": False, "initializer": "orthogonal"},
     ],
     "activations": [

@@ -133,8 +133,8 @@ function dense(layer, x) {
 // y = gamma · (x − mean) / sqrt(var + epsilon) + beta for each channel, with the running statistics.
 function batchNorm(layer, x) {
   const { gamma, beta, running_mean: mean, running_var: variance } = layer.arrays;
-  const scale = Float64Array.from(gamma, (g, c) => g / Math.sqrt(variance[c] + layer.epsilon));
-  const channels = gamma.length;
+  const scale = Float64Array.from(variance, (v, c) => (gamma?.[c] ?? 1) / Math.sqrt(v + layer.epsilon));
+  const channels = beta.length;
   return x.map((value, k) => (value - mean[k % channels]) * scale[k % channels] + beta[k % channels]);
 }
 
@@ -218,6 +218,7 @@ const LAYERS = {
   log_softmax: (layer, x) => alongLastAxis(layer, x, logSoftmax),
   max_pool2d: maxPool2d,
   relu: elementwise((x) => Math.max(x, 0)),
+  scale: elementwise((x, { factor }) => factor * x),
   sigmoid: elementwise(sigmoid),
   silu: elementwise((x) => x * sigmoid(x)),
   softmax: (layer, x) => alongLastAxis(layer, x, softmax),
