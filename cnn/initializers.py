@@ -111,14 +111,15 @@ def dirac(shape: Shape, rng: Rng, dtype: DType) -> NDArray[Any]:
         kernel[i, j, c, o] = 1 if i, j is the centre and c = o, else 0        for o below the number of inputs
 
     So what a layer receives is there for the next layer from the start, beside what the layer itself finds.
-    A kernel with an even side has its centre below and to the right of the middle.
+    A kernel with an even side has its centre above and to the left of the middle, as padding "same" puts it.
+    If channels are in groups, this holds for the first group: the kernels of the others are random.
     Source: Zagoruyko & Komodakis, "DiracNets: Training very deep neural networks without skip-connections"
     (2017), in the form of Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (2024), section 3.3.
     """
     kernel = fan_in_uniform(shape, rng, dtype)
     passed = min(shape[-2:])
     kernel[..., :passed] = 0
-    centre = tuple(side // 2 for side in shape[:-2])
+    centre = tuple((side - 1) // 2 for side in shape[:-2])
     kernel[centre][range(passed), range(passed)] = 1
     return kernel
 

@@ -91,13 +91,13 @@ class Lookahead(MovingAverage):
     not changed. The state is that of `MovingAverage`, and `applied` puts a in the place of θ.
 
     Source: Zhang, Lucas, Hinton & Ba, "Lookahead Optimizer: k steps forward, 1 step back" (2019), where d is
-    constant; for its growth, Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024), where a starts
-    after three epochs, buffers are averaged too, and θ = a after every epoch.
+    constant; for its growth, Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (2024), whose code
+    averages buffers, too.
 
     Args:
         parameters: as returned by `Sequential.parameters()`; changed in place by `update`.
         steps: how many steps the optimiser takes in the whole run.
-        every: the number of steps between two updates of the slow weights.
+        every: the number of steps between two updates of the slow weights; at most `steps`.
         decay: the fraction of a that is kept for each step, at the end of the run.
 
     Raises: ValueError for an argument out of its range.
@@ -107,6 +107,11 @@ class Lookahead(MovingAverage):
     def __init__(
         self, parameters: Mapping[str, Parameter], steps: Count, *, every: Count = 5, decay: Kept = 0.95
     ) -> None:
+        if every > steps:
+            raise ValueError(
+                f"every must be at most the number of steps, {steps}, since θ returns to a after the last "
+                f"one; received {every}."
+            )
         super().__init__(parameters, decay)
         self.steps = steps
         self.every = every

@@ -79,8 +79,9 @@ class ParameterGroups(Stateful):
 
         θ = step_k(θ, dL/dθ, rate_k(t))       for every θ of group k
 
-    At other times nothing changes its parameters, neither weight decay nor momentum. `fit` sets the time; in
-    a loop of your own, call `set_time` before each step.
+    At other times it changes nothing, neither by weight decay nor by momentum. (`Lookahead` still returns to
+    its slow weights, unless it is made of other parameters.) `fit` sets the time; in a loop of your own, call
+    `set_time` before each step.
     The state is that of each optimiser, after the number of its group, as in "0.velocity.4.weight".
 
     Args:
@@ -113,8 +114,8 @@ class ParameterGroups(Stateful):
 
     @property
     def main(self) -> Group:
-        """The first group that is not frozen, whose learning rate `fit` reports."""
-        return next(group for group in self.groups if group.epochs != 0)
+        """The group that is trained longest, of equals the first, whose learning rate `fit` reports."""
+        return max(self.groups, key=lambda group: inf if group.epochs is None else group.epochs)
 
     @property
     def ever_trained(self) -> dict[str, Parameter]:
@@ -126,6 +127,14 @@ class ParameterGroups(Stateful):
     def trained(self) -> dict[str, Parameter]:
         """The parameters that the next step changes."""
         return {name: p for group in self._active() for name, p in group.optimizer.parameters.items()}
+
+    def __repr__(self) -> str:
+        """The groups' optimisers, and how long each is trained."""
+        groups = (
+            f"Group({group.optimizer!r}{'' if group.epochs is None else f', epochs={group.epochs}'})"
+            for group in self.groups
+        )
+        return f"ParameterGroups([{', '.join(groups)}])"
 
     def set_time(self, t: float) -> None:
         """Set the time of the next step, in epochs, and with it which groups are trained, and their rates."""

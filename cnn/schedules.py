@@ -110,7 +110,7 @@ def triangular(
         down to final_factor · learning_rate at t = epochs, and constant from then on
 
     Source: Smith, "Cyclical Learning Rates for Training Neural Networks" (2017), section 3.1, with a single
-    cycle; the defaults are those of Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU" (2024).
+    cycle; the defaults are those of Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (2024).
 
     Args:
         learning_rate: the peak.

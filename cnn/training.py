@@ -22,7 +22,7 @@ from cnn.inspection import EpochStatistics
 from cnn.layers import Sequential
 from cnn.layers.trace import trace_forward
 from cnn.losses import softmax_cross_entropy
-from cnn.moving_average import MovingAverage
+from cnn.moving_average import Lookahead, MovingAverage
 from cnn.optimizers import SGD, Optimizer
 from cnn.parameter import Parameter
 from cnn.parameter_groups import Group, NonFiniteError, ParameterGroups
@@ -183,6 +183,11 @@ def fit_by_epoch(
             "training set."
         )
     steps_per_epoch = -(-count // batch_size)
+    if isinstance(moving_average, Lookahead) and moving_average.steps != epochs * steps_per_epoch:
+        raise ValueError(
+            f"Lookahead must be made for all steps of the run, here {epochs} x {steps_per_epoch} = "
+            f"{epochs * steps_per_epoch}; received one for {moving_average.steps}."
+        )
     _try_smallest_shard(model, train, batch_size, shard_size, seed)
 
     def reports() -> Iterator[EpochReport]:

@@ -131,7 +131,9 @@ class TrainingStep:
         self._optimizer = make_optimizer(self.options, model)
         for group in self._optimizer.groups:
             group.optimizer.learning_rate = 0.0
-        self._average = self.options.make_average(self._optimizer.ever_trained, self.batch_size)
+        self._average = self.options.make_average(
+            self._optimizer.ever_trained, self.batch_size * max(1, self.options.lookahead.every)
+        )
 
     def measure_memory(self) -> dict[str, int]:
         """Bytes by what they hold; ValueError if a layer refuses shards of this size."""
@@ -149,7 +151,7 @@ class TrainingStep:
         names = dict.fromkeys(name_of(type(group.optimizer)) for group in self._optimizer.groups)
         found[f"state of the optimiser, {', '.join(names)}"] = _size(self._optimizer)
         if self._average is not None:
-            found["moving average"] = _size(self._average)
+            found["lookahead" if self.options.lookahead.every else "moving average"] = _size(self._average)
         found[f"activations of a shard of {_number(len(shard), 'image')}"] = max(peak - parameters, 0)
         return found
 

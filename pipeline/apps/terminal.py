@@ -33,7 +33,10 @@ def make_table(title: str, *columns: str) -> Table:
 def print_table(console: Console, table: Table) -> None:
     """Print a table of `make_table`; if the terminal is too narrow for its numbers, a list of its rows."""
     columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
-    needed = LEAST_FIRST_COLUMN + sum(1 + max(map(cell_len, cells)) for cells in columns[1:])
+    words = " ".join(columns[0]).split()
+    needed = max([LEAST_FIRST_COLUMN, *map(cell_len, words)]) + sum(
+        1 + max(map(cell_len, cells)) for cells in columns[1:]
+    )
     console.print(f"\n{table.title}")
     table.title = None  # it would be wrapped at the table's width
     if needed <= console.width:

@@ -12,6 +12,7 @@ from cnn.layers.layer import Shape
 from cnn.random import Stream, derive_rng
 from cnn.registry import unknown
 from cnn.specs import layers_from_specs
+from cnn.whitening import layer_to_whiten
 from pipeline.config.params import Params
 from pipeline.config.yaml_files import read_mapping
 from pipeline.errors import UserError
@@ -47,6 +48,10 @@ def build_chosen(params: Params, input_shape: Shape, classes: int) -> tuple[Sequ
     model = build_model(layers, source, input_shape, classes, rng)
     if not model.parameters():
         raise UserError(f"A network without parameters cannot learn.\nIn {source}.")
+    try:
+        layer_to_whiten(model)
+    except ValueError as error:
+        raise UserError(f"{error}\nIn {source}.") from None
     _check_ending(model, params.train.loss.name, source)
     return model, layers
 

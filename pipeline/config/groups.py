@@ -29,6 +29,11 @@ def make_optimizer(options: Train, model: Sequential) -> ParameterGroups:
             optimizer = (item.optimizer or options.optimizer).make(chosen, **item.changed)
         except ValueError as error:
             raise UserError(f"{error}\nIn params.yaml: {place}.") from None
+        if item.weight_decay and all(parameter.value.ndim < 2 for parameter in chosen.values()):
+            raise UserError(
+                "weight_decay acts on parameters with two axes or more, such as kernels; received it for "
+                f"{', '.join(chosen)}. Leave it out.\nIn params.yaml: {place}.weight_decay."
+            )
         epochs = options.epochs if item.epochs is None else min(item.epochs, options.epochs)
         schedule = item.schedule or options.schedule
         groups.append(
@@ -40,9 +45,15 @@ def make_optimizer(options: Train, model: Sequential) -> ParameterGroups:
         schedule = options.schedule
         groups.insert(0, Group(optimizer, schedule.make(optimizer.learning_rate, options.epochs)))
     try:
-        return ParameterGroups(groups)
+        made = ParameterGroups(groups)
     except ValueError as error:
         raise UserError(f"{error}\nIn params.yaml: train.groups.") from None
+    if made.main.epochs is not None and made.main.epochs < options.epochs:
+        raise UserError(
+            f"Something must be trained in each of the {options.epochs} epochs (train.epochs); the groups "
+            f"end with epoch {made.main.epochs}.\nIn params.yaml: train.groups."
+        )
+    return made
 
 
 def group_rows(options: Train, model: Sequential) -> list[tuple[str, ...]]:

@@ -187,8 +187,8 @@ class Group(Section):
     )
     epochs: Annotated[int, Field(ge=0, le=10**9)] | None = Field(
         default=None,
-        description="in how many epochs, from the first on, they are trained: a whole number from 0 (never) "
-        "to 10^9, or null for all",
+        description="the number of epochs, from the first on, in which they are trained: a whole number from "
+        "0 (never) to 10^9, or null for all",
     )
     optimizer: GroupOptimizer | None = Field(
         default=None,
@@ -319,7 +319,10 @@ class Train(Section):
         """The average of the weights to keep, for this number of training examples; None if it is off."""
         if self.lookahead.every:
             steps = self.epochs * ceil(examples / self.batch_size)
-            return CnnLookahead(parameters, steps, **self.lookahead.model_dump())
+            try:
+                return CnnLookahead(parameters, steps, **self.lookahead.model_dump())
+            except ValueError as error:
+                raise UserError(f"{error}\nIn params.yaml: train.lookahead.every.") from None
         return None if self.moving_average is None else MovingAverage(parameters, self.moving_average)
 
 
@@ -332,8 +335,7 @@ class Views(Section):
     shift: int = Field(
         ge=0,
         le=1000,
-        description="how many pixels the image is shifted by, to average over the shifted ones as well: a "
-        "whole number from 0 to 1000",
+        description="the shift of two more views of the image, in pixels: a whole number from 0 to 1000",
     )
 
 
@@ -344,7 +346,9 @@ class Evaluate(Section):
     confidence_level: float = Field(
         gt=0, lt=1, description="the level of the intervals around accuracies: a fraction between 0 and 1"
     )
-    test_time_augmentation: Views = Field(description="the keys of the views that outputs are averaged over")
+    test_time_augmentation: Views = Field(
+        description="the keys of the views, over which outputs are averaged"
+    )
 
 
 class Params(Section):

@@ -41,14 +41,13 @@ from pipeline.config.groups import group_rows, group_table, make_optimizer
 from pipeline.config.yaml_files import to_yaml
 from pipeline.cores import count_cores
 from pipeline.errors import StoppedError, UserError
-from pipeline.paths import ARCHITECTURES, MODELS
+from pipeline.paths import MODELS
 from pipeline.stages.resume import RunCheckpoint, StopSignal, fingerprint, only_training
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
 
 BAR_SECONDS = 0.1  # between updates of the bar
-WHITENED = 5_000  # training images, from which a whitening layer gets its initial values
 STEPS_TO_LEARN = 100  # after which the loss should have fallen
 
 
@@ -71,10 +70,6 @@ def train(params: "Params") -> None:
         console.print(note)
     model, layers = build_chosen(params, description.image_shape, len(description.class_names))
     loss = params.train.loss.make(len(description.class_names))
-    try:
-        whiten(model, load_examples("train", description).images[:WHITENED])
-    except ValueError as error:
-        raise UserError(f"{error}\nIn {ARCHITECTURES}: {params.model.architecture}.") from None
     console.print(model.summary(description.image_shape))
     if rows := group_rows(params.train, model):
         console.print(f"\n{group_table(rows)}")
@@ -86,6 +81,7 @@ def train(params: "Params") -> None:
         threadpool_limits(1, user_api="blas"),
         np.errstate(over="ignore", invalid="ignore"),
     ):
+        whiten(model, load_examples("train", description).images)
         run, kept = _fit(model, layers, loss, params, description, console)
         _write_results(run, kept, params.model.architecture, layers, description)
         if note := os.environ.get(SECONDS_VARIABLE):
@@ -214,14 +210,17 @@ def _fit(
                 run.save()
                 _warn_if_nothing_is_learnt(report, params, description, console)
         except NonFiniteError as error:
+            if options.groups:
+                raise UserError(
+                    f"{error}\nIn params.yaml: the learning rates in train.optimizer and train.groups."
+                ) from None
             chosen, name = options.optimizer.options(), options.optimizer.name
             smaller = min(chosen["learning_rate"] / 10, 0.1)
             decayed = f" and train.optimizer.{name}.weight_decay" if chosen.get("weight_decay") else ""
-            grouped = "; and train.groups" if options.groups else ""
             raise UserError(
                 f"{error} Try: dvc exp run -S train.optimizer.learning_rate={smaller:g}\n"
                 f"In params.yaml: train.optimizer.learning_rate, else train.optimizer.{name}.learning_rate"
-                f"{decayed}{grouped}."
+                f"{decayed}."
             ) from None
     return run, run.history[-1 if options.keep == "last" else int(at.best_epoch) - 1]
 

@@ -543,13 +543,14 @@ def test_dirac_filters_pass_their_channels_on_and_the_others_are_uniform(side):
     kernel, drawn = draw("dirac", (side, side, 2, 5)), draw("fan_in_uniform", (side, side, 2, 5))
     np.testing.assert_array_equal(kernel[..., 2:], drawn[..., 2:])
     for i, j, c, o in np.ndindex(side, side, 2, 2):
-        assert kernel[i, j, c, o] == (i == j == side // 2 and c == o)
+        assert kernel[i, j, c, o] == (i == j == (side - 1) // 2 and c == o)
     np.testing.assert_array_equal(draw("dirac", (3, 2)), np.eye(3, 2))
 
 
-def test_a_dirac_convolution_passes_its_input_on():
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 5])
+def test_a_dirac_convolution_passes_its_input_on(side):
     layer = Conv2D(
-        2, 3, 3, padding=1, bias=False, initializer=initializers.dirac, rng=np.random.default_rng(0)
+        2, 3, side, padding="same", bias=False, initializer=initializers.dirac, rng=np.random.default_rng(0)
     )
     x = np.random.default_rng(1).standard_normal((2, 5, 4, 2)).astype(np.float32)
     np.testing.assert_array_equal(layer.forward(x)[..., :2], x)
@@ -596,6 +597,29 @@ def test_fewer_whitening_outputs_belong_to_the_largest_variances():
     np.testing.assert_array_equal(part.kernel.value[..., :3], whole.kernel.value[..., :3])
 
 
+def test_whitening_looks_at_the_first_images_a_few_at_a_time(monkeypatch):
+    few, many = whitening_layer(), whitening_layer()
+    images = correlated_images()
+    whiten(Sequential([few]), images[:20])
+    monkeypatch.setattr("cnn.whitening.IMAGES", 20)
+    monkeypatch.setattr("cnn.whitening._NUMBERS_AT_ONCE", 3 * 6 * 5 * 12)  # three images
+    seen = []
+
+    class OnDisk:
+        shape = images.shape
+
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, rows):
+            seen.append(len(images[rows]))
+            return images[rows]
+
+    whiten(Sequential([many]), OnDisk())
+    assert seen == [3, 3, 3, 3, 3, 3, 2]
+    np.testing.assert_allclose(many.kernel.value, few.kernel.value, rtol=1e-9)
+
+
 def test_whitening_survives_images_of_one_colour_and_single_precision():
     layer = whitening_layer(dtype=np.float32)
     whiten(Sequential([layer]), np.ones((3, 4, 4, 3), np.float32))
@@ -617,8 +641,10 @@ def test_whiten_changes_nothing_without_a_whitening_layer_and_refuses_what_it_ca
     grouped = Conv2D(3, 6, 2, groups=3, initializer=initializers.whitening, rng=rng)
     with pytest.raises(ValueError, match="first layer, without groups"):
         whiten(Sequential([grouped]), images)
-    with pytest.raises(ValueError, match="received none"):
+    with pytest.raises(ValueError, match="received no image"):
         whiten(Sequential([whitening_layer()]), images[:0])
+    with pytest.raises(ValueError, match="received some that are not"):
+        whiten(Sequential([Sequential([]), whitening_layer()]), np.full_like(images, np.nan))
     for outputs in (3, 26):
         with pytest.raises(ValueError, match=f"at most twice the numbers in a patch, 24; received {outputs}"):
             whitening_layer(outputs=outputs)

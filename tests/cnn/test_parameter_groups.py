@@ -16,6 +16,7 @@ from cnn import (
     Flatten,
     GlobalAvgPool2D,
     Group,
+    Lookahead,
     MovingAverage,
     NonFiniteError,
     Parameter,
@@ -216,6 +217,22 @@ def test_a_group_without_a_schedule_keeps_its_optimisers_rate():
     groups = ParameterGroups([Group(SGD(model.parameters(), 0.25))])
     (report,) = fit(model, EXAMPLES, optimizer=groups, epochs=1)
     assert report.learning_rate == groups.groups[0].optimizer.learning_rate == 0.25
+
+
+def test_fit_reports_the_rate_of_the_group_that_is_trained_longest():
+    model = small_network()
+    biases, others = halves(model)
+    groups = ParameterGroups([Group(SGD(biases, 0.5), epochs=1), Group(SGD(others, 0.01))])
+    assert [report.learning_rate for report in fit(model, EXAMPLES, optimizer=groups, **SETTINGS)] == [
+        0.01
+    ] * 3
+    assert repr(groups) == "ParameterGroups([Group(SGD(0.5), epochs=1), Group(SGD(0.01))])"
+
+
+def test_fit_refuses_a_lookahead_of_a_run_of_another_length():
+    model = small_network()
+    with pytest.raises(ValueError, match=r"for all steps of the run, here 3 x 3 = 9; received one for 10\."):
+        fit(model, EXAMPLES, moving_average=Lookahead(model.parameters(), 10), **SETTINGS)
 
 
 def test_a_step_without_a_gradient_changes_no_group():

@@ -118,8 +118,8 @@ def test_an_optimiser_of_a_group_is_written_as_the_one_of_the_rest(load):
         ),
         (
             [{"parameters": "*", "epochs": -1}],
-            "train.groups[0].epochs must be in how many epochs, from the first on, they are trained: a whole "
-            "number from 0 (never) to 10^9, or null for all; received -1.",
+            "train.groups[0].epochs must be the number of epochs, from the first on, in which they are trained: a "
+            "whole number from 0 (never) to 10^9, or null for all; received -1.",
         ),
         ([{"parameters": "*", "epochs": 1.5}], "or null for all; received 1.5."),
         (
@@ -175,6 +175,16 @@ def test_an_item_that_is_wrong_is_refused_with_its_place(load, groups, message):
         (
             [{"parameters": "*", "epochs": 0}],
             r"^At least one group must be trained; .*\nIn params\.yaml: train\.groups\.$",
+        ),
+        (
+            [{"parameters": "*.bias", "epochs": 2}, {"parameters": "*", "epochs": 3}],
+            r"^Something must be trained in each of the 10 epochs \(train\.epochs\); the groups end with epoch "
+            r"3\.\nIn params\.yaml: train\.groups\.$",
+        ),
+        (
+            [{"parameters": "*.bias", "weight_decay": 0.1}],
+            r"^weight_decay acts on parameters with two axes or more, .* received it for 0\.bias, 4\.bias\. Leave it out\.\nIn params\.yaml: "
+            r"train\.groups\[0\]\.weight_decay\.$",
         ),
     ],
 )

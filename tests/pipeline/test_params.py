@@ -614,6 +614,9 @@ def test_lookahead_is_made_for_all_steps_of_the_run(tmp_path):
     assert type(average) is cnn.Lookahead
     assert (average.steps, average.every, average.decay) == (21, 3, 0.5)  # three batches in an epoch
     assert load_params(write(tmp_path, {})).train.make_average({}, 23) is None
+    keys["train.lookahead"]["every"] = 22
+    with pytest.raises(UserError, match=r"at most the number of steps, 21, .*\n.*train\.lookahead\.every\."):
+        load_params(write(tmp_path, keys)).train.make_average({}, 23)
 
 
 def test_warm_up_holds_the_chosen_schedule_back(tmp_path):
