@@ -342,6 +342,28 @@ def test_a_network_whose_weights_have_changed_is_not_explained_with_old_numbers(
     assert "differentiate again" in problem
 
 
+def test_pixels_and_weights_were_given_and_have_no_terms(visit, rng):
+    page, model, images, labels, _ = open_network(visit, "convolutions", rng)
+    ask(page, "differentiate", **example(images[0], labels[0]), loss="softmax_cross_entropy")
+    places = [{"of": "x", "layer": "", "index": 7}, {"of": "kernel", "layer": "0", "index": 8}]
+    found = ask(page, "explain", places=places)["explanations"]
+    assert [one["value"] for one in found] == [
+        images[0].ravel()[7],
+        model.state_dict()["0.kernel"].ravel()[8],
+    ]
+    assert [one["terms"] for one in found] == [[], []]
+
+
+def test_as_many_steps_can_be_undone_as_64_megabytes_hold(visit, rng):
+    model, shape, classes = network("global_maximum", rng)
+    text = render(model, metadata(shape, DIGITS[:classes]), [])
+    limit = 3 * sum(array.size for array in model.state_dict().values())
+    page = visit(text.replace("const KEPT = 2 ** 24;", f"const KEPT = {limit};"))
+    request = {"examples": [example(np.ones(shape), 1)], "loss": "mean_squared_error", "learningRate": 0}
+    assert [ask(page, "step", **request)["steps"] for _ in range(4)] == [1, 2, 3, 3]
+    assert [ask(page, "undo")["steps"] for _ in range(4)] == [2, 1, 0, 0]
+
+
 def table(file, name):
     """The keys of a table of layers in one of the page's files."""
     text = (TEMPLATE.parent / file).read_text(encoding="utf-8")

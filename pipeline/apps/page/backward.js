@@ -1,20 +1,20 @@
 "use strict";
-// The way back: from the loss to the gradient of every number, as the backward passes of cnn/layers compute it
-// (docs/mathematics.md derives the equations), for one image, and the step of SGD that follows.
+// The way back: from the loss to the gradient of every number, as the backward passes of cnn/layers compute
+// it, for one image; and the step of SGD that follows. docs/mathematics.md derives the equations.
 //
 // grad_v is dL/dv, the derivative of the loss by v. As in network.js, gradients are Float32Arrays, sums are
 // computed in double precision, and each array is rounded to float32 once.
 //
-// The network is differentiated as the page evaluates it: dropout passes everything on, and batch norm uses its
-// running statistics, which are constants. So one image has a meaningful gradient (statistics of one image of
-// one pixel would have no variance), and a step goes down the very loss that the page shows: for a small rate,
-// the loss falls by rate · Σ grad². Statistics of a few drawings would also be far from those that the other
-// weights were trained with. A step therefore leaves the running statistics as they are.
+// The network is differentiated as the page evaluates it: dropout passes everything on, and batch norm uses
+// its running statistics, which are constants. There are three reasons. One vector alone has no variance, so
+// that batch norm would leave nothing of it. Statistics of a few drawings are far from those that the weights
+// were trained with. And so a step goes down the very loss that the page shows: at a small learning rate the
+// loss falls by learning rate · Σ grad². A step leaves the running statistics as they are.
 
 // ---- losses, for one image ------------------------------------------------------------------------------
 
-// Each gives [L, dL/d(outputs)] from the network's outputs and the number of the right class; t is 1 there and
-// 0 elsewhere. With one image, 1/N is 1.
+// Each gives [L, dL/d(outputs)] from the network's outputs and the number of the right class; t is 1 there
+// and 0 elsewhere. With one image, 1/N is 1.
 const LOSSES = {
   // L = −log p[label], with p = softmax(z);    dL/dz = p − t
   softmax_cross_entropy(z, label) {
@@ -41,7 +41,7 @@ const SMALLEST = 2 ** -126; // of float32's normal numbers: what a probability o
 // ---- sliding windows ------------------------------------------------------------------------------------
 
 // With y = Σ x · kernel + bias as in conv2d, each product sends the gradient to both of its factors:
-//     dL/dx[row, column, c] = Σ dL/dy[p, q, o] · kernel[i, j, c, o]     over all windows that the pixel lies in
+//     dL/dx[row, column, c] = Σ dL/dy[p, q, o] · kernel[i, j, c, o]   over all windows that the pixel lies in
 //     dL/dkernel[i, j, c, o] = Σ_{p, q} dL/dy[p, q, o] · x[row, column, c]
 //     dL/dbias[o] = Σ_{p, q} dL/dy[p, q, o]
 function conv2dBackward(layer, x, shape, gradY) {
@@ -52,8 +52,9 @@ function conv2dBackward(layer, x, shape, gradY) {
   const [inGroup, outGroup] = [channels / layer.groups, out / layer.groups];
   const [gradX, gradKernel] = [new Float64Array(x.length), new Float64Array(kernel.length)];
   const gradBias = new Float64Array(out);
-  const [places, grads] = [gradY.length / out, new Float64Array(outGroup)]; // grads: those that are not 0 …
+  const grads = new Float64Array(outGroup); // those of a window that are not 0, …
   const channelsOf = new Int32Array(outGroup); // … and their channels
+  const places = gradY.length / out;
   for (let place = 0; place < places; place++) {
     for (let group = 0; group < layer.groups; group++) {
       let count = 0;
@@ -348,7 +349,7 @@ function withoutMissing(gradients) {
   return Object.fromEntries(Object.entries(gradients).filter(([, array]) => array));
 }
 
-// dL/dx of the layer. What it receives and returns, and the gradients of its parameters, are stored in `pass`.
+// dL/dx of the layer. `pass` stores it, dL/dy and the gradients of the layer's parameters.
 function backward(layer, x, shape, gradY, pass) {
   if (!BACKWARD[layer.type]) throw new Error(`this page has no backward pass of layer ${layer.type}`);
   const gradients = BACKWARD[layer.type](layer, x, shape, gradY, pass);
@@ -373,7 +374,8 @@ function parameterName(layer, name) {
 //     loss                        L, one number
 //     y, grad_y, grad_x           for each layer by name: its output, dL/d(output) and dL/d(input)
 //     gradients                   dL/dθ for each parameter by its name in the checkpoint, such as "0.kernel"
-// "" is the whole network, so grad_x[""] is the gradient of the image. Arrays may be shared: flatten's y is its x.
+// "" is the whole network, so grad_x[""] is the gradient of the image. Arrays may be shared: flatten's output
+// is its input.
 function differentiate(network, x, shape, label, lossName) {
   const pass = { network, x, shape, label, lossName, y: {}, grad_y: {}, grad_x: {}, gradients: {} };
   const outputs = forward(network, x, shape, pass.y);
@@ -383,8 +385,8 @@ function differentiate(network, x, shape, label, lossName) {
   return pass;
 }
 
-// {loss, gradients} of the mean loss over `examples`, a list of {pixels, label}; as with batch norm's running
-// statistics the images do not see each other, each gradient is the mean of those of the images.
+// {loss, gradients} of the mean loss over `examples`, a list of {pixels, label}. The images do not see one
+// another, so that each gradient is the mean of those of the images.
 function differentiateMean(network, examples, shape, lossName) {
   let loss = 0;
   const sums = {};

@@ -1,7 +1,7 @@
 "use strict";
 // The network, forward only: what cnn/layers computes with training=False, in the browser.
 //
-// worker.js runs it in a worker, so that drawing never waits for it. An activation is a Float32Array in the order
+// worker.js runs it, so that drawing never waits for it. An activation is a Float32Array in the order
 // (row, column, channel), the channel fastest, as in NumPy. Sums are computed in double precision and rounded
 // to float32 once per layer. A layer is what pipeline/apps/playground.py describes: its type, its output's
 // shape, its options, its arrays and its children by name.

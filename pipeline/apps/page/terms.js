@@ -7,11 +7,11 @@
 //     "x"                              the image; its layer is ""
 //     "loss"                           L; layer "" and index 0
 // A factor is {name, value, places}: a number that the page shows, at one place, or one that is computed from
-// those at `places`, such as f′(x) or 1/d. A constant has no places. A term is {factors, product}. The products of
-// all terms sum to the number, except for its rounding to float32.
+// those at `places`, such as f′(x) or 1/d. A constant has no places. A term is {factors, product}. The
+// products of all terms sum to the number, except for its rounding to float32.
 
 const factor = (name, value, ...places) => ({ name, value, places });
-const term = (...factors) => ({ factors, product: factors.reduce((product, { value }) => product * value, 1) });
+const term = (...factors) => ({ factors, product: factors.reduce((p, { value }) => p * value, 1) });
 const MINUS = factor("−1", -1);
 
 // How the layers of a network are connected. For each by name:
@@ -24,7 +24,8 @@ function connections(network, shape) {
   const all = (network.connections = {});
   function visit(layer, shape, source, reader) {
     const children = Object.values(layer.children);
-    const entry = (all[layer.name] = { layer, shape, source, reader, output: { of: "y", layer: layer.name } });
+    const output = { of: "y", layer: layer.name };
+    const entry = (all[layer.name] = { layer, shape, source, reader, output });
     if (layer.type === "sequential") {
       entry.output = source;
       children.forEach((child, k) => {
@@ -52,7 +53,7 @@ function numberAt(pass, { of, layer, index }) {
   return description.arrays[of][index];
 }
 
-// What the functions of TERMS read of a layer in a pass: each method gives the factor of a number by its index.
+// What the functions of TERMS read of a layer in a pass: x, grad and factor give a number by its index.
 class Lens {
   constructor(pass, name) {
     Object.assign(this, connections(pass.network, pass.shape)[name]);
@@ -135,7 +136,8 @@ const convolution = {
     return lens.windows({ pixel }).flatMap(([place, tap]) =>
       range(outGroup).map((k) => {
         const o = first + k;
-        return term(lens.grad(place * lens.out + o), lens.factor("kernel", (tap * inGroup + c) * lens.out + o));
+        const weight = lens.factor("kernel", (tap * inGroup + c) * lens.out + o);
+        return term(lens.grad(place * lens.out + o), weight);
       }),
     );
   },
@@ -222,10 +224,13 @@ const globalMaxPooling = {
 
 const denseTerms = {
   y(lens, o) {
-    const products = range(lens.input.length).map((i) => term(lens.x(i), lens.factor("weight", i * lens.out + o)));
+    const weight = (i) => lens.factor("weight", i * lens.out + o);
+    const products = range(lens.input.length).map((i) => term(lens.x(i), weight(i)));
     return lens.has("bias") ? [...products, term(lens.factor("bias", o))] : products;
   },
-  grad_x: (lens, i) => range(lens.out).map((o) => term(lens.grad(o), lens.factor("weight", i * lens.out + o))),
+  grad_x(lens, i) {
+    return range(lens.out).map((o) => term(lens.grad(o), lens.factor("weight", i * lens.out + o)));
+  },
   grad_weight: (lens, k) => [term(lens.x(Math.floor(k / lens.out)), lens.grad(k % lens.out))],
   grad_bias: (lens, o) => [term(lens.grad(o))],
 };
@@ -233,7 +238,8 @@ const denseTerms = {
 const batchNormTerms = {
   y(lens, index) {
     const c = index % lens.out;
-    return [term(...gammaOf(lens, c), runningDeviation(lens, index), runningInverse(lens, c)), betaOf(lens, c)];
+    const scaled = term(...gammaOf(lens, c), runningDeviation(lens, index), runningInverse(lens, c));
+    return [scaled, betaOf(lens, c)];
   },
   grad_x(lens, index) {
     const c = index % lens.out;
@@ -362,8 +368,9 @@ const copied = {
 
 // ---- the layers by their names in architectures.yaml ----------------------------------------------------
 
-// For each array by its name in a place a function of (lens, index), which gives the terms of a number. `compared`
-// gives the numbers that the maximum was chosen from. An activation may be left out: see `activation`.
+// For each array by its name in a place a function of (lens, index), which gives the terms of a number.
+// `compared` gives the numbers that the maximum was chosen from. An activation may be left out: see
+// `activation`.
 const TERMS = {
   avg_pool2d: averagePooling,
   batch_norm: batchNormTerms,
@@ -381,7 +388,10 @@ const TERMS = {
   global_avg_pool2d: globalAveragePooling,
   global_max_pool2d: globalMaxPooling,
   layer_norm: layerNormTerms,
-  leaky_relu: elementwiseTerms((x, { slope }) => [x, computed(x, "1 if x > 0, else slope", x.value > 0 ? 1 : slope)]),
+  leaky_relu: elementwiseTerms((x, { slope }) => [
+    x,
+    computed(x, "1 if x > 0, else slope", x.value > 0 ? 1 : slope),
+  ]),
   log_softmax: logSoftmaxTerms,
   max_pool2d: maxPooling,
   relu: elementwiseTerms((x) => [x, computed(x, "1 if x > 0, else 0", x.value > 0 ? 1 : 0)]),
@@ -394,8 +404,7 @@ const TERMS = {
 
   residual: {
     y: (lens, index) => branches(lens).map(({ output }) => term(read(lens, { ...output, index }))),
-    grad_x: (lens, index) =>
-      branches(lens).map(({ gradient }) => term(read(lens, { ...gradient, index }))),
+    grad_x: (lens, index) => branches(lens).map(({ gradient }) => term(read(lens, { ...gradient, index }))),
   },
 };
 
@@ -420,8 +429,8 @@ function read(lens, place) {
 
 // ---- losses ---------------------------------------------------------------------------------------------
 
-// For each loss of LOSSES the terms of L, and of dL/d(outputs): functions of (y, label, at, index), where at(name,
-// value, …indices) is a factor computed from these outputs.
+// For each loss of LOSSES the terms of L, and of dL/d(outputs): functions of (y, label, at, index), where
+// at(name, value, …indices) is a factor computed from these outputs.
 const LOSS_TERMS = {
   softmax_cross_entropy: {
     loss(z, label, at) {
@@ -455,7 +464,8 @@ const LOSS_TERMS = {
 
 function lossTerms(pass, of, index) {
   const { output } = connections(pass.network, pass.shape)[""];
-  const at = (name, value, ...indices) => factor(name, value, ...indices.map((k) => ({ ...output, index: k })));
+  const at = (name, value, ...indices) =>
+    factor(name, value, ...indices.map((k) => ({ ...output, index: k })));
   return LOSS_TERMS[pass.lossName][of](pass.y[""], pass.label, at, index);
 }
 
@@ -463,13 +473,14 @@ function lossTerms(pass, of, index) {
 
 // Where the number at a place comes from: {place, value, terms, compared}.
 //     value      the number
-//     terms      those that sum to it; big sums are returned whole
+//     terms      those that sum to it, all of them; none for what was given: the image, weights
 //     compared   the factors that a maximum was chosen from, else []
 // dL/dy of a layer is dL/dx of the layer that reads it, so its terms are those.
 function explain(pass, place) {
   const { of, layer: name, index } = place;
   const found = (terms, compared = []) => ({ place, value: numberAt(pass, place), terms, compared });
   if (of === "loss") return found(lossTerms(pass, "loss", 0));
+  if (of === "x") return found([]);
   const { layer, reader } = connections(pass.network, pass.shape)[name];
   const children = Object.values(layer.children);
   if (of === "grad_y" && reader.of === "loss") return found(lossTerms(pass, "grad_y", index));
@@ -482,6 +493,8 @@ function explain(pass, place) {
     return { ...explain(pass, { of, layer: child.name, index }), place };
   }
   const kinds = TERMS[layer.type] ?? (BACKWARD[layer.type].derivative && activation);
+  if (!kinds) throw new Error(`this page has no terms of layer ${layer.type}`);
+  if (!kinds[of]) return found([]);
   const lens = new Lens(pass, name);
   return found(kinds[of](lens, index), of === "y" ? kinds.compared?.(lens, index) : []);
 }

@@ -1,10 +1,11 @@
 "use strict";
-// The worker's messages. First {network, weights, shape}; then {id, task, …}, each answered by {id, milliseconds, …}
-// with what the task gives, or by {id, problem} if it fails.
+// The worker's messages. First {network, weights, shape}; then {id, task, …}, each answered by {id,
+// milliseconds, …} with what the task gives, or by {id, problem} if it fails.
 
 let model; // with the trained weights in `trained`
 let pass = null; // the last one of `differentiate` since the weights changed
-let steps = []; // what `undo` needs of each step
+let steps = []; // what `undo` needs of each step, the last one at the end
+const KEPT = 2 ** 24; // numbers that they may hold: 64 MB
 
 const TASKS = {
   // The outputs of all layers by name, or, without `all`, only the last one's, whose name is "".
@@ -27,15 +28,17 @@ const TASKS = {
     return { explanations: places.map((place) => explain(pass, place)) };
   },
 
-  // One step of SGD on the mean loss of `examples`, a list of {pixels, label}; the loss is that before the step.
+  // One step of SGD on the mean loss of `examples`, a list of {pixels, label}; the loss is that before the
+  // step, and `steps` how many can be undone.
   step({ examples, loss: lossName, learningRate }) {
     const { loss, gradients } = differentiateMean(model.network, examples, model.shape, lossName);
     steps.push(step(model.network, gradients, learningRate));
+    steps = steps.slice(-Math.max(1, Math.floor(KEPT / model.weights.length)));
     pass = null;
-    return { loss, gradients };
+    return { loss, gradients, steps: steps.length };
   },
 
-  // Takes the last step back, if there is one; the number of steps that are left.
+  // Takes the last step back, if there is one.
   undo() {
     if (steps.length) undo(model.network, steps.pop());
     pass = null;
