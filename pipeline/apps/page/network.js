@@ -1,7 +1,7 @@
 "use strict";
 // The network, forward only: what cnn/layers computes with training=False, in the browser.
 //
-// It runs in a worker, so that drawing never waits for it. An activation is a Float32Array in the order
+// worker.js runs it, so that drawing never waits for it. An activation is a Float32Array in the order
 // (row, column, channel), the channel fastest, as in NumPy. Sums are computed in double precision and rounded
 // to float32 once per layer. A layer is what pipeline/apps/playground.py describes: its type, its output's
 // shape, its options, its arrays and its children by name.
@@ -256,26 +256,3 @@ function attachArrays(layer, weights) {
   }
   for (const child of Object.values(layer.children)) attachArrays(child, weights);
 }
-
-// ---- the worker's messages ------------------------------------------------------------------------------
-
-// First {network, weights, shape}; then {id, pixels, all}, each answered by {id, outputs, milliseconds}: the
-// outputs of all layers by name, or, without `all`, only the last one's, whose name is "". If that fails, the
-// answer is {id, problem}.
-let model;
-self.onmessage = ({ data }) => {
-  if (data.network) {
-    model = data;
-    attachArrays(model.network, model.weights);
-    return;
-  }
-  const start = performance.now();
-  const outputs = {};
-  try {
-    const y = forward(model.network, data.pixels, model.shape, outputs);
-    const milliseconds = performance.now() - start;
-    self.postMessage({ id: data.id, outputs: data.all ? outputs : { "": y }, milliseconds });
-  } catch (error) {
-    self.postMessage({ id: data.id, problem: error.message });
-  }
-};

@@ -36,11 +36,11 @@ worker.onmessage = ({ data }) => {
 worker.onerror = (event) => showProblem(`The network failed: ${event.message}`);
 let asked = 0;
 
-// {outputs, milliseconds} for an image; with `all`, the outputs of all layers.
-function ask(pixels, all) {
+// The worker's answer to one of the tasks of worker.js, such as {outputs, milliseconds}.
+function ask(task, values) {
   return new Promise((resolve, reject) => {
     waiting.set(++asked, { resolve, reject });
-    worker.postMessage({ id: asked, pixels, all });
+    worker.postMessage({ ...values, id: asked, task });
   });
 }
 
@@ -211,7 +211,7 @@ async function update() {
   showEvidence(image, null);
   byId("evidence-text").textContent = "";
   try {
-    showAnswer(image, pixels && (await ask(pixels, true)), isTestImage);
+    showAnswer(image, pixels && (await ask("run", { pixels, all: true })), isTestImage);
   } catch (error) {
     showProblem(`The network failed: ${error.message}.`);
     shownVersion = current;
@@ -232,7 +232,7 @@ async function finish(current, image, pixels) {
   if (pixels) {
     const k = indexOfMax(probabilities);
     byId("announcement").textContent = `Prediction: ${classNames[k]}, ${percent(probabilities[k])}`;
-    const logitsOf = async (image) => toLogits((await ask(image, false)).outputs[""]);
+    const logitsOf = async (image) => toLogits((await ask("run", { pixels: image })).outputs[""]);
     let found = null;
     let painted = 0;
     for await (found of gatherEvidence(pixels, shape, background, k, logitsOf)) {
@@ -351,7 +351,8 @@ else drawing.paint();
 // network receives it; `outputs` are by the layers' names, as in the checkpoint, with "" for the last.
 window.playground = {
   pixels: () => drawing.image() && normalise(drawing.image()), // the image; null for empty paper
-  run: async (pixels) => (await ask(Float32Array.from(pixels), true)).outputs,
+  run: async (pixels) => (await ask("run", { pixels: Float32Array.from(pixels), all: true })).outputs,
+  ask, // ask(task, values): see worker.js
   probabilities: () => probabilities, // those shown
   evidence: () => evidence, // the one shown, as in evidence.js
   settled: () => settled, // waits until all that is shown belongs to the paper, evidence included
