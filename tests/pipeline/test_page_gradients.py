@@ -13,7 +13,7 @@ import re
 import numpy as np
 import pytest
 from conftest import spread
-from test_playground import DIGITS, NETWORKS, build, metadata
+from test_playground import DIGITS, NETWORKS, ROOT, build, metadata
 from test_playground import browser as browser
 from test_playground import shared_tab as shared_tab
 from test_playground import visit as visit
@@ -173,7 +173,7 @@ def network(name, rng):
             if parameter.value.ndim > 1:  # outputs as large as inputs, so that nothing saturates
                 parameter.value /= np.sqrt(parameter.value[..., 0].size)
         return model, SHAPE, 4
-    model = build_model(load_layers(name), name, (28, 28, 1), 10, rng)
+    model = build_model(load_layers(name, ROOT / "architectures.yaml"), name, (28, 28, 1), 10, rng)
     for _, layer in model.walk():
         if isinstance(layer, BatchNorm):
             layer.gamma.value[:] = rng.uniform(0.5, 1.5, layer.channels)

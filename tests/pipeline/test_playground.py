@@ -37,7 +37,7 @@ NETWORKS = {
     "convolutions": [
         {**CONV, "padding": "same", "initializer": "he_normal"},
         {**CONV, "kernel_size": [2, 3], "stride": [2, 1], "padding": [[1, 0], [2, 1]], "bias": False},
-        {**CONV, "padding": [3, 2], "dilation": [2, 1], "groups": 3},
+        {**CONV, "out_channels": 12, "padding": [3, 2], "dilation": [2, 1], "groups": 3},
         {**CONV, "padding": "same", "stride": 2, "dilation": 2, "groups": 6, "bias": True},
         {**CONV, "kernel_size": [3, 2], "padding": "valid", "out_channels": 1},
     ],

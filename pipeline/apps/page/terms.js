@@ -480,7 +480,6 @@ function explain(pass, place) {
   const { of, layer: name, index } = place;
   const found = (terms, compared = []) => ({ place, value: numberAt(pass, place), terms, compared });
   if (of === "loss") return found(lossTerms(pass, "loss", 0));
-  if (of === "x") return found([]);
   const { layer, reader } = connections(pass.network, pass.shape)[name];
   const children = Object.values(layer.children);
   if (of === "grad_y" && reader.of === "loss") return found(lossTerms(pass, "grad_y", index));
