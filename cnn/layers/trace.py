@@ -16,9 +16,9 @@ T = TypeVar("T", bound="Traced")
 class Traced(Layer):
     """A copy of a layer, with the same parameters and buffers, that records what last passed through it.
 
-    All layers inside are traced, too. `name` is the name in the network, as `Layer.walk` returns it; `x`, `y`,
-    `grad_x` and `grad_y` are those of the last forward and backward, `input_shape` and `shape` those of the
-    last `output_shape`.
+    All layers inside are traced, too. `name` is the name in the network, as `Layer.walk` returns it; `x`,
+    `y`, `grad_x` and `grad_y` are those of the last forward and backward, `input_shape` and `shape` those of
+    the last `output_shape`.
     """
 
     def __init__(self, name: str, layer: Layer, order: list[Any]) -> None:
