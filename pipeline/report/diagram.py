@@ -23,7 +23,7 @@ COLUMNS = 36  # characters in a line of text, beside a count
 
 class _Line(NamedTuple):
     text: str
-    count: str  # of parameters
+    parameters: str
 
 
 class _Block:
@@ -65,7 +65,8 @@ class _Drawing:
         return Markup(
             f'<svg class="diagram" role="img" aria-label="Drawing of the network" '
             f'aria-describedby="diagram-words" viewBox="0 0 {width:g} {height:.1f}" '
-            f'style="max-width:{1.35 * width:.0f}px"><title>Drawing of the network</title>'
+            f'preserveAspectRatio="xMinYMin" style="max-width:{1.35 * width:.0f}px">'
+            "<title>Drawing of the network</title>"
             f'<desc id="diagram-words">{escape(words)}</desc>'
             f'<text class="soft" x="{width - 2:g}" y="11" text-anchor="end">parameters</text>'
             + "".join(self.parts)
@@ -166,9 +167,9 @@ class _Drawing:
             if len(line.text) > COLUMNS and colon:
                 text_y += LINE
                 self._text(text_y, f"{beginning}:")
-                line = _Line(f"\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}{rest}", line.count)
+                line = _Line(f"\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}{rest}", line.parameters)
             text_y += LINE
-            self._text(text_y, line.text, line.count)
+            self._text(text_y, line.text, line.parameters)
         self.words.append(", ".join(line.text for line in lines) + f": {size}")
         self.tails[lane] = y1
         self.y = max(y1, text_y + 3)

@@ -69,7 +69,7 @@ class Update(NamedTuple):
     """What a step of gradient descent does to a parameter; sizes are root mean squares."""
 
     parameter: str
-    count: int
+    size: int
     value: float
     gradient: float
     ratio: float  # size of the change over that of the value
@@ -79,7 +79,7 @@ class Weight(NamedTuple):
     """The weight with the largest gradient of the first parameter: by formula, and by nudging the weight."""
 
     parameter: str
-    index: str
+    place: str
     value: float
     formula: float
     nudged: float

@@ -674,7 +674,7 @@ def test_gradients_of_a_journey_are_those_of_the_answer_of_the_network(rng):
     assert found.weight.formula == pytest.approx(found.weight.nudged, rel=1e-5)
     gradient = np.abs(numeric_gradient(loss, exact[0].kernel.value))
     assert abs(found.weight.formula) == pytest.approx(gradient.max(), rel=1e-5)
-    index = tuple(int(i) for i in found.weight.index.split(", "))
+    index = tuple(int(i) for i in found.weight.place.split(", "))
     assert found.weight.value == exact[0].kernel.value[index]
 
 
@@ -819,6 +819,12 @@ def test_the_page_shows_the_way_there_and_back(here, page):
     assert f"= {plain(found.loss)}. Its gradient" in text
     assert f"changes by {plain(found.change)}; if the slope" in text
     assert [step.kind for step in found.steps].count("Residual") == 1
+
+
+def test_what_scrolls_can_be_reached_by_keyboard_and_has_a_name(page):
+    scrolled = [a for tag, a in page.tags if tag == "pre" or "scroll" in (a.get("class") or "")]
+    assert len(scrolled) >= 8
+    assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in scrolled)
 
 
 def test_the_page_tells_a_story_in_order(page):
