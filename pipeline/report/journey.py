@@ -117,7 +117,7 @@ def journey(model: Sequential, image: Array, label: int, description: Descriptio
     for layer in _as_finished(trace.layers):
         kind, y = kinds[layer.name], layer.y[0]
         same = y.size == layer.x[0].size and np.array_equal(y.ravel(), layer.x[0].ravel())
-        if len(steps) <= STEPS and (not same or kind.children()):
+        if len(steps) <= STEPS and not same and not kind.is_list:
             strips = _weights(kind, before, label, description, first=len(steps) == 1)
             is_end = layer.y is trace.network.y
             steps.append(

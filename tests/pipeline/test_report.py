@@ -600,7 +600,7 @@ def network_with_branches(rng):
             Residual(
                 [Conv2D(4, 8, 3, stride=2, padding="same", rng=rng)], [Conv2D(4, 8, 1, stride=2, rng=rng)]
             ),
-            *(Flatten(), Dense(8 * 4 * 3, 2, rng=rng)),
+            Sequential([Flatten(), Dense(8 * 4 * 3, 2, rng=rng)]),
         ]
     )
 
@@ -614,7 +614,7 @@ def travel(rng, label=1):
 def test_a_journey_shows_each_layer_that_changes_numbers_once_its_output_exists(rng):
     _, _, found = travel(rng)
     assert [step.name for step in found.steps] == [
-        *("", "0", "1", "2", "4.layers.0", "4.layers.1", "4", "5.layers.0", "5.shortcut.0", "5", "7"),
+        *("", "0", "1", "2", "4.layers.0", "4.layers.1", "4", "5.layers.0", "5.shortcut.0", "5", "6.1"),
     ]
     kinds = [step.kind for step in found.steps]
     assert kinds[:4] == ["image", "Conv2D", "BatchNorm", "ReLU"]
@@ -766,7 +766,7 @@ def test_the_network_is_drawn_to_scale_with_its_branches(rng):
     texts = ["".join(text.itertext()) for text in svg.iter("text")]
     for text in ("9 x 8 x 3", "8 x 9 x 3"):
         assert (text in texts) == (text == "8 x 9 x 3")  # width x height
-    for text in ("0 Conv2D: 4 kernels 3x3", "1 BatchNorm", "5.shortcut.0 Conv2D:", "7 Dense: 96 to 2", "194"):
+    for text in ("0 Conv2D: 4 kernels 3x3", "1 BatchNorm", "5.shortcut.0 Conv2D:", "6.1 Dense: 96 to 2", "194"):
         assert text in texts
     words = svg.find("desc").text
     assert svg.get("aria-describedby") == svg.find("desc").get("id")
