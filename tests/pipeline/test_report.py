@@ -766,7 +766,13 @@ def test_the_network_is_drawn_to_scale_with_its_branches(rng):
     texts = ["".join(text.itertext()) for text in svg.iter("text")]
     for text in ("9 x 8 x 3", "8 x 9 x 3"):
         assert (text in texts) == (text == "8 x 9 x 3")  # width x height
-    for text in ("0 Conv2D: 4 kernels 3x3", "1 BatchNorm", "5.shortcut.0 Conv2D:", "6.1 Dense: 96 to 2", "194"):
+    for text in (
+        "0 Conv2D: 4 kernels 3x3",
+        "1 BatchNorm",
+        "5.shortcut.0 Conv2D:",
+        "6.1 Dense: 96 to 2",
+        "194",
+    ):
         assert text in texts
     words = svg.find("desc").text
     assert svg.get("aria-describedby") == svg.find("desc").get("id")
