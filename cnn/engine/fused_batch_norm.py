@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from cnn.layers import BatchNorm, Conv2D, Layer
+from cnn.layers import BatchNorm, Conv2D, Layer, Sequential
 from cnn.layers.layer import Rng, Shape
 from cnn.ops.reductions import repeat_for_pixels, sum_over_rows
 from cnn.ops.windows import col2im, crop, im2col, pad
@@ -93,6 +93,10 @@ class FirstConvBatchNorm(Layer):
     def output_shape(self, input_shape: Shape) -> Shape:
         """The output shape of the convolution."""
         return self.norm.output_shape(self.conv.output_shape(input_shape))
+
+    def as_evaluated(self) -> Layer:
+        """The two layers, one after the other, as in evaluation."""
+        return Sequential([self.conv, self.norm.as_evaluated()])
 
     def multiply_adds(self, input_shape: Shape) -> int:
         """Those of the convolution."""

@@ -11,6 +11,7 @@ from cnn.checks import Count, Fraction, Given, Positive
 from cnn.layers.checks import check_channels
 from cnn.layers.layer import Layer, Rng, Shape
 from cnn.ops.normalization import batch_normalize_adjoint, batch_statistics, scale_and_shift
+from cnn.ops.reductions import sum_over_rows
 from cnn.parameter import Parameter
 from cnn.registry import LAYERS
 
@@ -117,6 +118,10 @@ class BatchNorm(Layer):
         scale = self.factor() / np.sqrt(self.running_var + self.epsilon)
         return scale, self.beta.value - self.running_mean * scale
 
+    def as_evaluated(self) -> Layer:
+        """The affine map of evaluation."""
+        return _Evaluated(self)
+
     def output_shape(self, input_shape: Shape) -> Shape:
         """The input shape."""
         return check_channels(self, input_shape, self.channels)
@@ -124,3 +129,32 @@ class BatchNorm(Layer):
     def buffers(self) -> dict[str, NDArray[Any]]:
         """running_mean and running_var."""
         return {"running_mean": self.running_mean, "running_var": self.running_var}
+
+
+class _Evaluated(BatchNorm):
+    """Batch norm with the running statistics in training, too: they are constants, and y is affine in x."""
+
+    def __init__(self, norm: BatchNorm) -> None:
+        vars(self).update(vars(norm))
+
+    def forward(
+        self, x: Float[np.ndarray, "n *shape c"], *, training: bool = False, rng: Rng = None
+    ) -> Float[np.ndarray, "n *shape c"]:
+        """The equation above with the running statistics."""
+        y = super().forward(x)
+        if training:
+            self._save(y, x)
+        return y
+
+    def backward(self, grad_y: Float[np.ndarray, "n *shape c"]) -> Float[np.ndarray, "n *shape c"]:
+        """With constant μ and d = sqrt(σ² + epsilon),
+
+        dL/dx = gamma / d · dL/dy        dL/dgamma = Σ dL/dy · (x − μ) / d        dL/dbeta = Σ dL/dy
+        """
+        (x,) = self._take(grad_y)
+        if self.gamma is not None:
+            normalized = (x - self.running_mean) / np.sqrt(self.running_var + self.epsilon)
+            self.gamma.grad = sum_over_rows(grad_y * normalized)
+        self.beta.grad = sum_over_rows(grad_y)
+        scale, _ = self.evaluation()
+        return scale_and_shift(grad_y, scale, np.zeros_like(scale))

@@ -1,5 +1,7 @@
 """Dropout."""
 
+import copy
+
 import numpy as np
 from jaxtyping import Float
 
@@ -47,6 +49,12 @@ class Dropout(Layer):
         """dL/dx = dL/dy · m / (1 − rate): for the m that was drawn, y is linear in x."""
         (scale,) = self._take(grad_y)
         return grad_y * scale
+
+    def as_evaluated(self) -> "Dropout":
+        """With rate 0, y = x."""
+        copied = copy.copy(self)
+        copied.rate = 0.0
+        return copied
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The input shape."""

@@ -81,6 +81,14 @@ class Layer(Stateful):
                 setattr(copied, attribute, type(value)(items))
         return copied
 
+    def as_evaluated(self) -> "Layer":
+        """Return a copy with the same parameters whose training computes what evaluation does.
+
+        So `backward` can follow what the network answers with. A layer that computes something else in
+        training overrides it.
+        """
+        return self.map(lambda _, child: child.as_evaluated())
+
     def walk(self) -> Iterator[tuple[str, "Layer"]]:
         """Yield (name, layer) of all layers inside, each one before those inside it."""
         for name, child in self.children().items():

@@ -1,6 +1,6 @@
 """Records what passes through each layer of a network, whatever it is composed of."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -16,9 +16,9 @@ T = TypeVar("T", bound="Traced")
 class Traced(Layer):
     """A copy of a layer, with the same parameters and buffers, that records what last passed through it.
 
-    All layers inside are traced, too. `name` is the name in the network, as `Layer.walk` returns it; `x`, `y`
-    and `grad_x` are those of the last forward and backward, `input_shape` and `shape` those of the last
-    `output_shape`.
+    All layers inside are traced, too. `name` is the name in the network, as `Layer.walk` returns it; `x`,
+    `y`, `grad_x` and `grad_y` are those of the last forward and backward, `input_shape` and `shape` those of
+    the last `output_shape`.
     """
 
     def __init__(self, name: str, layer: Layer, order: list[Any]) -> None:
@@ -28,7 +28,7 @@ class Traced(Layer):
         self._layer = layer.map(self._trace_child)
         self.input_shape: Shape = ()
         self.shape: Shape = ()
-        self.x = self.y = self.grad_x = np.empty(0)
+        self.x = self.y = self.grad_x = self.grad_y = np.empty(0)
 
     def forward(
         self, x: Float[np.ndarray, "n *shape"], *, training: bool = False, rng: Rng = None
@@ -40,7 +40,8 @@ class Traced(Layer):
         return self.y
 
     def backward(self, grad_y: Float[np.ndarray, "n *out"]) -> Float[np.ndarray, "n *shape"]:
-        """Compute the layer's dL/dx; record it."""
+        """Compute the layer's dL/dx; record it and dL/dy."""
+        self.grad_y = grad_y
         self.grad_x = self._layer.backward(grad_y)
         return self.grad_x
 
@@ -128,3 +129,18 @@ def trace_forward(
     trace.network.forward(x)
     for layer in trace.layers:
         yield layer.name, layer.original, layer.y
+
+
+def trace_backward(
+    model: Layer, x: Float[np.ndarray, "n *shape"], loss: Callable[[NDArray[Any]], tuple[float, NDArray[Any]]]
+) -> tuple[float, Trace[Traced]]:
+    """(L, the trace) of a forward and a backward pass in evaluation; assigns the parameters' gradients.
+
+    `loss` maps the network's outputs to (L, dL/d(outputs)). In evaluation, batch norm's statistics are
+    constants and no number is dropped, so these are the gradients of what the network answers with.
+    """
+    trace: Trace[Traced] = Trace(model.as_evaluated())
+    rng = np.random.default_rng(0)  # whatever is drawn has no effect in evaluation
+    value, grad_outputs = loss(trace.network.forward(x, training=True, rng=rng))
+    trace.network.backward(grad_outputs)
+    return value, trace

@@ -1,5 +1,9 @@
 """What the data are, in words: for the page and the model card."""
 
+from math import floor, log10
+
+from cnn import Conv2D, Dense
+from cnn.layers.layer import Layer, Shape
 from pipeline.artefacts.preprocess import Description
 from pipeline.data.dataset import Framing
 
@@ -27,3 +31,42 @@ def scale_in_words(data: Description) -> str:
         for numbers in (data.mean, data.deviation)
     )
     return f"numbers from 0 (black) to 1, less {means} (training images' mean), over {deviations} (deviation)"
+
+
+def size_in_words(shape: Shape) -> str:
+    """Width x height x channels, or a number of features."""
+    if len(shape) == 3:
+        height, width, channels = shape
+        shape = width, height, channels
+    return " x ".join(f"{length:,}" for length in shape)
+
+
+def layer_in_words(layer: Layer) -> str:
+    """What a layer is, short enough for a drawing."""
+    name = type(layer).__name__
+    if isinstance(layer, Conv2D):
+        height, width = layer.window.kernel_size
+        stride = "x".join(str(step) for step in dict.fromkeys(reversed(layer.window.stride)))
+        text = f"{name}: {layer.out_channels:,} kernels {width}x{height}"
+        return text if stride == "1" else f"{text}, stride {stride}"
+    if isinstance(layer, Dense):
+        return f"{name}: {layer.in_features:,} to {layer.out_features:,}"
+    if window := getattr(layer, "window", None):
+        height, width = window.kernel_size
+        return f"{name}: windows {width}x{height}"
+    return f"{name}: {rate:g}" if (rate := getattr(layer, "rate", None)) is not None else name
+
+
+def plain(number: float) -> str:
+    """Three digits, without an exponent if the number is neither large nor small."""
+    if not number or number != number or abs(number) == float("inf"):
+        return f"{number:g}"
+    exponent = floor(log10(abs(number)))
+    if -4 <= exponent < 6:
+        text = f"{float(f'{number:.3g}'):,.10g}"
+    else:
+        text = f"{number / 10.0**exponent:.3g} · 10{str(exponent).translate(_RAISED)}"
+    return text.replace("-", "−")
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -225,8 +225,7 @@ def statistics_figure(rows: Rows, sizes: Mapping[str, int]) -> Figure:
     A long vector has a greater length than a short one of like numbers; so lengths are divided by √n, where
     `sizes` has n for each parameter. This is the root mean square of the gradient's entries.
     """
-    names = list(dict.fromkeys(row["parameter"] for row in rows if row["parameter"].endswith(WEIGHTS)))
-    names = names or list(dict.fromkeys(row["parameter"] for row in rows))
+    names = weights_of(rows)
     heights = (3.4, 2.2 * -(-len(names) // 4))
     figure = Figure(figsize=(11, sum(heights)), layout="constrained")
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -262,6 +261,12 @@ def statistics_figure(rows: Rows, sizes: Mapping[str, int]) -> Figure:
     for unused in grid[len(names) :]:
         unused.set_axis_off()
     return figure
+
+
+def weights_of(rows: Rows) -> list[str]:
+    """The parameters with two axes or more in rows of statistics.csv; all of them if there is none."""
+    names = list(dict.fromkeys(row["parameter"] for row in rows))
+    return [name for name in names if name.endswith(WEIGHTS)] or names
 
 
 @styled()

@@ -14,6 +14,8 @@ Pixels = NDArray[np.uint8]  # (h, w, 3)
 NEGATIVE, POSITIVE = (184, 80, 12), (29, 95, 196)  # orange and blue, as in the playground
 IMAGE_SIDE, MAP_SIDE = 96, 64  # pixels at most, so that a page with hundreds of images stays small
 
+LARGEST_MARKED, CELL, MARK_FROM = 7, 9, 0.15  # numbers a side; pixels of one; share of the limit
+
 
 def visible(image: Array, side: int = IMAGE_SIDE) -> Pixels:
     """An image (h, w, channels) of numbers in [0, 1], in colour if it has three channels, else grey."""
@@ -31,6 +33,22 @@ def signed(values: Array, limit: float, side: int = MAP_SIDE) -> Pixels:
     share = np.clip(np.nan_to_num(values / (limit or 1.0)), -1, 1)[..., None]
     colour = np.where(share < 0, NEGATIVE, POSITIVE) / 255
     return shrink(_to_bytes(1 + np.abs(share) * (colour - 1)), side)
+
+
+def marked(values: Array, limit: float, side: int = MAP_SIDE) -> Pixels:
+    """As `signed`; of few numbers, each has its sign in the middle, for eyes and print without colours."""
+    if max(values.shape) > LARGEST_MARKED:
+        return signed(values, limit, side)
+    pixels = np.kron(signed(values, limit), np.ones((CELL, CELL, 1), np.uint8))
+    middle = CELL // 2
+    for (row, column), value in np.ndenumerate(values):
+        if abs(value) >= MARK_FROM * limit > 0:
+            cell = pixels[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL]
+            mark = 0 if cell[0, 0].mean() > 140 else 255
+            cell[middle, middle - 2 : middle + 3] = mark
+            if value > 0:
+                cell[middle - 2 : middle + 3, middle] = mark
+    return pixels
 
 
 def coloured(kernel: Array) -> Pixels:

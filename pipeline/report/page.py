@@ -1,5 +1,6 @@
 """The report as one HTML file that sends no request: it contains its texts, tables, SVG and images."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,18 @@ from numpy.typing import NDArray
 from cnn import Sequential
 from cnn.layers.layer import Shape
 from cnn.layers.trace import trace_shapes
+from cnn.registry import options
 from pipeline.artefacts.evaluate import LARGEST_MATRIX, Confusion, Metrics
 from pipeline.artefacts.train import Network
 from pipeline.config.groups import COLUMNS, group_rows
 from pipeline.config.params import Params
 from pipeline.config.yaml_files import to_yaml
 from pipeline.report.calibration import Bin, expected_calibration_error
-from pipeline.report.facts import FRAMINGS, scale_in_words, shape_in_words
-from pipeline.report.figures import Row, labels
+from pipeline.report.diagram import network_svg
+from pipeline.report.facts import FRAMINGS, plain, scale_in_words, shape_in_words, size_in_words
+from pipeline.report.figures import Row, labels, weights_of
 from pipeline.report.images import Pixels, to_address, visible
+from pipeline.report.journey import Journey
 from pipeline.report.reference import REFERENCE_ACCURACY, REFERENCE_SOURCE
 from pipeline.report.rendering import fill
 from pipeline.report.verdict import verdict, worst_classes
@@ -58,6 +62,7 @@ class Argument(NamedTuple):
     example: Example
     image: Pixels
     heat: Pixels
+    scale: str  # the largest change of the log-odds that it shows
     side: int  # of the patches that were covered
     times: str  # by how much the strongest patch multiplies the odds; empty if none argues for it
     patch: tuple[slice, slice]  # its rows and columns
@@ -72,6 +77,7 @@ class Findings:
     params: Params
     model: Sequential
     history: Sequence[Mapping[str, Any]]
+    statistics: Sequence[Mapping[str, Any]]
     matrix: NDArray[np.int_]
     bins: list[Bin]
     svgs: dict[str, Markup]
@@ -80,7 +86,7 @@ class Findings:
     pairs: Sequence[Confusion]
     confused: Sequence[Sequence[Image]]  # images of each pair
     filters: Sequence[Row]
-    maps: Sequence[Row]
+    journey: Journey
     followed: Example
     arguments: Sequence[Argument]
     sure: float  # right answers with a higher probability are not in `hard`
@@ -105,7 +111,13 @@ def build(found: Findings) -> str:
         most_frequent=float(found.matrix.sum(axis=1).max() / found.matrix.sum()),
         facts=(shape_in_words(data), scale_in_words(data), FRAMINGS[data.framing]),
         reference=(REFERENCE_ACCURACY, REFERENCE_SOURCE) if data.dataset == "mnist" else None,
+        diagram=network_svg(found.model, data.image_shape),
         layers=_layers(found.model, data.image_shape),
+        kinds=_kinds(found.model),
+        last=found.history[-1],
+        kept=next((row for row in found.history if row["epoch"] == network.epoch), found.history[-1]),
+        gradients=_gradients(found),
+        plain=plain,
         matrix=found.matrix.tolist() if size <= LARGEST_MATRIX else None,
         most_errors=max(1, int(errors.max())),
         shown_classes=worst[:WORST] if size > LARGEST_MATRIX else list(metrics.per_class),
@@ -130,8 +142,10 @@ def build(found: Findings) -> str:
 
 
 def percent(probability: float) -> str:
-    """One digit after the point; never 100 %, which no network is entitled to."""
-    return "> 99.9%" if probability >= 0.9995 else f"{probability:.1%}"
+    """One digit after the point; never 100 % or 0 %, to which no network is entitled."""
+    if probability >= 0.9995:
+        return "> 99.9%"
+    return "< 0.1%" if probability < 0.0005 else f"{probability:.1%}"
 
 
 def short_file(path: str) -> str:
@@ -143,17 +157,33 @@ def short_file(path: str) -> str:
 
 def _layers(model: Sequential, input_shape: Shape) -> list[tuple[str, str, str, str]]:
     """For each layer: its name, what it is, the shape of its output, and its number of parameters."""
-    rows = [("", "input", _size(input_shape), "")]
+    rows = [("", "input", size_in_words(input_shape), "")]
     for name, layer, _, shape in trace_shapes(model, input_shape):
         inside = bool(layer.children())
         count = f"{own:,}" if (own := layer.count_own_parameters()) else ""
-        rows.append((name, f"{type(layer).__name__}:" if inside else repr(layer), _size(shape), count))
+        rows.append(
+            (name, f"{type(layer).__name__}:" if inside else repr(layer), size_in_words(shape), count)
+        )
     return rows
 
 
-def _size(shape: Shape) -> str:
-    """width x height x channels, or a number of features."""
-    if len(shape) == 3:
-        height, width, channels = shape
-        shape = width, height, channels
-    return " x ".join(map(str, shape))
+def _kinds(model: Sequential) -> list[tuple[str, str]]:
+    """(name and arguments, what it does) of each kind of layer, in the order of their first appearance."""
+    found = {}
+    for _, layer in model.walk():
+        kind = type(layer)
+        if not layer.is_list and kind.__name__ not in found:
+            given = [name for name, option in options(kind).items() if not option.keyword_only]
+            words = (inspect.getdoc(kind) or "").partition("\n")[0]
+            found[kind.__name__] = (f"{kind.__name__}({', '.join(given)})", words)
+    return list(found.values())
+
+
+def _gradients(found: Findings) -> tuple[str, str, float] | None:
+    """The first and the last weights, and the ratio of their gradients' sizes in the last epoch."""
+    names, parameters = weights_of(found.statistics), found.model.parameters()
+    if len(names) < 2:
+        return None
+    norms = {row["parameter"]: row["gradient_norm"] for row in found.statistics}  # of the last epoch
+    first, last = (norms[name] / parameters[name].value.size ** 0.5 for name in (names[0], names[-1]))
+    return (names[0], names[-1], first / last) if last else None

@@ -12,7 +12,6 @@ from cnn import Examples, Processes, Sequential
 from cnn.atomic import write_text
 from cnn.engine.replicas import Replicas
 from cnn.inspection import Occlusion, kernels
-from cnn.layers.trace import trace_forward
 from cnn.views import mean_over_views
 from pipeline.artefacts.evaluate import (
     LARGEST_MATRIX,
@@ -35,20 +34,21 @@ from pipeline.paths import FIGURES, MODEL_CARD, REPORT
 from pipeline.report import figures
 from pipeline.report.calibration import calibration_bins
 from pipeline.report.evidence import evidence, times
+from pipeline.report.facts import plain
 from pipeline.report.figures import Row, labels, name_figure, save_figure
-from pipeline.report.images import coloured, grey, largest, signed, visible
+from pipeline.report.images import coloured, largest, marked, signed, visible
+from pipeline.report.journey import Journey, journey
 from pipeline.report.model_card import model_card
 from pipeline.report.page import Argument, Example, Findings, build
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
 
-WRONG, HARD = 20, 10  # images shown
+WRONG, HARD = 10, 10  # images shown
 SURE = 0.9  # the probability above which a right answer is no close call
 ARGUMENTS = (10, 2)  # right answers, each of another class, and wrong ones, whose evidence is shown
 CONFUSIONS = (12, 30)  # pairs of classes listed, beside a matrix and without one
 IMAGES = 3  # shown of a pair
-LAYERS, MAPS = 24, 12  # shown: the first ones
 KERNELS = (4, 16)  # shown of a convolution: input channels, output channels
 CONVOLUTIONS = 12  # shown
 SHOWN = 0  # the test image that is followed through the layers
@@ -95,9 +95,10 @@ def report(params: "Params") -> None:
             for e in argued
         ]
         (followed,) = _examples(np.array([SHOWN]), predictions, test, predict)
-    maps = feature_maps(model, followed.image, network.data)
+        followed_through = journey(model, followed.image, followed.actual, network.data)
     filters = kernel_rows(model, network.data)
     title = f"{network.architecture} on {network.data.title}"
+    sizes = {name: parameter.value.size for name, parameter in model.parameters().items()}
     short = labels(names, 11)  # under images
     wrong_tiles = [(_caption(e, short), visible(network.data.brightness(e.image))) for e in wrong]
     in_a_row = 10 if max(map(len, short)) <= 4 else 7
@@ -109,23 +110,22 @@ def report(params: "Params") -> None:
         ),
         "training_curves": figures.training_curves_figure(history, network.epoch),
         "calibration": figures.calibration_figure(bins),
-        "statistics": figures.statistics_figure(
-            statistics, {name: parameter.value.size for name, parameter in model.parameters().items()}
-        ),
+        "statistics": figures.statistics_figure(statistics, sizes),
         "misclassified": figures.tiles_figure(
             [Row("", wrong_tiles[k : k + in_a_row]) for k in range(0, len(wrong_tiles), in_a_row)],
             "The most confident wrong answers on test images: class, and answer",
             width=0.62 if in_a_row == 10 else 0.9,
         ),
         "feature_maps": figures.tiles_figure(
-            maps, f"Test image {SHOWN} in the layers: 0 is black, or white beside orange (−) and blue (+)"
+            feature_maps(followed_through),
+            f"Test image {SHOWN} in the layers: 0 is black, or white beside orange (−) and blue (+)",
         ),
         "occlusion": figures.tiles_figure(
             [
                 Row("image", [(_caption(a.example, short), a.image) for a in arguments]),
                 Row(
-                    "for the answer (blue),\nagainst it (orange);\nodds multiplied by",
-                    [(a.times, a.heat) for a in arguments],
+                    "for the answer (blue),\nagainst it (orange);\nodds multiplied by;\nscale of log-odds",
+                    [(f"{a.times}\n±{a.scale}", a.heat) for a in arguments],
                 ),
             ],
             "What argued for the answers: what covering a patch does to their odds",
@@ -158,8 +158,9 @@ def report(params: "Params") -> None:
             pairs=pairs,
             confused=confused(pairs, predictions, test),
             filters=filters,
-            maps=maps,
+            journey=followed_through,
             followed=followed,
+            statistics=statistics,
             arguments=arguments,
             sure=SURE,
         )
@@ -188,10 +189,12 @@ def argument(example: Example, found: Occlusion, description: Description) -> Ar
     """What argued for the answer, as images."""
     *patch, _ = found.strongest
     heat = found.per_pixel
+    limit = largest([heat])
     return Argument(
         example=example,
         image=visible(description.brightness(example.image)),
-        heat=signed(heat, largest([heat])),
+        heat=signed(heat, limit),
+        scale=plain(limit),
         side=found.side,
         times=times(found),
         patch=(patch[0], patch[1]),
@@ -240,29 +243,20 @@ def kernel_rows(model: Sequential, description: Description) -> list[Row]:
             rows.append(
                 Row(
                     f"layer {name}{source}: ±{limit:.2g}",
-                    [(str(k), signed(tile, limit)) for k, tile in zip(numbers, tiles, strict=True)],
+                    [(str(k), marked(tile, limit)) for k, tile in zip(numbers, tiles, strict=True)],
                 )
             )
     return rows
 
 
-def feature_maps(model: Sequential, image: NDArray[np.float32], description: Description) -> list[Row]:
-    """The image, and a row of maps for each of the first layers whose output is an image.
-
-    The maps of a layer have one scale: from 0, black, if no number is negative, else around 0, white.
-    """
-    rows = [Row("image", [("", visible(description.brightness(image)))])]
-    for name, layer, y in trace_forward(model, image[None]):
-        if y.ndim == 4 and len(rows) <= LAYERS:
-            maps = [y[0, :, :, channel] for channel in range(min(y.shape[3], MAPS))]
-            limit = largest(maps)
-            shade, low = (signed, -limit) if min(values.min() for values in maps) < 0 else (grey, 0)
-            rows.append(
-                Row(
-                    f"{name} {type(layer).__name__}\n{low:.2g} to {limit:.2g}".replace("-", "−"),
-                    [(str(channel), shade(values, limit)) for channel, values in enumerate(maps)],
-                )
-            )
+def feature_maps(found: Journey) -> list[Row]:
+    """A row for each step of the journey, with its output."""
+    rows = []
+    for step in found.steps:
+        for strip in step.strips:
+            if strip.symbol in ("dL/dpixel", "dL/d(output)"):
+                title = f"{step.name} {step.kind}\n{strip.scale}".lstrip()
+                rows.append(Row(title, [(pair.caption, pair.forward) for pair in strip.pairs]))
     return rows
 
 

@@ -10,10 +10,12 @@ from cnn import (
     ReLU,
     Residual,
     Sequential,
+    softmax_cross_entropy,
 )
 from cnn.clipping import gradient_squares
 from cnn.inspection import EpochStatistics, kernels, multiply_adds, occlusion
-from cnn.layers.trace import trace_forward, trace_shapes
+from cnn.layers.trace import trace_backward, trace_forward, trace_shapes
+from cnn.ops.softmax import softmax
 
 
 @pytest.fixture
@@ -34,6 +36,26 @@ def test_traced_outputs_are_those_of_each_layer_in_the_order_of_traced_shapes(mo
     np.testing.assert_array_equal(outputs["3"], model.predict(x))
     np.testing.assert_array_equal(outputs["1"], outputs["1.layers.1"] + outputs["1.shortcut.0"])
     np.testing.assert_array_equal(outputs["1.layers.1"], outputs["1.layers.1.1"])
+
+
+def test_a_traced_backward_shows_the_gradients_of_each_layer_in_evaluation(model, rng):
+    for norm in (layer for _, layer in model.walk() if isinstance(layer, BatchNorm)):
+        norm.running_mean[...], norm.running_var[...] = [0.3, -0.2], [2.0, 0.5]
+    x = rng.standard_normal((2, 6, 6, 1)).astype(np.float32)
+    targets = np.eye(3, dtype=np.float32)[:2]
+    loss, trace = trace_backward(model, x, lambda outputs: softmax_cross_entropy(outputs, targets))
+    assert loss == softmax_cross_entropy(model.predict(x), targets)[0]
+    found = {layer.name: layer for layer in trace.layers}
+    assert list(found) == [name for name, _, _ in trace_forward(model, x)]
+    for name, _, y in trace_forward(model, x):
+        np.testing.assert_array_equal(found[name].y, y)
+        assert found[name].grad_y.shape == y.shape
+    np.testing.assert_array_equal(found["3"].grad_y, softmax(found["3"].y) / 2 - targets / 2)
+    np.testing.assert_array_equal(found["1.layers.0"].grad_y, found["1.layers.1"].grad_x)
+    np.testing.assert_array_equal(found["1.layers.1"].grad_y, found["1"].grad_y)  # a sum hands it on
+    np.testing.assert_array_equal(found["1.shortcut.0"].grad_y, found["1"].grad_y)
+    np.testing.assert_array_equal(trace.network.grad_x, found["0"].grad_x)
+    assert model[0].kernel.grad.shape == model[0].kernel.value.shape
 
 
 def test_kernels_of_all_convolutions_are_found(model):

@@ -549,6 +549,20 @@ def test_a_trace_tells_shapes_and_outputs_of_each_layer_inside_in_the_order_of_t
     assert bool(within) == bool(list(layer.children()))
 
 
+@each_layer
+def test_a_layer_as_evaluated_trains_on_what_evaluation_computes(name):
+    layer, x = make(name)
+    y = forward(layer, x)  # batch norm has seen a batch
+    layer.backward(gradient_for(y))
+    state = layer.state_dict()
+    copied = layer.as_evaluated()
+    np.testing.assert_allclose(forward(copied, x), layer.forward(x), rtol=1e-12, atol=1e-12)
+    errors = gradient_check(copied, x, rng=np.random.default_rng(4))
+    assert len(errors) == 1 + len(layer.parameters())
+    assert max(errors.values()) < 1e-6, errors
+    assert_same(layer.state_dict(), state)
+
+
 @each_written_layer
 def test_walk_gives_each_layer_inside_before_those_inside_it(name):
     layer, _ = make(name)

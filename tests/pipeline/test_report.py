@@ -1,7 +1,9 @@
 """The report shows what the results say, contains everything that it shows, and sends no request."""
 
 import base64
+import copy
 import io
+import itertools
 import json
 import re
 import shutil
@@ -10,6 +12,7 @@ import sys
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,8 +21,23 @@ from projects import SHIPPED, set_params
 from ruamel.yaml import YAML
 from scipy.stats import binomtest
 
-from cnn import Conv2D, ReLU, Sequential, checkpoint, softmax_cross_entropy
+from cnn import (
+    BatchNorm,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    ReLU,
+    Residual,
+    Sequential,
+    Softmax,
+    Tanh,
+    checkpoint,
+    softmax_cross_entropy,
+)
+from cnn.gradient_check import numeric_gradient
 from cnn.inspection import Occlusion
+from cnn.layers.trace import trace_forward
 from cnn.ops.softmax import softmax
 from cnn.views import mean_over_views
 from pipeline import __main__ as program
@@ -31,11 +49,13 @@ from pipeline.artefacts.train import Environment, Epoch, Network, ParameterStati
 from pipeline.artefacts.trained import load_trained
 from pipeline.config.params import load_params
 from pipeline.errors import UserError
-from pipeline.report import figures
+from pipeline.report import diagram, figures
 from pipeline.report.calibration import calibration_bins, expected_calibration_error, wilson_interval
+from pipeline.report.diagram import network_svg
 from pipeline.report.evidence import evidence, log_odds, times
-from pipeline.report.facts import scale_in_words, shape_in_words
-from pipeline.report.images import NEGATIVE, POSITIVE, coloured, grey, signed, to_address, visible
+from pipeline.report.facts import plain, scale_in_words, shape_in_words
+from pipeline.report.images import NEGATIVE, POSITIVE, coloured, grey, marked, signed, to_address, visible
+from pipeline.report.journey import journey, round_scale
 from pipeline.report.page import Example, build, short_file
 from pipeline.report.reference import REFERENCE_SOURCE
 from pipeline.report.verdict import verdict
@@ -569,16 +589,282 @@ def test_only_the_first_convolution_on_a_colour_image_has_kernels_in_colour(rng)
     np.testing.assert_array_equal(rows[0].tiles[1][1], coloured(model.layers[0].kernel.value[..., 1]))
 
 
-def test_feature_maps_of_a_layer_share_a_scale_on_which_0_is_visible(rng):
-    model = Sequential([Conv2D(3, 2, 3, rng=rng), ReLU()])
-    image = rng.random((9, 9, 3)).astype(np.float32)
-    picture, before, after = report.feature_maps(model, image, describe(image_shape=(9, 9, 3)))
-    np.testing.assert_array_equal(picture.tiles[0][1], visible(image))
-    y = model.layers[0].forward(image[None])[0]
-    limit = np.abs(y).max()
-    assert before.title == f"0 Conv2D\n−{limit:.2g} to {limit:.2g}"
-    np.testing.assert_array_equal(before.tiles[1][1], signed(y[..., 1], limit))
-    np.testing.assert_array_equal(after.tiles[0][1], grey(np.maximum(y[..., 0], 0), max(y.max(), 0)))
+def network_with_branches(rng):
+    """Two residual blocks, batch norm that has seen data, and dropout; for images (9, 8, 3) and 2 classes."""
+    norm = BatchNorm(4)
+    norm.running_mean[...], norm.running_var[...] = rng.standard_normal(4), rng.uniform(0.5, 2, 4)
+    return Sequential(
+        [
+            *(Conv2D(3, 4, 3, rng=rng), norm, ReLU(), Dropout(0.5)),
+            Residual([Conv2D(4, 4, 3, padding="same", rng=rng), Tanh()]),
+            Residual(
+                [Conv2D(4, 8, 3, stride=2, padding="same", rng=rng)], [Conv2D(4, 8, 1, stride=2, rng=rng)]
+            ),
+            Sequential([Flatten(), Dense(8 * 4 * 3, 2, rng=rng)]),
+        ]
+    )
+
+
+def travel(rng, label=1):
+    model = network_with_branches(rng)
+    image = rng.random((9, 8, 3)).astype(np.float32)
+    return model, image, journey(model, image, label, describe(image_shape=(9, 8, 3)))
+
+
+def test_a_journey_shows_each_layer_that_changes_numbers_once_its_output_exists(rng):
+    _, _, found = travel(rng)
+    assert [step.name for step in found.steps] == [
+        *("", "0", "1", "2", "4.layers.0", "4.layers.1", "4", "5.layers.0", "5.shortcut.0", "5", "6.1"),
+    ]
+    kinds = [step.kind for step in found.steps]
+    assert kinds[:4] == ["image", "Conv2D", "BatchNorm", "ReLU"]
+    assert [strip.what for strip in found.steps[1].strips] == ["kernel, for red", "output"]
+    assert [strip.what for strip in found.steps[4].strips] == ["kernel, input channel 0", "output"]
+    assert [strip.what for strip in found.steps[-1].strips] == ["weights for b, by input channel"]
+    assert [len(strip.pairs) for strip in found.steps[-1].strips] == [8]
+    assert found.steps[1].size == "6 x 7 x 4"
+
+
+def test_maps_of_a_journey_are_the_outputs_on_one_scale_on_which_0_is_visible(rng):
+    model, image, found = travel(rng)
+    picture, *_, relu = found.steps[:4]
+    np.testing.assert_array_equal(picture.strips[0].pairs[2].forward, visible(image[..., 2:]))
+    outputs = {name: y[0].astype(np.float64) for name, _, y in trace_forward(model, image[None])}
+    (before,) = found.steps[2].strips
+    limit = np.abs(outputs["1"]).max()
+    assert before.scale == f"±{plain(limit)}"
+    np.testing.assert_allclose(before.pairs[1].forward, signed(outputs["1"][..., 1], limit), atol=1)
+    (after,) = relu.strips
+    assert after.scale == f"0 to {plain(outputs['2'].max())}"
+    np.testing.assert_allclose(after.pairs[0].forward, grey(outputs["2"][..., 0], outputs["2"].max()), atol=1)
+    rows = report.feature_maps(found)
+    assert rows[0].title == "image\n0 to 1"
+    assert rows[2].title == f"1 BatchNorm\n{before.scale}"
+    np.testing.assert_array_equal(rows[2].tiles[1][1], before.pairs[1].forward)
+
+
+def test_gradients_of_a_journey_are_those_of_the_answer_of_the_network(rng):
+    """By nudging pixels, weights and outputs of the network in evaluation."""
+    model, image, found = travel(rng)
+    exact = copy.deepcopy(model)
+    for parameter in exact.parameters().values():
+        parameter.value = parameter.value.astype(np.float64)
+    x, target = image[None].astype(np.float64), np.array([[0.0, 1.0]])
+
+    def loss():
+        return softmax_cross_entropy(exact.forward(x), target)[0]
+
+    assert found.loss == pytest.approx(loss())
+    (pixels,) = found.steps[0].strips
+    expected = numeric_gradient(loss, x)[0]
+    limit = round_scale(np.abs(expected).max())
+    assert pixels.gradient_scale == f"±{plain(limit)}"
+    for k, pair in enumerate(pixels.pairs):
+        np.testing.assert_allclose(pair.backward, signed(expected[..., k], limit), atol=1)
+    kernels, maps = found.steps[1].strips
+    expected = numeric_gradient(loss, exact[0].kernel.value)[:, :, 0]
+    limit = round_scale(np.abs(expected).max())
+    np.testing.assert_allclose(kernels.pairs[2].backward, marked(expected[..., 2], limit), atol=1)
+    bias = exact[0].bias.value
+    expected = numeric_gradient(loss, bias)  # the sum of dL/d(output) over all pixels
+    for k, pair in enumerate(maps.pairs):
+        blue, orange = (float((255.0 - pair.backward[..., channel]).sum()) for channel in (0, 2))
+        if abs(expected[k]) > 0.5 * np.abs(expected).max():
+            assert (blue > orange) == (expected[k] > 0)
+    assert found.weight.formula == pytest.approx(found.weight.nudged, rel=1e-5)
+    gradient = np.abs(numeric_gradient(loss, exact[0].kernel.value))
+    assert abs(found.weight.formula) == pytest.approx(gradient.max(), rel=1e-5)
+    index = tuple(int(i) for i in found.weight.place.split(", "))
+    assert found.weight.value == exact[0].kernel.value[index]
+
+
+def test_a_step_of_a_journey_changes_the_loss_about_as_the_slope_promises_and_no_weight(rng):
+    model = network_with_branches(rng)
+    before = copy.deepcopy(model.state_dict())
+    found = journey(model, rng.random((9, 8, 3)).astype(np.float32), 1, describe(image_shape=(9, 8, 3)))
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+    assert found.change == pytest.approx(found.promised, rel=0.1)
+    assert found.change < 0
+    assert [row.parameter for row in found.updates] == list(model.parameters())
+    row = found.updates[0]
+    assert row.value == pytest.approx(np.sqrt(np.square(model[0].kernel.value).mean()))
+    assert row.ratio == pytest.approx(found.rate * row.gradient / row.value)
+
+
+@pytest.mark.parametrize("ends_in_softmax", [False, True])
+def test_a_journey_ends_with_the_difference_of_probability_and_target(rng, ends_in_softmax):
+    layers = [Flatten(), Dense(12, 12, rng=rng)]
+    model = Sequential([*layers, Softmax()] if ends_in_softmax else layers)
+    names = [f"class {k}" for k in range(12)]
+    image = 200 * rng.random((2, 2, 3)).astype(np.float32)  # very sure
+    p = softmax(layers[1].forward(layers[0].forward(image[None].astype(np.float64))))[0]
+    label = int(p.argmin())
+    found = journey(model, image, label, describe(image_shape=(2, 2, 3), class_names=names))
+    assert not found.all_classes
+    assert [row.k for row in found.outcomes] == [*np.argsort(-p)[:10], label]
+    for row in found.outcomes:
+        assert row.target == (row.k == label)
+        assert row.difference == pytest.approx(p[row.k] - row.target, abs=1e-6)
+        assert np.isnan(row.logit) == ends_in_softmax
+    assert found.loss == pytest.approx(-np.log(p[label]), rel=1e-5)
+
+
+def test_scales_of_gradients_are_1_2_or_5_times_a_power_of_ten():
+    limits = [0, 1e-9, 0.00011, 0.2, 0.21, 0.51, 1, 49]
+    assert [round_scale(limit) for limit in limits] == pytest.approx([0, 1e-9, 0.0002, 0.2, 0.5, 1, 1, 50])
+
+
+def test_numbers_are_written_plainly():
+    numbers = [0, 0.6, -0.000123, 123456, -1.256e-7, 3e8]
+    assert [plain(number) for number in numbers] == [
+        "0",
+        "0.6",
+        "−0.000123",
+        "123,000",
+        "−1.26 · 10⁻⁷",
+        "3 · 10⁸",
+    ]
+
+
+def test_small_kernels_have_signs_that_need_no_colours():
+    values = np.array([[1.0, -1.0, 0.1, -0.3]])
+    pixels = marked(values, 1.0)
+    assert pixels.shape == (9, 36, 3)
+    plus, minus, none, pale = (pixels[:, 9 * k : 9 * k + 9] for k in range(4))
+    for cell, value, mark, count in ((plus, 1.0, 255, 9), (minus, -1.0, 255, 5), (pale, -0.3, 0, 5)):
+        np.testing.assert_array_equal(cell[0, 0], signed(np.array([[value]]), 1.0)[0, 0])
+        assert (cell == mark).all(axis=2).sum() == count
+    assert (none == none[0, 0]).all()
+    assert marked(np.ones((8, 2)), 1.0).shape == (8, 2, 3)
+    assert (marked(np.zeros((2, 2)), 0.0) == 255).all()
+
+
+def drawing_of(model, shape):
+    return ElementTree.fromstring(str(network_svg(model, shape)))
+
+
+def test_the_network_is_drawn_to_scale_with_its_branches(rng):
+    model = network_with_branches(rng)
+    svg = drawing_of(model, (9, 8, 3))
+    fronts = [polygon for polygon in svg.iter("polygon") if polygon.get("class") == "front"]
+    corners = [np.array([p.split(",") for p in front.get("points").split()], float) for front in fronts]
+    sizes = [np.ptp(points, axis=0) for points in corners]
+    shapes = [(9, 8, 3), (7, 6, 4), (7, 6, 4), (4, 3, 8), (4, 3, 8), (1, 1, 96), (1, 1, 2)]
+    for size, (height, width, _) in zip(sizes[:5], shapes, strict=False):
+        np.testing.assert_allclose(size, np.array([width, height]) * diagram.LARGEST / 9, atol=0.11)
+    assert len(sizes) == len(shapes)
+    tops = [
+        np.ptp([float(point.split(",")[1]) for point in p.get("points").split()])
+        for p in svg.iter("polygon")
+        if p.get("class") == "top"
+    ]
+    np.testing.assert_allclose(tops, diagram.DOUBLING * np.log2([c for *_, c in shapes]), atol=0.11)
+    middles = [points[:, 0].mean() for points in corners]
+    assert [round((middle - middles[0]) / diagram.LANE) for middle in middles] == [0, 0, 0, 0, 1, 0, 0]
+    assert [circle.get("class") for circle in svg.iter("circle")] == ["dot", "plus"] * 2
+    texts = ["".join(text.itertext()) for text in svg.iter("text")]
+    for text in ("9 x 8 x 3", "8 x 9 x 3"):
+        assert (text in texts) == (text == "8 x 9 x 3")  # width x height
+    for text in (
+        "0 Conv2D: 4 kernels 3x3",
+        "1 BatchNorm",
+        "5.shortcut.0 Conv2D:",
+        "6.1 Dense: 96 to 2",
+        "194",
+    ):
+        assert text in texts
+    words = svg.find("desc").text
+    assert svg.get("aria-describedby") == svg.find("desc").get("id")
+    assert words.startswith(
+        "From the image to the classes: image: 8 x 9 x 3; 0 Conv2D: 4 kernels 3x3, 1 Batch"
+    )
+    assert "4 Residual, where the way parts; 4.layers.0" in words
+    assert "the other way leaves the numbers as they are; both are added, 6 x 7 x 4; 5 Residual" in words
+    assert "on the other way; 5.shortcut.0" in words
+
+
+def test_texts_of_the_drawing_lie_within_it_and_apart_from_each_other(rng):
+    inner = Residual([Residual([Conv2D(2, 2, 3, padding="same", rng=rng)]), ReLU()])
+    wide = Conv2D(2, 1000, 3, stride=(1, 2), rng=rng)
+    model = Sequential(
+        [Residual([inner]), Residual([ReLU()]), wide, ReLU(), Flatten(), Dense(2000, 2, rng=rng)]
+    )
+    svg = drawing_of(model, (3, 6, 2))
+    _, _, width, height = map(float, svg.get("viewBox").split())
+    lines = {}
+    for text in svg.iter("text"):
+        start, end = (float(text.get("x")), text.get("text-anchor"))
+        room = lines.setdefault(float(text.get("y")), [])
+        reach = 6.2 * len(text.text)
+        room.append((start - reach, start) if end else (start, start + reach))
+        assert 0 <= room[-1][0] < room[-1][1] <= width + 6
+    for room in lines.values():
+        room.sort()
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(room))
+    ys = sorted(lines)
+    assert min(b - a for a, b in itertools.pairwise(ys)) >= 11
+    assert ys[-1] < height
+    assert "".join(svg.itertext()).count("two ways") == 4
+
+
+def test_the_page_shows_the_way_there_and_back(here, page):
+    model, network = load_trained()
+    test = load_examples("test", network.data)
+    found = journey(model, test.images[0], int(test.targets[0].argmax()), network.data)
+    sources = {a["src"] for tag, a in page.tags if tag == "img"}
+    text = " ".join(page.text.split())
+    for step in found.steps:
+        assert f"{step.name} {step.kind} {step.size}".strip() in text
+        for strip in step.strips:
+            assert f"{strip.what} {strip.scale} | {strip.symbol} {strip.gradient_scale}" in text
+            for pair in strip.pairs:
+                assert {to_address(pair.forward), to_address(pair.backward)} <= sources
+    for row in found.outcomes:
+        assert plain(row.difference) in text
+    assert f"= {plain(found.loss)}. Its gradient" in text
+    assert f"changes by {plain(found.change)}; if the slope" in text
+    assert [step.kind for step in found.steps].count("Residual") == 1
+
+
+def test_what_scrolls_can_be_reached_by_keyboard_and_has_a_name(page):
+    scrolled = [a for tag, a in page.tags if tag == "pre" or "scroll" in (a.get("class") or "")]
+    assert len(scrolled) >= 8
+    assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in scrolled)
+
+
+def test_the_page_tells_a_story_in_order(page):
+    sections = [a["id"] for tag, a in page.tags if tag == "section"]
+    assert sections == [
+        *(
+            "network",
+            "image",
+            "training",
+            "step",
+            "confusion",
+            "mistakes",
+            "arguments",
+            "calibration",
+            "next",
+        ),
+        *("classes", "filters", "gradients", "glossary", "made"),
+    ]
+    links = [a["href"] for tag, a in page.tags if tag == "a"]
+    assert links == [f"#{section}" for section in sections]
+
+
+def test_layers_are_explained_by_the_code(page):
+    text = " ".join(page.text.split())
+    assert (
+        "Conv2D(in_channels, out_channels, kernel_size)Slides small kernels over the image;"
+        in text.replace(") Slides", ")Slides")
+    )
+
+
+def test_signs_have_the_same_colours_in_pictures_and_tables():
+    css = (ROOT / "pipeline/report/templates/report.css").read_text()
+    colours = (f"#{bytes(colour).hex()}" for colour in (NEGATIVE, POSITIVE))
+    assert css.count("--minus: {}; --plus: {};".format(*colours)) == 2  # on screen, and in print
 
 
 def test_names_that_are_too_long_or_cannot_be_drawn_have_numbers():
