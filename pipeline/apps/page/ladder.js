@@ -211,8 +211,8 @@ class Row {
     Object.assign(this, { ladder, name, strips: [] });
     this.columns = Object.fromEntries(
       ["forward", "weights", "backward"].map((column) => {
-        const heading = makeElement("h4", {}, titles[column]);
-        return [column, makeElement("div", { className: `column ${column}` }, heading)];
+        const heading = titles[column] ? [makeElement("h4", {}, titles[column])] : [];
+        return [column, makeElement("div", { className: `column ${column}` }, ...heading)];
       }),
     );
     this.element = makeElement(
@@ -488,8 +488,8 @@ class Ladder {
     });
     const last = this.givesProbabilities ? "dL/dŷ = −t/ŷ" : "z̄ = ŷ − t";
     const titles = this.givesProbabilities
-      ? ["class", "ŷ", "t", last, "ŷ − t"]
-      : ["class", "z", "e^(z − max)", "ŷ", "t", last, ""];
+      ? ["class", "ŷ", "t", last, "ŷ − t as a bar"]
+      : ["class", "z", "e^(z − max)", "ŷ", "t", last, "ŷ − t as a bar"];
     const head = makeElement("tr", {}, ...titles.map((title) => makeElement("th", { scope: "col" }, title)));
     const table = makeElement("table", { className: "losses" }, makeElement("thead", {}, head), makeElement("tbody", {}, ...rows));
     const loss = makeElement("p", { className: "total" });

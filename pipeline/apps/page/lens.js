@@ -107,6 +107,13 @@ const LOSS_EQUATIONS = {
 // GitHub's anchor of a heading.
 const anchorOf = (title) => title.toLowerCase().replace(/[^\w\s-]/g, "").replaceAll(" ", "-");
 
+// A number for a small cell: "−.07".
+function shortened(value) {
+  const size = Math.abs(value);
+  const text = size >= 10 ? format(size, 3) : size.toFixed(size >= 1 ? 2 : 3).replace(/^0\./, ".").replace(/^\.000$/, "0");
+  return value < 0 && text !== "0" ? `−${text}` : text;
+}
+
 // The position of a number along each axis of an array.
 function positionOf(index, shape) {
   const position = [];
@@ -144,9 +151,9 @@ function makeGrid(cells, columns, label) {
 class NumberLens {
   // `ask` asks the worker; `ladder` frames the places.
   constructor(element, ask, ladder) {
-    Object.assign(this, { element, ask, ladder, place: null, past: [], version: 0, shown: null });
+    Object.assign(this, { element, ask, ladder, place: null, past: [], version: 0, shown: null, ready: null });
     this.body = element.querySelector(".body");
-    this.status = element.querySelector("[role=status]");
+    this.status = element.querySelector(".spoken");
     this.back = element.querySelector(".back");
     this.back.onclick = () => this.pick(this.past.pop(), { isBack: true });
     element.querySelector(".close").onclick = () => this.close();
@@ -161,7 +168,8 @@ class NumberLens {
     this.place = place;
     this.back.disabled = this.past.length === 0;
     this.element.classList.add("open");
-    await this.refresh();
+    this.ready = this.refresh(); // until all of it is shown
+    await this.ready;
     if (scroll) this.scrollTo(place);
   }
 
@@ -308,6 +316,7 @@ class NumberLens {
   }
 
   given({ of }) {
+    if (of.startsWith("grad_")) return "Nothing reads this number, so no path leads from it to the loss: its gradient is 0.";
     if (of === "x") return "A pixel is given: it has no sum. It is (brightness − mean) / deviation.";
     if (of.startsWith("running_")) return "A statistic of the training images, gathered while the network was trained.";
     return "A weight has no sum: it started at random, and each step of training added −rate · its gradient.";
@@ -319,8 +328,8 @@ class NumberLens {
     const direction = change < 0 ? "falls" : "rises";
     const text =
       value === 0
-        ? "0: a small change of this number does not change the loss."
-        : `If this number grows by ${size}, the loss ${direction} by about ${format(Math.abs(change), 3)}.`;
+        ? "0: a small change of the number that it belongs to does not change the loss."
+        : `If the number that it belongs to grows by ${size}, the loss ${direction} by about ${format(Math.abs(change), 3)}.`;
     return makeElement("p", { className: "meaning" }, text);
   }
 
@@ -396,7 +405,11 @@ class NumberLens {
       const text = `${rest.length.toLocaleString("en")} more sum to`;
       rows.push(makeElement("tr", { className: "rest" }, makeElement("td", {}, text), makeElement("td", { className: "product" }, format(sum))));
     }
-    const title = rest.length ? `the ${shown.length} largest of ${terms.length.toLocaleString("en")} products` : "the products";
+    if (terms.length === 1 && terms[0].factors.length === 1) {
+      rows[0].querySelector(".product").replaceChildren();
+      rows[0].querySelector(".product").classList.add("none");
+    }
+    const title = terms.length === 1 ? "" : rest.length ? `the ${shown.length} largest of ${terms.length.toLocaleString("en")} products` : "the products";
     const caption = makeElement("caption", {}, title);
     return makeElement("table", { className: "terms" }, caption, makeElement("tbody", {}, ...rows));
   }
@@ -421,9 +434,8 @@ class NumberLens {
       const largest = [0, 1].map((f) => Math.max(...own.map(({ factors }) => Math.abs(factors[f].value))));
       largest.push(Math.max(...own.map(({ product }) => Math.abs(product))));
       const cell = (value, scale, places) => {
-        const element = this.link(format(value, 2), places);
+        const element = this.link(shortened(value), places, format(value));
         element.classList.add("cell");
-        if (element.tagName === "SPAN") element.tabIndex = -1;
         const share = scale > 0 ? Math.round((60 * Math.abs(value)) / scale) : 0;
         element.style.setProperty("--tint", `${share}%`);
         element.classList.add(value < 0 ? "minus" : "plus");

@@ -535,8 +535,12 @@ window.playground = {
   ask, // ask(task, values): see worker.js
   probabilities: () => probabilities, // those shown
   evidence: () => evidence, // the one shown, as in evidence.js
-  lens: () => lens.shown, // the number in the lens: {place, value, sum, terms, slope}
+  lens: () => (lens.ready ?? Promise.resolve()).then(() => lens.shown), // the number in the lens: {place, value, sum, terms, slope}
   pick: (place) => lens.pick(place),
+  // What can be clicked: [{of, layer, size}, …]
+  strips: () => [...ladder.strips.values()].map(({ of, layer }) => {
+    return { of, layer, size: ladder.numbers({ of, layer }).length };
+  }),
   settled: () => settled, // waits until all that is shown belongs to the paper, evidence included
   frame, // see drawing.js
 };

@@ -65,13 +65,16 @@ class Teacher {
       : "These are the trained weights.";
   }
 
-  // How many of the measured images are right: asked in parts, so that the page stays quick.
-  async measure() {
-    const { measured } = this.page;
+  // How many of the measured images are right, now or by the trained weights: asked in parts, so that the page
+  // stays quick; null if the weights have changed meanwhile.
+  async measure(byTrained) {
+    const { measured, ask, lossName } = this.page;
+    const { taken } = this;
     let right = 0;
     for (let k = 0; k < measured.length; k += 10) {
       const examples = measured.slice(k, k + 10).map((example) => this.toExample(example));
-      right += (await this.page.ask("measure", { examples, loss: this.page.lossName })).right;
+      right += (await ask("measure", { examples, loss: lossName, byTrained })).right;
+      if (taken !== this.taken && !byTrained) return null;
     }
     return right;
   }
@@ -79,10 +82,10 @@ class Teacher {
   async run(work) {
     if (this.isBusy) return;
     this.isBusy = true;
+    this.element.dataset.state = "busy";
     this.problemPart.textContent = "";
     this.showControls();
     try {
-      this.baseline ??= this.taken === 0 ? await this.measure() : null;
       await work();
     } catch (error) {
       this.problemPart.textContent = error.message;
@@ -90,6 +93,8 @@ class Teacher {
       this.isBusy = false;
       this.showControls();
     }
+    await this.showCost();
+    if (!this.isBusy) this.element.dataset.state = "idle";
   }
 
   teach(count) {
@@ -116,7 +121,6 @@ class Teacher {
       this.showResult(losses, loss, -learningRate * slope);
       this.showMoved(before, this.page.arrays());
       await this.page.refresh();
-      await this.showCost();
     });
   }
 
@@ -133,7 +137,6 @@ class Teacher {
       this.resultPart.textContent = task === "undo" ? "The last step is undone." : "The trained weights are back.";
       this.movedPart.replaceChildren();
       await this.page.refresh();
-      await this.showCost();
     });
   }
 
@@ -180,8 +183,10 @@ class Teacher {
   async showCost() {
     const count = this.page.measured.length;
     if (count === 0) return;
-    const now = await this.measure();
-    const before = this.baseline ?? now;
+    const now = await this.measure(false);
+    if (now === null) return; // a later step shows its own
+    this.baseline ??= this.taken === 0 ? now : await this.measure(true);
+    const before = this.baseline;
     const lost = before - now;
     const verdict =
       lost > 0 ? `It has forgotten ${lost}.` : lost < 0 ? `${-lost} more than before.` : "Nothing was forgotten.";

@@ -53,14 +53,18 @@ const TASKS = {
     return { slope: (lossAt(epsilon) - lossAt(-epsilon)) / (2 * epsilon) };
   },
 
-  // Of `examples`, a list of {pixels, label}: how many the network gets right, and their mean loss.
-  measure({ examples, loss: lossName }) {
+  // Of `examples`, a list of {pixels, label}: how many the network gets right, and their mean loss; now, or with
+  // the trained weights.
+  measure({ examples, loss: lossName, byTrained }) {
+    const now = byTrained && model.weights.slice();
+    if (byTrained) model.weights.set(model.trained);
     let [right, loss] = [0, 0];
     for (const { pixels, label } of examples) {
       const outputs = forward(model.network, pixels, model.shape, {});
       if (answerOf(outputs) === label) right++;
       loss += LOSSES[lossName](outputs, label)[0] / examples.length;
     }
+    if (byTrained) model.weights.set(now);
     return { right, loss };
   },
 
