@@ -109,7 +109,7 @@ class Strip {
     this.maps.style.setProperty("--columns", width);
     const count = `${maps === 1 ? "" : `${maps} maps of `}${height} x ${width} numbers`;
     this.maps.setAttribute("aria-label", `${this.label}: ${count}. Arrow keys choose a number.`);
-    this.values = null;
+    this.places = null;
   }
 
   // The cursor after a key; undefined for other keys.
@@ -142,12 +142,18 @@ class Strip {
     this.onPick({ of: this.of, layer: this.layer, index });
   }
 
+  // For each cell of a map the index of its number.
+  placesOf(map) {
+    const { at, height, width } = this.layout;
+    return Int32Array.from({ length: height * width }, (_, k) => at(map, Math.floor(k / width), k % width));
+  }
+
   // `scale` is {largest, isLogarithmic}.
   paint(values, scale, palette) {
-    this.values = values;
-    const { at, width } = this.layout;
+    this.places ??= this.canvases.map((_, map) => this.placesOf(map));
     this.canvases.forEach((canvas, map) => {
-      const value = (k) => values?.[at(map, Math.floor(k / width), k % width)] ?? 0;
+      const places = this.places[map];
+      const value = values ? (k) => (places[k] < 0 ? 0 : values[places[k]]) : () => 0;
       paintValues(canvas, value, scale.largest, palette, scale.isLogarithmic);
     });
     this.scale.textContent = values ? `full colour: ±${format(scale.largest, 3)}` : "";
@@ -248,7 +254,7 @@ class Row {
     this.isPainted = true;
     for (const strip of this.strips) {
       const values = this.ladder.numbers(strip);
-      if (!values && this.ladder.isStale) continue; // until the pen rests, the last gradients stay
+      if (!values && this.ladder.isPartial) continue; // until the pen rests, the last ones stay
       strip.paint(values, this.ladder.scaleOf(strip, values), this.ladder.palette);
     }
     this.afterPaint?.();
@@ -476,7 +482,7 @@ class Ladder {
       const difference = probability(k) - t;
       const bar = makeElement("span", { className: `signed ${difference < 0 ? "minus" : "plus"}` });
       bar.style.width = `${50 * Math.abs(difference)}%`;
-      const gradient = pass.grad_y?.[layer]?.[k];
+      const gradient = pass.grad_y?.[""]?.[k];
       const cells = [
         pickable(format(output[k]), { of: "y", layer, index: k }),
         ...(this.givesProbabilities ? [] : [format(powers[k], 3), format(powers[k] / sum, 3)]),
@@ -503,15 +509,20 @@ class Ladder {
     this.lossTable.replaceChildren(table, loss, makeElement("p", { className: "note" }, ...shown, "t is 1 for the class that it should be, else 0."));
   }
 
-  // Shows a pass of backward.js, or only {y}; `pixels` is null for empty paper.
-  show(pass, pixels, palette) {
+  // The layers on the screen, whose numbers are shown while you draw.
+  get visible() {
+    return this.rows.filter((row) => row.isVisible).map((row) => row.name);
+  }
+
+  // Shows a pass of backward.js, or a part of one; `pixels` is null for empty paper.
+  show(pass, pixels, palette, isPartial = false) {
     const label = pass?.label;
     if (label !== undefined && label !== null && label !== this.label) {
       this.label = label;
       for (const choose of this.classChoosers ?? []) choose(label);
     }
-    Object.assign(this, { pass, pixels, palette, largest: null, isStale: pass !== null && !pass.grad_y });
-    this.parent.classList.toggle("stale", this.isStale);
+    Object.assign(this, { pass, pixels, palette, largest: null, isPartial });
+    this.parent.classList.toggle("stale", pass !== null && !pass.grad_y);
     for (const row of this.rows) row.show();
   }
 

@@ -19,17 +19,18 @@ const DECADES = 4; // that a logarithmic scale of colours shows
 
 // Fills a canvas with an image of its size: opacity |value(k)| / largest for pixel k, colour by sign. On a
 // logarithmic scale the opacity falls by a quarter with each factor of ten.
-function paintValues(canvas, value, largest, { positive, negative }, isLogarithmic = false) {
+function paintValues(canvas, value, largest, { positive, negative = positive }, isLogarithmic = false) {
   const context = canvas.getContext("2d");
   const image = context.createImageData(canvas.width, canvas.height);
-  for (let k = 0; k < canvas.width * canvas.height; k++) {
+  const pixels = new Uint32Array(image.data.buffer); // opacity, blue, green, red: as all browsers have it
+  const [plus, minus] = [positive, negative].map(([red, green, blue]) => (blue << 16) | (green << 8) | red);
+  const scale = largest > 0 ? 1 / largest : 0;
+  for (let k = 0; k < pixels.length; k++) {
     const v = value(k);
-    const [red, green, blue] = v < 0 ? negative : positive;
-    image.data[4 * k] = red;
-    image.data[4 * k + 1] = green;
-    image.data[4 * k + 2] = blue;
-    const share = largest > 0 ? Math.abs(v) / largest : 0;
-    image.data[4 * k + 3] = 255 * (isLogarithmic ? 1 + Math.log10(share) / DECADES : share); // clamped, rounded
+    let share = Math.abs(v) * scale;
+    if (isLogarithmic) share = 1 + Math.log10(share) / DECADES;
+    const opacity = share > 0 ? Math.round(255 * Math.min(share, 1)) : 0; // and none for NaN
+    pixels[k] = (opacity << 24) | (v < 0 ? minus : plus);
   }
   context.putImageData(image, 0, 0);
 }

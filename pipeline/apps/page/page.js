@@ -285,11 +285,11 @@ async function update() {
   byId("evidence-text").textContent = "";
   const isLive = backwardTime < LIVE;
   try {
-    const answer = pixels && (await (isLive ? askForPass(pixels) : ask("run", { pixels, all: true })));
+    const answer = pixels && (await (isLive ? askForPass(pixels, ladder.visible) : ask("run", { pixels, all: true })));
     showAnswer(image, answer, isTestImage);
     showLabel();
     const pass = answer && (answer.pass ?? { y: answer.outputs, label: label ?? indexOfMax(probabilities) });
-    ladder.show(pass, pixels, palette);
+    ladder.show(pass, pixels, palette, pass !== null);
     teacher.showControls();
     for (const resolve of whenShown.splice(0)) resolve();
   } catch (error) {
@@ -304,9 +304,9 @@ async function update() {
   else setTimeout(finish, pixels ? 100 : 0, current, image, pixels); // when the pen rests
 }
 
-// {pass, outputs, milliseconds}: a pass of backward.js for what it should be.
-async function askForPass(pixels) {
-  const answer = await ask("differentiate", { pixels, label, loss: lossName });
+// {pass, outputs, milliseconds}: a pass of backward.js for what it should be; of some layers, or of all.
+async function askForPass(pixels, layers) {
+  const answer = await ask("differentiate", { pixels, label, loss: lossName, layers });
   backwardTime = answer.milliseconds;
   return { ...answer, outputs: answer.pass.y };
 }
@@ -315,7 +315,7 @@ async function askForPass(pixels) {
 // prediction.
 async function finish(current, image, pixels) {
   if (current !== version) return;
-  if (pixels && !ladder.pass.grad_y) {
+  if (pixels) {
     const { pass } = await askForPass(pixels);
     if (current !== version) return;
     ladder.show(pass, pixels, palette);

@@ -16,10 +16,19 @@ const TASKS = {
     return { outputs: all ? outputs : { "": y } };
   },
 
-  // A pass of backward.js, without the network.
-  differentiate({ pixels, label, loss }) {
+  // A pass of backward.js, without the network; with `layers`, a list of names, only what belongs to these and
+  // to the whole, since it takes longer to send millions of numbers than to compute them.
+  differentiate({ pixels, label, loss, layers }) {
     pass = differentiate(model.network, pixels, model.shape, label, loss);
     const { network, ...numbers } = pass;
+    if (layers) {
+      const asked = new Set([...layers, ""]);
+      const ofLayers = (arrays, layerOf) => {
+        return Object.fromEntries(Object.entries(arrays).filter(([name]) => asked.has(layerOf(name))));
+      };
+      for (const kind of ["y", "grad_y", "grad_x"]) numbers[kind] = ofLayers(numbers[kind], (name) => name);
+      numbers.gradients = ofLayers(numbers.gradients, (name) => name.slice(0, Math.max(0, name.lastIndexOf("."))));
+    }
     return { pass: numbers };
   },
 
