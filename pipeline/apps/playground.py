@@ -1,7 +1,10 @@
 """`python -m pipeline playground`: a page that runs the trained network in the browser."""
 
 import base64
+import itertools
+import math
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,14 +28,15 @@ from pipeline.report.rendering import fill
 PLAYGROUND = REPORTS / "playground.html"
 TEMPLATE = Path(__file__).parent / "page/playground.html"
 LARGEST_CHOICE = 24  # test images in the page
-Labelled = list[tuple[int, NDArray[np.uint8]]]  # (class, image)
+MEASURED, MEASURED_BYTES = 100, 400_000  # test images that show what a lesson has cost, and their bytes
+Labelled = Sequence[tuple[int, NDArray[np.uint8]]]  # (class, image)
 
 
 def playground() -> None:
     """Write the page: one file, which needs no other file and sends no request."""
     model, network = load_model()
     examples = example_images(network.data)
-    write_text(PLAYGROUND, render(model, network, examples))
+    write_text(PLAYGROUND, render(model, network, examples, measured_images(network.data)))
     if not examples:
         print("note: The page has no test images: data/processed does not hold the data of this network.")
     print(f"The network is in {PLAYGROUND}: open it in a browser.")
@@ -48,12 +52,28 @@ def example_images(data: Description) -> Labelled:
     return [(int(label), to_bytes(test.images[index], data)) for label, index in chosen]
 
 
+def measured_images(data: Description) -> Labelled:
+    """Up to MEASURED further test images, as many of each class as there is room for; none as above.
+
+    The first of each class is left out, since a reader may choose it and train the network on it.
+    """
+    if not Description.path.exists() or Description.load() != data:
+        return []
+    test = load_examples("test", data)
+    labels = test.targets.argmax(axis=1)
+    count = min(MEASURED, MEASURED_BYTES // math.prod(data.image_shape))
+    places = [np.flatnonzero(labels == label)[1:] for label in np.unique(labels)]
+    turns = itertools.zip_longest(*(list(indices[:count]) for indices in places))  # class by class
+    chosen = [index for turn in turns for index in turn if index is not None][:count]
+    return [(int(labels[index]), to_bytes(test.images[index], data)) for index in chosen]
+
+
 def to_bytes(x: NDArray[np.float32], data: Description) -> NDArray[np.uint8]:
     """The image that the network receives as `x`."""
     return np.rint(255 * data.brightness(x)).astype(np.uint8)
 
 
-def render(model: Sequential, about: Network, examples: Labelled) -> str:
+def render(model: Sequential, about: Network, examples: Labelled, measured: Labelled = ()) -> str:
     """The page for a network and the record that train wrote of it; the same ones give the same text."""
     trace: Trace[Traced] = Trace(model)
     trace.network.output_shape(about.data.image_shape)
@@ -65,6 +85,10 @@ def render(model: Sequential, about: Network, examples: Labelled) -> str:
         "gives_probabilities": gives_probabilities(model),
         "weights": encode(weights),
         "examples": [{"label": label, "pixels": to_base64(image.tobytes())} for label, image in examples],
+        "measured": {
+            "labels": [label for label, _ in measured],
+            "pixels": to_base64(b"".join(image.tobytes() for _, image in measured)),
+        },
     }
     return fill(TEMPLATE, content=content)
 
@@ -102,7 +126,12 @@ def describe(layer: Traced, weights: list[NDArray[Any]]) -> dict[str, Any]:
         parameters = {key: parameter.value for key, parameter in layer.parameters().items()}
         description["arrays"] = {}
         for key, array in (parameters | layer.buffers()).items():
-            description["arrays"][key] = {"start": sum(w.size for w in weights), "length": array.size}
+            description["arrays"][key] = {
+                "start": sum(w.size for w in weights),
+                "length": array.size,
+                "shape": array.shape,
+                "is_trained": key in parameters,
+            }
             weights.append(array)
     description["children"] = {
         key: describe(child, weights) for key, child in children.items() if isinstance(child, Traced)

@@ -1,8 +1,11 @@
 """`python -m pipeline predict FILE…`: what the trained network sees in pictures."""
 
+import base64
+import io
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +43,9 @@ def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> N
     model, network = load_model()
     names = network.data.class_names
     document: list[dict[str, Any]] = []
-    for number, path in enumerate(files, start=1):
+    for path in files:
         try:
-            image, digit = look_at(path, network.data)
+            found = list(pictures_in(path, network.data))
         except Exception as error:  # of any type: one bad file must not lose the answers for the others
             text = f"{path}: {str(error).removesuffix('.')}."
             if not isinstance(error, UserError):
@@ -50,18 +53,50 @@ def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> N
             print(f"error: {printable(text)}", file=sys.stderr)
             document.append({"file": str(path), "error": text})
             continue
-        probabilities = dict(zip(names, classify(model, image, network.data), strict=True))
-        prediction = max(names, key=probabilities.__getitem__)
-        document.append({"file": str(path), "prediction": prediction, "probabilities": probabilities})
-        if not as_json:
-            print_chart(path, prediction, probabilities)
-        if pictures is not None:
-            with atomic_path(pictures / f"{number}-{path.stem}.png") as temporary:
-                side_by_side(path, image, digit, network.data).save(temporary, "PNG")
+        for name, image, digit in found:
+            probabilities = dict(zip(names, classify(model, image, network.data), strict=True))
+            prediction = max(names, key=probabilities.__getitem__)
+            document.append({"file": str(name), "prediction": prediction, "probabilities": probabilities})
+            if not as_json:
+                print_chart(name, prediction, probabilities)
+            if pictures is not None:
+                shown = (
+                    side_by_side(path, image, digit, network.data)
+                    if name == path
+                    else _enlarge(_picture(image))
+                )
+                with atomic_path(pictures / f"{len(document)}-{name.stem}.png") as temporary:
+                    shown.save(temporary, "PNG")
     if as_json:
         print(json.dumps(document, indent=2))
     if any("error" in result for result in document):
         sys.exit(1)
+
+
+def pictures_in(path: Path, data: Description) -> Iterator[tuple[Path, Bytes, Digit | None]]:
+    """(name, image, digit) of the picture in the file; or, of a file of drawings, of each.
+
+    A drawing "drawings.json/1-7" is the first one, kept as a 7; its image is what the playground's network
+    received. UserError, with the reason alone, if the file cannot be read.
+    """
+    if path.suffix.lower() != ".json":
+        yield path, *look_at(path, data)
+        return
+    try:
+        drawings = json.loads(path.read_text(encoding="utf-8"))["drawings"]
+        decoded = [(str(one["label"]), base64.b64decode(one["png"].partition(",")[2])) for one in drawings]
+        images = [(label, np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))) for label, png in decoded]
+    except OSError as error:
+        raise UserError(f"it cannot be read: {error.strerror or 'a drawing in it is no picture'}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError("a .json file must be one of drawings that the playground has saved") from None
+    height, width, channels = data.image_shape
+    for number, (label, image) in enumerate(images, start=1):
+        if image.shape[:2] != (height, width):
+            size = f"{image.shape[1]}x{image.shape[0]}"
+            raise UserError(f"drawing {number} has {size} pixels, and this network receives {width}x{height}")
+        safe = re.sub(r"[^\w-]", "_", label)
+        yield path / f"{number}-{safe}", image[..., :channels], None
 
 
 def look_at(path: Path, data: Description) -> tuple[Bytes, Digit | None]:
@@ -117,10 +152,7 @@ def side_by_side(path: Path, image: Bytes, digit: Digit | None, data: Descriptio
         picture = read_picture(path, SIDE)
         box = middle(picture, *data.image_shape[:2]) if data.framing == "crop" else (0, 0, *picture.size)
     whole = box == (0, 0, *picture.size)
-    left, right = (
-        _enlarge(part.convert("RGB"))
-        for part in (picture, Image.fromarray(image[..., 0] if image.shape[2] == 1 else image))
-    )
+    left, right = (_enlarge(part.convert("RGB")) for part in (picture, _picture(image)))
     if not whole:
         scale = left.width / picture.width
         corners = [min(round(scale * x), side - 1) for x, side in zip(box, 2 * left.size, strict=True)]
@@ -138,6 +170,10 @@ def _enlarge(picture: Image.Image) -> Image.Image:
     small = max(picture.size) < SIDE
     method = Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC
     return ImageOps.contain(picture, (SIDE, SIDE), method)
+
+
+def _picture(image: Bytes) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
 
 
 def _grey(fractions: NDArray[Any]) -> Image.Image:

@@ -300,7 +300,7 @@ def test_the_page_shows_what_cnn_says_of_the_drawing(visit, rng):
     assert page.inner_text("#announcement").startswith(f"Prediction: {best}, ")
     maps = np.array(
         page.eval_on_selector_all(
-            ".layer >> nth=0 >> canvas",
+            ".layer[data-layer='0'] .forward canvas",
             "canvases => canvases.map(c => Array.from(c.getContext('2d').getImageData(0, 0, 26, 26).data))",
         )
     )  # (channel, then red, green, blue and opacity of each pixel)

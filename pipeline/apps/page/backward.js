@@ -376,13 +376,20 @@ function parameterName(layer, name) {
 //     gradients                   dL/dθ for each parameter by its name in the checkpoint, such as "0.kernel"
 // "" is the whole network, so grad_x[""] is the gradient of the image. Arrays may be shared: flatten's output
 // is its input.
+// Without a label (null), it is the network's own answer.
 function differentiate(network, x, shape, label, lossName) {
   const pass = { network, x, shape, label, lossName, y: {}, grad_y: {}, grad_x: {}, gradients: {} };
   const outputs = forward(network, x, shape, pass.y);
+  pass.label = label ??= answerOf(outputs);
   const [loss, gradOutputs] = LOSSES[lossName](outputs, label);
   pass.loss = loss;
   backward(network, x, shape, gradOutputs, pass);
   return pass;
+}
+
+// The number of the class with the largest output; in a tie, the first.
+function answerOf(outputs) {
+  return outputs.reduce((best, value, k) => (value > outputs[best] ? k : best), 0);
 }
 
 // {loss, gradients} of the mean loss over `examples`, a list of {pixels, label}. The images do not see one

@@ -243,11 +243,17 @@ const LAYERS = {
   },
 };
 
-// The layer's output. It is stored in `outputs` by the layer's name, as are those of the layers inside.
+// The layer's output. It is stored in `outputs` by the layer's name, as are those of the layers inside. If
+// there is a function outputs[REPLACE] of (of, the layer's name, numbers), then it gives what goes on in place
+// of the layer's input ("x") and its output ("y").
 function forward(layer, x, shape, outputs) {
   if (!LAYERS[layer.type]) throw new Error(`this page has no layer ${layer.type}`);
-  return (outputs[layer.name] = LAYERS[layer.type](layer, x, shape, outputs));
+  const replace = outputs[REPLACE] ?? ((of, name, numbers) => numbers);
+  const y = LAYERS[layer.type](layer, replace("x", layer.name, x), shape, outputs);
+  return (outputs[layer.name] = replace("y", layer.name, y));
 }
+
+const REPLACE = Symbol("replace");
 
 // Replaces the position of each array by its numbers.
 function attachArrays(layer, weights) {

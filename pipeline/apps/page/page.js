@@ -23,7 +23,15 @@ function normalise(values) {
 
 // ---- the network, in its worker -------------------------------------------------------------------------
 
-const worker = new Worker(URL.createObjectURL(new Blob([byId("network").textContent])));
+// network.js, and once more in double precision for the worker's `nudge`, as EXACT.
+const networkText = byId("network").textContent;
+const exactText = networkText.replaceAll("Float32Array", "Float64Array");
+const workerText = [
+  networkText,
+  `const EXACT = (() => { ${exactText}; return { forward, REPLACE }; })();`,
+  byId("gradients").textContent,
+];
+const worker = new Worker(URL.createObjectURL(new Blob(workerText)));
 const weights = new Float32Array(decode(content.weights).buffer);
 worker.postMessage({ network: content.network, weights, shape }, [weights.buffer]);
 const waiting = new Map(); // from the id of a request to its callbacks
@@ -62,14 +70,18 @@ const SHOWN_CLASSES = 10; // if there are more, only the likeliest five have bar
 const allHaveBars = classNames.length <= SHOWN_CLASSES;
 const bars = classNames.slice(0, allHaveBars ? SHOWN_CLASSES : 5).map(() => {
   const fill = makeElement("span", { className: "fill" });
+  const ghost = makeElement("span", { className: "ghost", hidden: true });
   const value = makeElement("span", { className: "value" });
   const label = makeElement("span", { className: "label" });
-  const element = makeElement("li", {}, label, makeElement("span", { className: "bar" }, fill), value);
+  const element = makeElement("li", {}, label, makeElement("span", { className: "bar" }, fill, ghost), value);
   byId("bars").append(element);
-  return { element, fill, value, label };
+  return { element, fill, ghost, value, label };
 });
-const views = inOrder(content.network).map((entry) => new LayerView(entry));
-byId("layers").append(...views.map((view) => view.element));
+const lossName = content.gives_probabilities ? "cross_entropy" : "softmax_cross_entropy";
+const about = { network: content.network, shape, classNames, lossName, givesProbabilities: content.gives_probabilities };
+const ladder = new Ladder(byId("rows"), about, (place) => lens.pick(place));
+const lens = new NumberLens(byId("lens"), ask, ladder);
+const walk = new Walk(byId("walk"), lens, ladder);
 const [inputCanvas, evidenceCanvas] = [byId("input"), byId("evidence")];
 inputCanvas.width = shape[1];
 inputCanvas.height = shape[0];
@@ -82,9 +94,61 @@ const background = normalise(content.data.background);
 let palette = colours();
 let probabilities = null; // those shown; null for empty paper
 let evidence = null; // likewise
+let ghosts = null; // the probabilities before the last step of learning, until the paper changes
 
 function showProblem(sentence) {
   byId("problem").textContent = sentence;
+}
+
+// ---- what it should be ----------------------------------------------------------------------------------
+
+let label = null; // the class that the reader has chosen, or that of a test image; null: the network's answer
+let labelled = null; // what it belongs to: a picture, or "drawing"
+const labelInputs = classNames.length <= 12 ? makeRadios() : makeSelect();
+
+function makeRadios() {
+  const inputs = classNames.map((name, k) => {
+    const input = makeElement("input", { type: "radio", name: "label", value: String(k) });
+    input.onclick = () => chooseLabel(k); // also if it is checked already, as the network's own answer
+    byId("labels").append(makeElement("label", {}, input, makeElement("span", {}, name)));
+    return input;
+  });
+  return (k) => inputs.forEach((input, j) => (input.checked = j === k));
+}
+
+function makeSelect() {
+  const select = makeElement("select", {}, ...classNames.map((name, k) => new Option(name, k)));
+  select.setAttribute("aria-labelledby", "labels-title");
+  select.onchange = () => chooseLabel(Number(select.value));
+  byId("labels").append(select);
+  return (k) => (select.selectedIndex = k ?? -1);
+}
+
+function chooseLabel(k) {
+  if (drawing.isEmpty) return showLabel();
+  label = k;
+  requestUpdate();
+}
+
+// The label belongs to a picture, or to a drawing as long as strokes are added to it.
+function keepLabel() {
+  const { picture } = drawing.state;
+  const current = picture ?? (drawing.isEmpty ? null : "drawing");
+  if (current !== labelled) label = picture?.label ?? null;
+  labelled = current;
+}
+
+function showLabel() {
+  const best = probabilities && indexOfMax(probabilities);
+  labelInputs(probabilities ? (label ?? best) : null);
+  const question = {
+    empty: "Draw something, or choose a test image.",
+    asked: `The network's own answer is taken for right. Is it? If not, choose what it should be.`,
+    right: "The network agrees.",
+    wrong: `The network says ${probabilities && classNames[best]}. You can teach it, below.`,
+  };
+  const state = !probabilities ? "empty" : label === null ? "asked" : label === best ? "right" : "wrong";
+  byId("label-note").textContent = question[state];
 }
 
 function showInput(image) {
@@ -97,11 +161,13 @@ function showAnswer(image, answer, isTestImage) {
   const order = classNames.map((_, k) => k);
   if (!allHaveBars && probabilities) order.sort((i, j) => probabilities[j] - probabilities[i]);
   const best = probabilities && indexOfMax(probabilities);
-  bars.forEach(({ element, fill, value, label }, row) => {
+  bars.forEach(({ element, fill, ghost, value, label }, row) => {
     const k = order[row];
     const isNamed = allHaveBars || probabilities;
     element.classList.toggle("best", k === best);
     fill.style.width = probabilities ? `${100 * probabilities[k]}%` : "0";
+    ghost.hidden = !ghosts;
+    if (ghosts) ghost.style.width = `${100 * ghosts[k]}%`;
     value.textContent = probabilities ? percent(probabilities[k]) : "–";
     label.textContent = label.title = isNamed ? classNames[k] : "–";
   });
@@ -111,7 +177,7 @@ function showAnswer(image, answer, isTestImage) {
     ? `${percent(probabilities[best])}, computed in ${answer.milliseconds.toFixed(1)} ms`
     : "The paper is empty.";
   byId("doubt").textContent = probabilities ? doubt(image, probabilities[best], isTestImage) : "";
-  for (const view of views) view.show(answer && answer.outputs[view.layer.name], palette);
+  byId("ghost-note").hidden = !ghosts;
 }
 
 // Why the answer may mean nothing: the network always names one of its classes. Or "".
@@ -176,7 +242,13 @@ function describePatch({ weight, logits }, colour, k) {
 
 // ---- from the paper to what is shown --------------------------------------------------------------------
 
-const drawing = new Drawing(byId("drawing"), content.data, () => requestUpdate());
+const drawing = new Drawing(byId("drawing"), content.data, () => {
+  ghosts = null;
+  requestUpdate();
+});
+const LIVE = 20; // milliseconds: if the way back takes longer, it waits until the pen rests
+let backwardTime = 0; // that the last pass took
+const whenShown = []; // functions to call once the next answer is shown
 let frameRequested = false;
 let busy = false; // the worker computes what will be shown
 let version = 0; // of the paper; answers for an earlier one are dropped
@@ -186,6 +258,7 @@ let settled = Promise.resolve();
 function requestUpdate() {
   if (version++ === shownVersion) settled = new Promise((resolve) => (settle = resolve));
   const { picture } = drawing.state;
+  keepLabel();
   byId("hint").hidden = !drawing.isEmpty;
   byId("undo").disabled = drawing.past.length === 0;
   byId("clear").disabled = drawing.isEmpty;
@@ -210,8 +283,15 @@ async function update() {
   showInput(image);
   showEvidence(image, null);
   byId("evidence-text").textContent = "";
+  const isLive = backwardTime < LIVE;
   try {
-    showAnswer(image, pixels && (await ask("run", { pixels, all: true })), isTestImage);
+    const answer = pixels && (await (isLive ? askForPass(pixels, ladder.visible) : ask("run", { pixels, all: true })));
+    showAnswer(image, answer, isTestImage);
+    showLabel();
+    const pass = answer && (answer.pass ?? { y: answer.outputs, label: label ?? indexOfMax(probabilities) });
+    ladder.show(pass, pixels, palette, pass !== null);
+    teacher.showControls();
+    for (const resolve of whenShown.splice(0)) resolve();
   } catch (error) {
     showProblem(`The network failed: ${error.message}.`);
     shownVersion = current;
@@ -221,15 +301,31 @@ async function update() {
     busy = false;
   }
   if (current !== version) requestAnimationFrame(update);
-  else setTimeout(finish, pixels ? 300 : 0, current, image, pixels); // when the pen rests
+  else setTimeout(finish, pixels ? 100 : 0, current, image, pixels); // when the pen rests
+}
+
+// {pass, outputs, milliseconds}: a pass of backward.js for what it should be; of some layers, or of all.
+async function askForPass(pixels, layers) {
+  const answer = await ask("differentiate", { pixels, label, loss: lossName, layers });
+  backwardTime = answer.milliseconds;
+  return { ...answer, outputs: answer.pass.y };
 }
 
 // What is shown only when the drawing pauses: maps off the screen, the evidence, and, to screen readers, the
 // prediction.
 async function finish(current, image, pixels) {
   if (current !== version) return;
-  for (const view of views) view.paint();
   if (pixels) {
+    const { pass } = await askForPass(pixels);
+    if (current !== version) return;
+    ladder.show(pass, pixels, palette);
+  }
+  if (pixels) await lens.refresh();
+  else lens.close();
+  ladder.paintAll();
+  if (pixels) {
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    if (current !== version) return;
     const k = indexOfMax(probabilities);
     byId("announcement").textContent = `Prediction: ${classNames[k]}, ${percent(probabilities[k])}`;
     const logitsOf = async (image) => toLogits((await ask("run", { pixels: image })).outputs[""]);
@@ -268,6 +364,18 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   palette = colours();
   requestUpdate();
 });
+// On paper all is light.
+for (const [type, isPrinted] of [
+  ["beforeprint", true],
+  ["afterprint", false],
+]) {
+  addEventListener(type, () => {
+    document.documentElement.classList.toggle("printed", isPrinted);
+    palette = colours();
+    ladder.show(ladder.pass, ladder.pixels, palette);
+    ladder.paintAll();
+  });
+}
 
 // ---- pictures: test images, files, the clipboard and the camera -----------------------------------------
 
@@ -275,7 +383,7 @@ const examples = content.examples.map(({ label, pixels }) => {
   const bytes = decode(pixels);
   const canvas = makeCanvas(shape[1], shape[0]);
   paintImage(canvas, Float32Array.from(bytes, (byte) => byte / 255));
-  const picture = { bytes, canvas, text: `Test image: ${classNames[label]}.`, isTestImage: true };
+  const picture = { bytes, label, canvas, text: `Test image: ${classNames[label]}.`, isTestImage: true };
   const button = makeElement("button", { type: "button", title: classNames[label] }, canvas);
   button.setAttribute("aria-label", `Test image of class ${classNames[label]}`);
   button.onclick = () => showPicture(picture);
@@ -344,6 +452,78 @@ for (const type of ["dragenter", "dragover", "dragleave", "drop"]) {
   });
 }
 
+// ---- learning -------------------------------------------------------------------------------------------
+
+let arrays = {}; // of the network, by name, as they are now
+
+async function setArrays() {
+  arrays = ladder.arrays = (await ask("weights")).weights;
+}
+
+// What is on the paper, for a step of learning; null for empty paper.
+function lesson() {
+  const image = drawing.image();
+  if (!image || !probabilities) return null;
+  const bytes = drawing.state.picture?.bytes ?? Uint8ClampedArray.from(image, (value) => 255 * value);
+  return { pixels: normalise(image), bytes, label: label ?? indexOfMax(probabilities) };
+}
+
+const size = shape[0] * shape[1] * shape[2];
+const measuredBytes = decode(content.measured.pixels);
+const teacher = new Teacher(byId("teach"), {
+  ask,
+  lossName,
+  classNames,
+  shape,
+  setArrays,
+  lesson,
+  arrays: () => arrays,
+  examples: examples.map(({ picture }) => picture),
+  measured: content.measured.labels.map((label, k) => {
+    return { bytes: measuredBytes.subarray(k * size, (k + 1) * size), label };
+  }),
+  pixelsOf: (bytes) => normalise(Float32Array.from(bytes, (byte) => byte / 255)),
+  show: showPicture,
+  pick: (place) => lens.pick(place, { scroll: true }),
+  label: (place) => `${place.of}[${positionOf(place.index, ladder.shapeOf(place)).join(", ")}] of layer ${place.layer}`,
+  ghosts: () => (ghosts = probabilities),
+  refresh: () => new Promise((resolve) => {
+    whenShown.push(resolve);
+    requestUpdate();
+  }),
+}); // prettier-ignore
+
+// ---- what else can be pressed ---------------------------------------------------------------------------
+
+for (const button of document.querySelectorAll(".start-walk")) button.onclick = () => walk.start();
+walk.onEnd = () => document.querySelector(".start-walk").focus();
+byId("shared-scale").onchange = (event) => {
+  ladder.isShared = event.target.checked;
+  ladder.show(ladder.pass, ladder.pixels, palette);
+};
+
+// On a phone, the columns of the ladder are tabs.
+const tabs = [...document.querySelectorAll("#tabs [role=tab]")];
+ladder.onColumn = (column) => {
+  byId("layers").dataset.column = column;
+  for (const tab of tabs) {
+    const isChosen = tab.dataset.column === column;
+    tab.setAttribute("aria-selected", String(isChosen));
+    tab.tabIndex = isChosen ? 0 : -1;
+  }
+};
+tabs.forEach((tab, k) => {
+  tab.onclick = () => ladder.onColumn(tab.dataset.column);
+  tab.onkeydown = ({ key }) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
+    if (!step) return;
+    const next = tabs[(k + step + tabs.length) % tabs.length];
+    next.click();
+    next.focus();
+  };
+});
+
+setArrays();
 if (examples.length) drawing.set({ strokes: [], picture: examples[0].picture });
 else drawing.paint();
 
@@ -355,6 +535,12 @@ window.playground = {
   ask, // ask(task, values): see worker.js
   probabilities: () => probabilities, // those shown
   evidence: () => evidence, // the one shown, as in evidence.js
+  lens: () => (lens.ready ?? Promise.resolve()).then(() => lens.shown), // the number in the lens: {place, value, sum, terms, slope}
+  pick: (place) => lens.pick(place),
+  // What can be clicked: [{of, layer, size}, …]
+  strips: () => [...ladder.strips.values()].map(({ of, layer }) => {
+    return { of, layer, size: ladder.numbers({ of, layer }).length };
+  }),
   settled: () => settled, // waits until all that is shown belongs to the paper, evidence included
   frame, // see drawing.js
 };

@@ -471,18 +471,21 @@ function lossTerms(pass, of, index) {
 
 // ---- any number -----------------------------------------------------------------------------------------
 
-// Where the number at a place comes from: {place, value, terms, compared}.
+// Where the number at a place comes from: {place, rule, value, terms, compared}.
+//     rule       {of, layer, type}: whose equation it is, with layer "" and type "loss" for those of the loss
 //     value      the number
 //     terms      those that sum to it, all of them; none for what was given: the image, weights
 //     compared   the factors that a maximum was chosen from, else []
 // dL/dy of a layer is dL/dx of the layer that reads it, so its terms are those.
 function explain(pass, place) {
   const { of, layer: name, index } = place;
-  const found = (terms, compared = []) => ({ place, value: numberAt(pass, place), terms, compared });
+  let rule = { of, layer: "", type: "loss" };
+  const found = (terms, compared = []) => ({ place, rule, value: numberAt(pass, place), terms, compared });
   if (of === "loss") return found(lossTerms(pass, "loss", 0));
   const { layer, reader } = connections(pass.network, pass.shape)[name];
   const children = Object.values(layer.children);
   if (of === "grad_y" && reader.of === "loss") return found(lossTerms(pass, "grad_y", index));
+  rule = { of, layer: name, type: layer.type };
   if (of === "grad_y" && reader.of === "grad_y") {
     return found([term(factor("grad_y", numberAt(pass, { ...reader, index }), { ...reader, index }))]);
   }
