@@ -151,6 +151,8 @@ def predict(
     A network that was trained on MNIST takes photographs and scans of one handwritten digit each, upright,
     dark on light or light on dark. The digit's size and position do not matter, nor does uneven light.
 
+    A .json file with drawings that were saved in the playground counts as that many pictures.
+
     The chart shows the five most probable classes, or all if there are at most ten; --json has all of them.
     A bad file is reported and skipped; the exit code is then 1.
     """

@@ -305,7 +305,15 @@ def test_the_walk_leads_from_a_pixel_to_the_loss_and_back_and_can_be_left(visit,
             break
         page.keyboard.press("Enter")
     assert seen == ["x ", "y 0", "y 2", "y 4", "loss ", "grad_y 4", "grad_y 0", "grad_kernel 0", "kernel 0"]
-    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Test image of class 2").click()
+    settle(page)
+    assert lens(page)["place"]["of"] == "kernel"
+    for _ in range(3):
+        page.locator("#walk .previous").click()
+        place = lens(page)["place"]
+    assert place == {"of": "grad_y", "layer": "4", "index": 2}  # of the class of the new picture
+    assert "“2”" in page.inner_text("#walk .walk-text")
+    page.locator("#walk .end").click()
     assert not page.locator("#walk").is_visible()
     page.locator("header .start-walk").click()
     page.locator("#walk .end").click()

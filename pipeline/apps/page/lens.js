@@ -168,8 +168,7 @@ class NumberLens {
     this.place = place;
     this.back.disabled = this.past.length === 0;
     this.element.classList.add("open");
-    this.ready = this.refresh(); // until all of it is shown
-    await this.ready;
+    await this.refresh();
     if (scroll) this.scrollTo(place);
   }
 
@@ -180,7 +179,8 @@ class NumberLens {
     if (column) this.ladder.onColumn?.(column);
     const frame = element?.querySelector(".chosen") ?? element;
     const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    frame?.scrollIntoView({ block: "center", behavior: isStill ? "auto" : "smooth" });
+    const isDocked = getComputedStyle(this.element).position === "fixed"; // and covers what is below
+    frame?.scrollIntoView({ block: isDocked ? "start" : "center", behavior: isStill ? "auto" : "smooth" });
   }
 
   close() {
@@ -192,8 +192,12 @@ class NumberLens {
     this.ladder.outline({}, []);
   }
 
-  // Shows the chosen number as it is now: of the last pass that the worker has.
-  async refresh() {
+  // Shows the chosen number as it is now, of the last pass that the worker has; `ready` waits for all of it.
+  refresh() {
+    return (this.ready = this.load());
+  }
+
+  async load() {
     const version = ++this.version;
     if (!this.place) return;
     if (!this.ladder.pass?.grad_y) return; // no pass yet: `refresh` comes again
@@ -269,7 +273,8 @@ class NumberLens {
     this.shown = { place, value, sum: terms.length ? sum : null, terms: terms.length };
     const equations = rule.type === "loss" ? LOSS_EQUATIONS[this.ladder.lossName] : (EQUATIONS[rule.type] ?? ELEMENTWISE);
     const of = rule.of === "grad_y" && rule.type !== "loss" && rule.type !== "residual" ? "grad_x" : rule.of;
-    const equation = equations[of];
+    const hasBias = !["conv2d", "dense"].includes(rule.type) || this.ladder.layers.get(rule.layer).arrays.bias;
+    const equation = hasBias ? equations[of] : equations[of]?.replace("b[o] + ", "");
     const section = equations.section ?? "6. Activations";
     const parts = [
       makeElement("p", { className: "what" }, this.placeText(place)),

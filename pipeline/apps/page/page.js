@@ -320,8 +320,13 @@ async function finish(current, image, pixels) {
     if (current !== version) return;
     ladder.show(pass, pixels, palette);
   }
-  if (pixels) await lens.refresh();
-  else lens.close();
+  if (!pixels) {
+    walk.end();
+    lens.close();
+  } else {
+    await walk.renew();
+    await lens.refresh();
+  }
   ladder.paintAll();
   if (pixels) {
     await new Promise((resolve) => setTimeout(resolve, 200));
@@ -496,7 +501,7 @@ const teacher = new Teacher(byId("teach"), {
 // ---- what else can be pressed ---------------------------------------------------------------------------
 
 for (const button of document.querySelectorAll(".start-walk")) button.onclick = () => walk.start();
-walk.onEnd = () => document.querySelector(".start-walk").focus();
+walk.onEnd = () => document.querySelector(".start-walk").focus({ preventScroll: true });
 byId("shared-scale").onchange = (event) => {
   ladder.isShared = event.target.checked;
   ladder.show(ladder.pass, ladder.pixels, palette);

@@ -116,17 +116,36 @@ class Walk {
     this.next.focus({ preventScroll: true });
   }
 
+  get isOn() {
+    return !this.element.hidden;
+  }
+
+  // The same step for another picture, or other weights. A number that the reader has chosen meanwhile stays.
+  async renew() {
+    if (!this.isOn) return;
+    const wasChosen = this.lens.place === this.steps[this.at][0];
+    this.steps = await this.plan();
+    this.at = Math.min(this.at, this.steps.length - 1);
+    if (wasChosen) this.lens.place = this.steps[this.at][0];
+    this.tell();
+  }
+
   async go(at) {
     this.at = Math.min(Math.max(at, 0), this.steps.length - 1);
-    const [place, text] = this.steps[this.at];
+    this.tell();
+    await this.lens.pick(this.steps[this.at][0], { scroll: true });
+  }
+
+  tell() {
+    const [, text] = this.steps[this.at];
     this.count.textContent = `Step ${this.at + 1} of ${this.steps.length}`;
     this.text.textContent = text;
     this.previous.disabled = this.at === 0;
     this.next.textContent = this.at + 1 === this.steps.length ? "Finish" : "Next";
-    await this.lens.pick(place, { scroll: true });
   }
 
   end() {
+    if (!this.isOn) return;
     this.element.hidden = true;
     this.lens.element.classList.remove("walking");
     this.onEnd?.();
