@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_page_gradients import network
+from test_page_gradients import network, table
 from test_playground import DIGITS, SEVEN, build, draw, metadata, settle
 from test_playground import browser as browser
 from test_playground import shared_tab as shared_tab
 from test_playground import visit as visit
 
 from cnn.ops.softmax import softmax
-from pipeline.apps.playground import TEMPLATE, measured_images, render
+from cnn.registry import LOSSES
+from pipeline.apps.playground import TEMPLATE, layers_of_the_page, measured_images, render
 from pipeline.apps.predict import pictures_in
 from pipeline.errors import UserError
 
@@ -234,7 +235,7 @@ def test_a_wrong_answer_becomes_right_in_counted_steps_and_undo_and_reset_give_t
     step(page, "Ten steps")
     assert page.locator("#teach .curve svg").count() == 1
     assert page.evaluate(WEIGHTS) != first
-    step(page, "Trained weights")
+    step(page, "Back to the trained weights")
     assert page.evaluate(WEIGHTS) == first
     page.locator("#labels label").nth(right).click()
     settle(page)
@@ -342,6 +343,10 @@ def test_each_equation_names_a_section_of_the_mathematics():
     sections = set(re.findall(r'section: "(.*?)"', text))
     assert len(sections) >= 10
     assert sections <= set(headings)
+    backward = (TEMPLATE.parent / "backward.js").read_text(encoding="utf-8")
+    activations = set(re.findall(r"^  (\w+): timesDerivative\(", backward, re.M))
+    assert set(table("lens.js", "EQUATIONS")) | activations == layers_of_the_page()
+    assert set(table("lens.js", "LOSS_EQUATIONS")) == set(LOSSES) - {"mean_squared_error"}  # no page has it
 
 
 def test_the_images_that_measure_are_others_than_those_to_choose_and_of_all_classes(

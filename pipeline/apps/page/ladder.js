@@ -1,5 +1,5 @@
 "use strict";
-// The ladder: a row for each layer, from the image to the loss, with its output, its weights and dL/d(output).
+// The ladder: a row for each layer, from the image to the loss: its output, its weights and dL/d(output).
 //
 // A place is a number's address, {of, layer, index}, as in terms.js.
 
@@ -69,8 +69,8 @@ function weightsOf(inputShape, out, chosen) {
   };
 }
 
-// Maps of one array side by side, in which numbers can be chosen: with a pointer, or by the arrow keys. All of
-// its maps are one stop of the Tab key; the arrows lead from one map to the next.
+// Maps of one array side by side, in which numbers can be chosen: with a pointer, or by the arrow keys. All
+// of its maps are one stop of the Tab key; the arrows lead from one map to the next.
 class Strip {
   // `about` has of, layer and label; `onPick` receives a place.
   constructor(about, layout, onPick) {
@@ -85,7 +85,8 @@ class Strip {
       const map = this.canvases.indexOf(event.target);
       if (map < 0) return;
       const { width, height } = event.target.getBoundingClientRect();
-      const cell = (offset, length, count) => Math.min(count - 1, Math.max(0, Math.floor((offset / length) * count)));
+      const cell = (offset, length, count) =>
+        Math.min(count - 1, Math.max(0, Math.floor((offset / length) * count)));
       const row = cell(event.offsetY, height, this.layout.height);
       this.pick([map, row, cell(event.offsetX, width, this.layout.width)]);
     });
@@ -101,7 +102,9 @@ class Strip {
   setLayout(layout) {
     this.layout = layout;
     this.canvases = range(layout.maps).map(() => makeCanvas(layout.width, layout.height));
-    this.maps.replaceChildren(...this.canvases.map((canvas) => makeElement("div", { className: "map" }, canvas)));
+    this.maps.replaceChildren(
+      ...this.canvases.map((canvas) => makeElement("div", { className: "map" }, canvas)),
+    );
     const { width, height, maps } = layout;
     this.maps.classList.toggle("wide", maps === 1 && width > 2 * height);
     this.maps.classList.toggle("single", maps === 1);
@@ -159,7 +162,7 @@ class Strip {
     this.scale.textContent = values ? `full colour: ±${format(scale.largest, 3)}` : "";
   }
 
-  // Frames numbers: the chosen one, and those that it comes from. Numbers that fill a rectangle get one frame.
+  // Frames numbers: the chosen one, and those it comes from. Numbers that fill a rectangle get one frame.
   frame(indices, className) {
     const byMap = new Map();
     for (const index of indices) {
@@ -284,7 +287,8 @@ class Ladder {
     if (layer.name !== "" && before) this.aliases.set(keyOf({ of: "grad_x", layer: layer.name }), before);
     if (layer.type === "sequential" && children.length) {
       const last = children.at(-1).name;
-      for (const of of ["y", "grad_y"]) this.aliases.set(keyOf({ of, layer: layer.name }), { of, layer: last });
+      for (const of of ["y", "grad_y"])
+        this.aliases.set(keyOf({ of, layer: layer.name }), { of, layer: last });
       let [source, inner] = [layer.name === "" ? { of: "grad_x", layer: "" } : before, shape];
       for (const child of children) {
         this.connect(child, inner, source);
@@ -358,7 +362,11 @@ class Ladder {
       titles: { forward: "x", weights: "", backward: "x̄ = dL/dx: which pixels would raise the loss" },
     });
     row.add("forward", { of: "x", layer: "", label: "The image x" }, mapsOf(this.shape));
-    row.add("backward", { of: "grad_x", layer: "", label: "dL/dx, the gradient of the image" }, mapsOf(this.shape));
+    row.add(
+      "backward",
+      { of: "grad_x", layer: "", label: "dL/dx, the gradient of the image" },
+      mapsOf(this.shape),
+    );
     row.columns.weights.append(makeElement("p", { className: "none" }, "No weights: a picture is given."));
     return row;
   }
@@ -375,15 +383,40 @@ class Ladder {
       depth,
       titles: { forward: "output y", weights: "weights, and their gradients", backward: "ȳ = dL/dy" },
     });
-    const about = (of, text) => ({ of, layer: layer.name, label: `${text} of layer ${layer.name}, ${layer.title}` });
+    const about = (of, text) => ({
+      of,
+      layer: layer.name,
+      label: `${text} of layer ${layer.name}, ${layer.title}`,
+    });
     row.add("forward", about("y", "Output"), layoutOf(layer.shape));
     row.add("backward", about("grad_y", "Gradient of the output"), layoutOf(layer.shape));
     const arrays = Object.entries(layer.arrays ?? {});
-    if (!arrays.length) row.columns.weights.append(makeElement("p", { className: "none" }, "No weights."));
+    if (!arrays.length) {
+      const text = makeElement("p", { className: "none" }, "No weights.");
+      row.columns.weights.append(text);
+      row.afterPaint = () => (text.textContent = `No weights. ${this.selection(layer)}`);
+    }
     for (const [key, { shape, is_trained: isTrained }] of arrays) {
       this.addWeights(row, layer, key, shape, isTrained, about);
     }
     return row;
+  }
+
+  // What part of its numbers a layer without weights lets the gradient through to.
+  selection(layer) {
+    const y = this.numbers({ of: "y", layer: layer.name });
+    if (!y) return "";
+    const percent = (part, whole) => `${((100 * part) / whole).toFixed(0)} %`;
+    if (layer.type === "relu") {
+      const open = y.reduce((count, value) => count + (value > 0), 0);
+      return `${percent(open, y.length)} of its numbers are above 0: these alone pass the gradient back.`;
+    }
+    const [height, width] = this.inputs.get(layer.name);
+    if (layer.type !== "max_pool2d") return "";
+    return (
+      "The winner of each window alone gets the gradient: at most " +
+      `${percent(layer.shape[0] * layer.shape[1], height * width)} of the numbers before.`
+    );
   }
 
   addWeights(row, layer, key, shape, isTrained, about) {
@@ -441,7 +474,8 @@ class Ladder {
       title: "The loss",
       purpose: this.givesProbabilities
         ? "L = −ln ŷ of the right class: 0 if the network is sure of it, large if it is surprised."
-        : "Softmax turns the outputs z into probabilities ŷ = e^z / Σ e^z; then L = −ln ŷ of the right class: 0 if " +
+        : "Softmax turns the outputs z into probabilities ŷ = e^z / Σ e^z; then L = −ln ŷ of the right class: " +
+          "0 if " +
           "the network is sure of it, large if it is surprised.",
       size: "",
       depth: 0,
@@ -490,14 +524,25 @@ class Ladder {
         gradient === undefined ? "" : pickable(format(gradient, 3), { of: "grad_y", layer, index: k }),
       ].map((content) => makeElement("td", {}, content));
       const name = makeElement("th", { scope: "row" }, this.classNames[k]);
-      return makeElement("tr", { className: t ? "right" : "" }, name, ...cells, makeElement("td", { className: "bar-cell" }, bar));
+      return makeElement(
+        "tr",
+        { className: t ? "right" : "" },
+        name,
+        ...cells,
+        makeElement("td", { className: "bar-cell" }, bar),
+      );
     });
     const last = this.givesProbabilities ? "dL/dŷ = −t/ŷ" : "z̄ = ŷ − t";
     const titles = this.givesProbabilities
       ? ["class", "ŷ", "t", last, "ŷ − t as a bar"]
       : ["class", "z", "e^(z − max)", "ŷ", "t", last, "ŷ − t as a bar"];
     const head = makeElement("tr", {}, ...titles.map((title) => makeElement("th", { scope: "col" }, title)));
-    const table = makeElement("table", { className: "losses" }, makeElement("thead", {}, head), makeElement("tbody", {}, ...rows));
+    const table = makeElement(
+      "table",
+      { className: "losses" },
+      makeElement("thead", {}, head),
+      makeElement("tbody", {}, ...rows),
+    );
     const loss = makeElement("p", { className: "total" });
     if (pass.loss !== undefined) {
       const button = makeElement("button", { type: "button", className: "number" }, format(pass.loss));
@@ -506,7 +551,11 @@ class Ladder {
       loss.append(`L = −ln ŷ[${this.classNames[pass.label]}] = `, button);
     }
     const shown = this.givesProbabilities ? [] : [`Σ e^(z − max) = ${format(sum)}. `];
-    this.lossTable.replaceChildren(table, loss, makeElement("p", { className: "note" }, ...shown, "t is 1 for the class that it should be, else 0."));
+    this.lossTable.replaceChildren(
+      table,
+      loss,
+      makeElement("p", { className: "note" }, ...shown, "t is 1 for the class that it should be, else 0."),
+    );
   }
 
   // The layers on the screen, whose numbers are shown while you draw.

@@ -7,8 +7,15 @@ const SHOWN_TERMS = 8;
 const EPSILON = 1e-5; // of nudging, which is done in float64
 
 const SYMBOLS = {
-  kernel: "k", weight: "W", bias: "b", gamma: "γ", beta: "β", running_mean: "μ", running_var: "σ²", loss: "L",
-}; // prettier-ignore
+  kernel: "k",
+  weight: "W",
+  bias: "b",
+  gamma: "γ",
+  beta: "β",
+  running_mean: "μ",
+  running_var: "σ²",
+  loss: "L",
+};
 const overlined = (symbol) => symbol[0] + "\u0304" + symbol.slice(1);
 const symbolOf = (name) => {
   if (name.startsWith("grad_")) return overlined(SYMBOLS[name.slice(5)] ?? name.slice(5));
@@ -105,12 +112,22 @@ const LOSS_EQUATIONS = {
 };
 
 // GitHub's anchor of a heading.
-const anchorOf = (title) => title.toLowerCase().replace(/[^\w\s-]/g, "").replaceAll(" ", "-");
+const anchorOf = (title) =>
+  title
+    .toLowerCase()
+    .replace(/[^\w\s-]/g, "")
+    .replaceAll(" ", "-");
 
 // A number for a small cell: "−.07".
 function shortened(value) {
   const size = Math.abs(value);
-  const text = size >= 10 ? format(size, 3) : size.toFixed(size >= 1 ? 2 : 3).replace(/^0\./, ".").replace(/^\.000$/, "0");
+  const text =
+    size >= 10
+      ? format(size, 3)
+      : size
+          .toFixed(size >= 1 ? 2 : 3)
+          .replace(/^0\./, ".")
+          .replace(/^\.000$/, "0");
   return value < 0 && text !== "0" ? `−${text}` : text;
 }
 
@@ -151,7 +168,16 @@ function makeGrid(cells, columns, label) {
 class NumberLens {
   // `ask` asks the worker; `ladder` frames the places.
   constructor(element, ask, ladder) {
-    Object.assign(this, { element, ask, ladder, place: null, past: [], version: 0, shown: null, ready: null });
+    Object.assign(this, {
+      element,
+      ask,
+      ladder,
+      place: null,
+      past: [],
+      version: 0,
+      shown: null,
+      ready: null,
+    });
     this.body = element.querySelector(".body");
     this.status = element.querySelector(".spoken");
     this.back = element.querySelector(".back");
@@ -223,7 +249,9 @@ class NumberLens {
     slope.textContent = format(found);
     const difference = Math.abs(found - explanation.value);
     if (difference > 1e-3 * Math.abs(explanation.value) + 1e-9) {
-      slope.after(" (they differ: within ±ε a maximum or a ReLU switches, so that there is no one slope here)");
+      slope.after(
+        " (they differ: within ±ε a maximum or a ReLU switches, so that there is no one slope here)",
+      );
     }
   }
 
@@ -244,10 +272,13 @@ class NumberLens {
     const { of, layer } = place;
     if (of === "loss") return "The loss";
     const where = of === "x" || layer === "" ? "" : ` of ${this.ladder.layerText(layer)}`;
-    const what = {
-      x: "Pixel of the image", y: "Output", grad_y: "Gradient of the output", grad_x: layer === "" ?
-        "Gradient of the image" : "Gradient of the input",
-    }[of] ?? (of.startsWith("grad_") ? `Gradient of the ${of.slice(5)}` : `The ${of}`); // prettier-ignore
+    const what =
+      {
+        x: "Pixel of the image",
+        y: "Output",
+        grad_y: "Gradient of the output",
+        grad_x: layer === "" ? "Gradient of the image" : "Gradient of the input",
+      }[of] ?? (of.startsWith("grad_") ? `Gradient of the ${of.slice(5)}` : `The ${of}`);
     return `${what}${where}: ${this.positionText(place)}`;
   }
 
@@ -271,14 +302,21 @@ class NumberLens {
     const sum = terms.reduce((total, { product }) => total + product, 0);
     const isGradient = place.of.startsWith("grad_");
     this.shown = { place, value, sum: terms.length ? sum : null, terms: terms.length };
-    const equations = rule.type === "loss" ? LOSS_EQUATIONS[this.ladder.lossName] : (EQUATIONS[rule.type] ?? ELEMENTWISE);
+    const equations =
+      rule.type === "loss" ? LOSS_EQUATIONS[this.ladder.lossName] : (EQUATIONS[rule.type] ?? ELEMENTWISE);
     const of = rule.of === "grad_y" && rule.type !== "loss" && rule.type !== "residual" ? "grad_x" : rule.of;
-    const hasBias = !["conv2d", "dense"].includes(rule.type) || this.ladder.layers.get(rule.layer).arrays.bias;
+    const hasBias =
+      !["conv2d", "dense"].includes(rule.type) || this.ladder.layers.get(rule.layer).arrays.bias;
     const equation = hasBias ? equations[of] : equations[of]?.replace("b[o] + ", "");
     const section = equations.section ?? "6. Activations";
     const parts = [
       makeElement("p", { className: "what" }, this.placeText(place)),
-      makeElement("p", { className: "value-line" }, makeElement("strong", {}, format(value)), this.pairLink(place)),
+      makeElement(
+        "p",
+        { className: "value-line" },
+        makeElement("strong", {}, format(value)),
+        this.pairLink(place),
+      ),
     ];
     const enlarged = this.enlarged(place);
     if (enlarged) parts.push(enlarged);
@@ -292,11 +330,14 @@ class NumberLens {
     } else parts.push(makeElement("p", {}, this.given(place)));
     if (isGradient) {
       const numbers = makeElement("dl", { className: "check" });
-      const row = (term, ...text) => numbers.append(makeElement("dt", {}, term), makeElement("dd", {}, ...text));
+      const row = (term, ...text) =>
+        numbers.append(makeElement("dt", {}, term), makeElement("dd", {}, ...text));
       row("by formula", format(value));
       row("by nudging ±ε", slope);
       parts.push(numbers);
-      const how = "The loss, computed with this number a hundred-thousandth larger and smaller; the difference over 2ε.";
+      const how =
+        "The loss, computed with this number a hundred-thousandth larger and smaller; the difference over " +
+        "2ε.";
       parts.push(makeElement("p", { className: "note" }, how));
     }
     this.body.replaceChildren(...parts);
@@ -312,8 +353,10 @@ class NumberLens {
     if (of === "x") pair.append(...text("its gradient", { of: "grad_x", layer: "", index }));
     else if (of === "y") pair.append(...text("its gradient", { of: "grad_y", layer, index }));
     else if (of === "grad_y") pair.append(...text("the number itself", { of: "y", layer, index }));
-    else if (of === "grad_x" && layer === "") pair.append(...text("the pixel itself", { of: "x", layer, index }));
-    else if (isWeight && of.startsWith("grad_")) pair.append(...text("the number itself", { of: of.slice(5), layer, index }));
+    else if (of === "grad_x" && layer === "")
+      pair.append(...text("the pixel itself", { of: "x", layer, index }));
+    else if (isWeight && of.startsWith("grad_"))
+      pair.append(...text("the number itself", { of: of.slice(5), layer, index }));
     else if (isWeight && this.ladder.layers.get(layer).arrays[of].is_trained) {
       pair.append(...text("its gradient", { of: `grad_${of}`, layer, index }));
     }
@@ -321,9 +364,11 @@ class NumberLens {
   }
 
   given({ of }) {
-    if (of.startsWith("grad_")) return "Nothing reads this number, so no path leads from it to the loss: its gradient is 0.";
+    if (of.startsWith("grad_"))
+      return "Nothing reads this number, so no path leads from it to the loss: its gradient is 0.";
     if (of === "x") return "A pixel is given: it has no sum. It is (brightness − mean) / deviation.";
-    if (of.startsWith("running_")) return "A statistic of the training images, gathered while the network was trained.";
+    if (of.startsWith("running_"))
+      return "A statistic of the training images, gathered while the network was trained.";
     return "A weight has no sum: it started at random, and each step of training added −rate · its gradient.";
   }
 
@@ -334,7 +379,8 @@ class NumberLens {
     const text =
       value === 0
         ? "0: a small change of the number that it belongs to does not change the loss."
-        : `If the number that it belongs to grows by ${size}, the loss ${direction} by about ${format(Math.abs(change), 3)}.`;
+        : `If the number that it belongs to grows by ${size}, the loss ${direction} by about ` +
+          `${format(Math.abs(change), 3)}.`;
     return makeElement("p", { className: "meaning" }, text);
   }
 
@@ -372,7 +418,9 @@ class NumberLens {
     const layer = this.ladder.layers.get(rule.layer);
     const parts = [];
     const total = (text, number) => {
-      parts.push(makeElement("p", { className: "total" }, `${text} = `, makeElement("strong", {}, format(number))));
+      parts.push(
+        makeElement("p", { className: "total" }, `${text} = `, makeElement("strong", {}, format(number))),
+      );
     };
     const isGrid = rule.of === "y" && rule.type === "conv2d" && layer.kernel_size[1] <= 7;
     if (compared.length) parts.push(this.comparison(layer, rule, value, compared));
@@ -382,9 +430,15 @@ class NumberLens {
       parts.push(this.table(terms));
     }
     if (terms.length > 1 || isGrid) total("sum", sum);
-    const isEqual = Math.abs(sum - value) <= 2 ** -22 * Math.max(Math.abs(value), ...terms.map(({ product }) => Math.abs(product)));
+    const isEqual =
+      Math.abs(sum - value) <=
+      2 ** -22 * Math.max(Math.abs(value), ...terms.map(({ product }) => Math.abs(product)));
     parts.push(
-      makeElement("p", { className: "note equal" }, isEqual ? `= ${format(value)}, the number shown.` : `The number shown is ${format(value)}.`),
+      makeElement(
+        "p",
+        { className: "note equal" },
+        isEqual ? `= ${format(value)}, the number shown.` : `The number shown is ${format(value)}.`,
+      ),
     );
     return parts;
   }
@@ -396,25 +450,49 @@ class NumberLens {
     const rest = order.slice(shown.length);
     const rows = shown.map(({ factors, product }) => {
       const cells = factors.flatMap(({ name, value, places }, k) => {
-        const text = places.length === 1 ? this.label(this.isNamed(name, places[0]) ? name : places[0].of, places[0]) : name;
+        const text =
+          places.length === 1
+            ? this.label(this.isNamed(name, places[0]) ? name : places[0].of, places[0])
+            : name;
         const caption = places.length === 1 && !this.isNamed(name, places[0]) ? name : text;
         const cell = makeElement("span", { className: "factor" }, this.link(format(value), places, caption));
         cell.append(makeElement("small", {}, caption));
         return k ? [makeElement("span", { className: "sign" }, "·"), cell] : [cell];
       });
-      const result = makeElement("td", { className: `product ${product < 0 ? "minus" : "plus"}` }, format(product));
-      return makeElement("tr", {}, makeElement("td", {}, makeElement("span", { className: "factors" }, ...cells)), result);
+      const result = makeElement(
+        "td",
+        { className: `product ${product < 0 ? "minus" : "plus"}` },
+        format(product),
+      );
+      return makeElement(
+        "tr",
+        {},
+        makeElement("td", {}, makeElement("span", { className: "factors" }, ...cells)),
+        result,
+      );
     });
     if (rest.length) {
       const sum = rest.reduce((total, { product }) => total + product, 0);
       const text = `${rest.length.toLocaleString("en")} more sum to`;
-      rows.push(makeElement("tr", { className: "rest" }, makeElement("td", {}, text), makeElement("td", { className: "product" }, format(sum))));
+      rows.push(
+        makeElement(
+          "tr",
+          { className: "rest" },
+          makeElement("td", {}, text),
+          makeElement("td", { className: "product" }, format(sum)),
+        ),
+      );
     }
     if (terms.length === 1 && terms[0].factors.length === 1) {
       rows[0].querySelector(".product").replaceChildren();
       rows[0].querySelector(".product").classList.add("none");
     }
-    const title = terms.length === 1 ? "" : rest.length ? `the ${shown.length} largest of ${terms.length.toLocaleString("en")} products` : "the products";
+    const title =
+      terms.length === 1
+        ? ""
+        : rest.length
+          ? `the ${shown.length} largest of ${terms.length.toLocaleString("en")} products`
+          : "the products";
     const caption = makeElement("caption", {}, title);
     return makeElement("table", { className: "terms" }, caption, makeElement("tbody", {}, ...rows));
   }
@@ -452,19 +530,40 @@ class NumberLens {
         ["k", of(1)],
         ["x · k", own.map(({ product }) => cell(product, largest[2], []))],
       ].map(([title, cells]) => {
-        return makeElement("div", {}, makeElement("h5", {}, title), makeGrid(cells, width, `${title}, ${height} x ${width} numbers`));
+        return makeElement(
+          "div",
+          {},
+          makeElement("h5", {}, title),
+          makeGrid(cells, width, `${title}, ${height} x ${width} numbers`),
+        );
       });
-      const name = inGroup > 1 ? `input channel ${c}: the products sum to ${format(sum)}` : `the products sum to ${format(sum)}`;
+      const name =
+        inGroup > 1
+          ? `input channel ${c}: the products sum to ${format(sum)}`
+          : `the products sum to ${format(sum)}`;
       const columns = makeElement("div", { className: width > 3 ? "window tall" : "window" }, ...grids);
       return makeElement("div", {}, columns, makeElement("p", { className: "total" }, name));
     });
     if (rest.length) {
       const sum = rest.reduce((total, channel) => total + channel.sum, 0);
-      parts.push(makeElement("p", { className: "total" }, `the other ${rest.length} input channels sum to ${format(sum)}`));
+      parts.push(
+        makeElement(
+          "p",
+          { className: "total" },
+          `the other ${rest.length} input channels sum to ${format(sum)}`,
+        ),
+      );
     }
     const bias = terms[products.length];
     if (bias) {
-      parts.push(makeElement("p", { className: "total" }, "bias ", this.link(format(bias.product), bias.factors[0].places, "b")));
+      parts.push(
+        makeElement(
+          "p",
+          { className: "total" },
+          "bias ",
+          this.link(format(bias.product), bias.factors[0].places, "b"),
+        ),
+      );
     }
     return parts;
   }
@@ -481,7 +580,10 @@ class NumberLens {
       const largest = largestOf(values);
       paintValues(canvas, (k) => values[k], largest, this.ladder.palette);
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `${title}: ${height} x ${width} numbers, the largest ±${format(largest, 3)}`);
+      canvas.setAttribute(
+        "aria-label",
+        `${title}: ${height} x ${width} numbers, the largest ±${format(largest, 3)}`,
+      );
       canvas.onclick = (event) => {
         const box = canvas.getBoundingClientRect();
         const cell = (offset, length, count) => Math.min(count - 1, Math.floor((offset / length) * count));
@@ -499,7 +601,11 @@ class NumberLens {
   comparison(layer, rule, value, compared) {
     const winner = compared.findIndex((one) => one.value === value);
     if (compared.length > 49) {
-      return makeElement("p", {}, `The largest of ${compared.length.toLocaleString("en")} numbers; the first one, if several are.`);
+      return makeElement(
+        "p",
+        {},
+        `The largest of ${compared.length.toLocaleString("en")} numbers; the first one, if several are.`,
+      );
     }
     const [height, width] = layer.kernel_size ?? [1, compared.length];
     const columns = compared.length === height * width ? width : compared.length;
@@ -511,7 +617,9 @@ class NumberLens {
     });
     const grid = makeGrid(cells, columns, "The window; its maximum is framed");
     const isTie = compared.filter((one) => one.value === value).length > 1;
-    const text = isTie ? "Several are equal: the first one wins." : "The largest wins; the others count for nothing.";
+    const text = isTie
+      ? "Several are equal: the first one wins."
+      : "The largest wins; the others count for nothing.";
     return makeElement("div", { className: "pool" }, grid, makeElement("p", { className: "note" }, text));
   }
 }

@@ -244,8 +244,8 @@ const LAYERS = {
 };
 
 // The layer's output. It is stored in `outputs` by the layer's name, as are those of the layers inside. If
-// there is a function outputs[REPLACE] of (of, the layer's name, numbers), then it gives what goes on in place
-// of the layer's input ("x") and its output ("y").
+// there is a function outputs[REPLACE] of (of, the layer's name, numbers), then it gives what goes on in
+// place of the layer's input ("x") and its output ("y").
 function forward(layer, x, shape, outputs) {
   if (!LAYERS[layer.type]) throw new Error(`this page has no layer ${layer.type}`);
   const replace = outputs[REPLACE] ?? ((of, name, numbers) => numbers);

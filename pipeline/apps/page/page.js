@@ -78,7 +78,13 @@ const bars = classNames.slice(0, allHaveBars ? SHOWN_CLASSES : 5).map(() => {
   return { element, fill, ghost, value, label };
 });
 const lossName = content.gives_probabilities ? "cross_entropy" : "softmax_cross_entropy";
-const about = { network: content.network, shape, classNames, lossName, givesProbabilities: content.gives_probabilities };
+const about = {
+  network: content.network,
+  shape,
+  classNames,
+  lossName,
+  givesProbabilities: content.gives_probabilities,
+};
 const ladder = new Ladder(byId("rows"), about, (place) => lens.pick(place));
 const lens = new NumberLens(byId("lens"), ask, ladder);
 const walk = new Walk(byId("walk"), lens, ladder);
@@ -166,7 +172,7 @@ function showAnswer(image, answer, isTestImage) {
     const isNamed = allHaveBars || probabilities;
     element.classList.toggle("best", k === best);
     fill.style.width = probabilities ? `${100 * probabilities[k]}%` : "0";
-    ghost.hidden = !ghosts;
+    ghost.hidden = !(ghosts?.[k] >= 0.005);
     if (ghosts) ghost.style.width = `${100 * ghosts[k]}%`;
     value.textContent = probabilities ? percent(probabilities[k]) : "–";
     label.textContent = label.title = isNamed ? classNames[k] : "–";
@@ -285,7 +291,8 @@ async function update() {
   byId("evidence-text").textContent = "";
   const isLive = backwardTime < LIVE;
   try {
-    const answer = pixels && (await (isLive ? askForPass(pixels, ladder.visible) : ask("run", { pixels, all: true })));
+    const answer =
+      pixels && (await (isLive ? askForPass(pixels, ladder.visible) : ask("run", { pixels, all: true })));
     showAnswer(image, answer, isTestImage);
     showLabel();
     const pass = answer && (answer.pass ?? { y: answer.outputs, label: label ?? indexOfMax(probabilities) });
@@ -387,7 +394,10 @@ for (const [type, isPrinted] of [
 const examples = content.examples.map(({ label, pixels }) => {
   const bytes = decode(pixels);
   const canvas = makeCanvas(shape[1], shape[0]);
-  paintImage(canvas, Float32Array.from(bytes, (byte) => byte / 255));
+  paintImage(
+    canvas,
+    Float32Array.from(bytes, (byte) => byte / 255),
+  );
   const picture = { bytes, label, canvas, text: `Test image: ${classNames[label]}.`, isTestImage: true };
   const button = makeElement("button", { type: "button", title: classNames[label] }, canvas);
   button.setAttribute("aria-label", `Test image of class ${classNames[label]}`);
@@ -490,13 +500,15 @@ const teacher = new Teacher(byId("teach"), {
   pixelsOf: (bytes) => normalise(Float32Array.from(bytes, (byte) => byte / 255)),
   show: showPicture,
   pick: (place) => lens.pick(place, { scroll: true }),
-  label: (place) => `${place.of}[${positionOf(place.index, ladder.shapeOf(place)).join(", ")}] of layer ${place.layer}`,
+  label: (place) =>
+    `${place.of}[${positionOf(place.index, ladder.shapeOf(place)).join(", ")}], layer ${place.layer}`,
   ghosts: () => (ghosts = probabilities),
-  refresh: () => new Promise((resolve) => {
-    whenShown.push(resolve);
-    requestUpdate();
-  }),
-}); // prettier-ignore
+  refresh: () =>
+    new Promise((resolve) => {
+      whenShown.push(resolve);
+      requestUpdate();
+    }),
+});
 
 // ---- what else can be pressed ---------------------------------------------------------------------------
 
@@ -540,12 +552,14 @@ window.playground = {
   ask, // ask(task, values): see worker.js
   probabilities: () => probabilities, // those shown
   evidence: () => evidence, // the one shown, as in evidence.js
-  lens: () => (lens.ready ?? Promise.resolve()).then(() => lens.shown), // the number in the lens: {place, value, sum, terms, slope}
+  // The number in the lens: {place, value, sum, terms, slope}
+  lens: () => (lens.ready ?? Promise.resolve()).then(() => lens.shown),
   pick: (place) => lens.pick(place),
   // What can be clicked: [{of, layer, size}, …]
-  strips: () => [...ladder.strips.values()].map(({ of, layer }) => {
-    return { of, layer, size: ladder.numbers({ of, layer }).length };
-  }),
+  strips: () =>
+    [...ladder.strips.values()].map(({ of, layer }) => {
+      return { of, layer, size: ladder.numbers({ of, layer }).length };
+    }),
   settled: () => settled, // waits until all that is shown belongs to the paper, evidence included
   frame, // see drawing.js
 };

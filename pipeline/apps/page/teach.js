@@ -6,12 +6,34 @@ const FILE_TYPE = "numpy-cnn drawings";
 
 class Teacher {
   // `page` has: ask, lossName, arrays() and setArrays (the weights by name, as they are now), lesson() (the
-  // {pixels, bytes, label} on the paper, or null), examples and measured (lists of {bytes, label}), pixelsOf(bytes),
-  // classNames, shape, pick(place), show(picture), refresh() (shows all again) and ghosts(probabilities).
+  // {pixels, bytes, label} on the paper, or null), examples and measured (lists of {bytes, label}),
+  // pixelsOf(bytes), classNames, shape, pick(place), label(place), show(picture), refresh() (shows all again)
+  // and ghosts() (keeps the probabilities that are shown now).
   constructor(element, page) {
-    Object.assign(this, { element, page, kept: [], losses: [], steps: 0, taken: 0, baseline: null, isBusy: false });
+    Object.assign(this, {
+      element,
+      page,
+      kept: [],
+      losses: [],
+      steps: 0,
+      taken: 0,
+      baseline: null,
+      isBusy: false,
+    });
     const find = (name) => element.querySelector(`.${name}`);
-    const names = ["rate", "rate-text", "source", "mix", "one", "ten", "undo-step", "reset", "result", "moved", "cost"];
+    const names = [
+      "rate",
+      "rate-text",
+      "source",
+      "mix",
+      "one",
+      "ten",
+      "undo-step",
+      "reset",
+      "result",
+      "moved",
+      "cost",
+    ];
     for (const name of [...names, "curve", "kept", "keep", "save", "load", "load-file", "problem", "steps"]) {
       this[name.replace(/-(\w)/g, (_, c) => c.toUpperCase()) + "Part"] = find(name);
     }
@@ -65,8 +87,8 @@ class Teacher {
       : "These are the trained weights.";
   }
 
-  // How many of the measured images are right, now or by the trained weights: asked in parts, so that the page
-  // stays quick; null if the weights have changed meanwhile.
+  // How many of the measured images are right, now or by the trained weights: asked in parts, so that the
+  // page stays quick; null if the weights have changed meanwhile.
   async measure(byTrained) {
     const { measured, ask, lossName } = this.page;
     const { taken } = this;
@@ -134,7 +156,8 @@ class Teacher {
       else this.losses = [];
       await this.page.setArrays();
       this.paintCurve();
-      this.resultPart.textContent = task === "undo" ? "The last step is undone." : "The trained weights are back.";
+      this.resultPart.textContent =
+        task === "undo" ? "The last step is undone." : "The trained weights are back.";
       this.movedPart.replaceChildren();
       await this.page.refresh();
     });
@@ -146,11 +169,13 @@ class Teacher {
     const signed = (value) => (value > 0 ? "+" : "") + format(value, 3);
     const text =
       losses.length === 1
-        ? `Loss ${format(before)} → ${format(after)}: a change of ${signed(change)}. The slope promised −rate · Σg² = ${signed(promised)}` +
+        ? `Loss ${format(before)} → ${format(after)}: a change of ${signed(change)}. The slope promised −rate ` +
+          `· Σg² = ${signed(promised)}` +
           (Math.abs(change - promised) > 0.25 * Math.abs(promised) && Math.abs(promised) > 1e-6
             ? "; a straight line is only right for small steps."
             : ".")
-        : `Loss ${format(before)} → ${format(after)} in ${losses.length} steps. The first slope promised ${signed(promised)} a step.`;
+        : `Loss ${format(before)} → ${format(after)} in ${losses.length} steps. The first slope promised ` +
+          `${signed(promised)} a step.`;
     this.resultPart.textContent = text;
   }
 
@@ -173,11 +198,18 @@ class Teacher {
       const place = { of: name.slice(cut + 1), layer: name.slice(0, Math.max(cut, 0)), index };
       const button = makeElement("button", { type: "button", className: "number" }, this.page.label(place));
       button.onclick = () => this.page.pick(place);
-      const cells = [button, format(old), `${change < 0 ? "−" : "+"} ${format(Math.abs(change), 3)}`, `= ${format(now)}`];
+      const cells = [
+        button,
+        format(old),
+        `${change < 0 ? "−" : "+"} ${format(Math.abs(change), 3)}`,
+        `= ${format(now)}`,
+      ];
       return makeElement("tr", {}, ...cells.map((cell) => makeElement("td", {}, cell)));
     });
     const caption = makeElement("caption", {}, "The weights that moved most: old + change = new");
-    this.movedPart.replaceChildren(...(rows.length ? [makeElement("table", {}, caption, makeElement("tbody", {}, ...rows))] : []));
+    this.movedPart.replaceChildren(
+      ...(rows.length ? [makeElement("table", {}, caption, makeElement("tbody", {}, ...rows))] : []),
+    );
   }
 
   async showCost() {
@@ -189,9 +221,14 @@ class Teacher {
     const before = this.baseline;
     const lost = before - now;
     const verdict =
-      lost > 0 ? `It has forgotten ${lost}.` : lost < 0 ? `${-lost} more than before.` : "Nothing was forgotten.";
+      lost > 0
+        ? `It has forgotten ${lost}.`
+        : lost < 0
+          ? `${-lost} more than before.`
+          : "Nothing was forgotten.";
     this.costPart.textContent =
-      `What it cost: of ${count} test images that are not in a lesson, the trained weights get ${before} right, ` +
+      `What it cost: of ${count} test images that are not in a lesson, the trained weights get ${before} ` +
+      "right, " +
       `and these weights ${now}. ${this.taken ? verdict : ""}`;
   }
 
@@ -210,7 +247,11 @@ class Teacher {
     const picture = makeElement("div", {
       innerHTML: `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${text}"><polyline points="${points.join(" ")}"/></svg>`,
     });
-    const note = makeElement("p", { className: "note" }, `${text} The top is ${format(largest, 3)}, the bottom 0.`);
+    const note = makeElement(
+      "p",
+      { className: "note" },
+      `${text} The top is ${format(largest, 3)}, the bottom 0.`,
+    );
     this.curvePart.replaceChildren(picture, note);
   }
 
@@ -224,7 +265,10 @@ class Teacher {
 
   add({ bytes, label }) {
     const canvas = makeCanvas(this.page.shape[1], this.page.shape[0]);
-    paintImage(canvas, Float32Array.from(bytes, (byte) => byte / 255));
+    paintImage(
+      canvas,
+      Float32Array.from(bytes, (byte) => byte / 255),
+    );
     this.kept.push({ bytes, label, canvas });
     this.showKept();
   }
@@ -275,7 +319,10 @@ class Teacher {
       for (const { label, png } of content.drawings) {
         if (this.kept.length >= MOST_KEPT) break;
         if (!classNames.includes(label)) continue;
-        const raster = toRaster(await readPicture(new Blob([decode(png.split(",")[1])], { type: "image/png" })), shape[2]);
+        const raster = toRaster(
+          await readPicture(new Blob([decode(png.split(",")[1])], { type: "image/png" })),
+          shape[2],
+        );
         if (raster.width === shape[1] && raster.height === shape[0]) {
           this.add({ bytes: raster.data, label: classNames.indexOf(label) });
         }

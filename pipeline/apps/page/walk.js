@@ -25,7 +25,9 @@ class Walk {
     const { ladder } = this;
     const { pass, classNames } = ladder;
     const output = ladder.lastLayer;
-    const first = ladder.entries.map(({ layer }) => layer).find((layer) => layer.arrays?.kernel ?? layer.arrays?.weight);
+    const first = ladder.entries
+      .map(({ layer }) => layer)
+      .find((layer) => layer.arrays?.kernel ?? layer.arrays?.weight);
     if (!first || !pass?.grad_y) return [];
     const key = first.arrays.kernel ? "kernel" : "weight";
     const gradient = ladder.numbers({ of: `grad_${key}`, layer: first.name });
@@ -39,13 +41,19 @@ class Walk {
     const last = { of: "grad_y", layer: output.name, index: pass.label };
     const name = classNames[pass.label];
     const steps = [
-      [input, "A pixel. The network sees only numbers: this one is a cell of the image, brighter or darker than the average."],
+      [
+        input,
+        "A pixel. The network sees only numbers: this one is a cell of the image, brighter or darker than " +
+          "the average.",
+      ],
       [
         own,
         key === "kernel"
-          ? "A kernel slides over the image. Here it lies on the framed pixels: each is multiplied by the weight above it, and " +
+          ? "A kernel slides over the image. Here it lies on the framed pixels: each is multiplied by the " +
+            "weight above it, and " +
             "the products are added up. That sum is one number of the layer's output."
-          : "Each input is multiplied by a weight, and the products are added up. That sum is one number of the output.",
+          : "Each input is multiplied by a weight, and the products are added up. That sum is one number of the " +
+            "output.",
       ],
     ];
     const pool = ladder.entries.map(({ layer }) => layer).find(({ type }) => type === "max_pool2d");
@@ -53,41 +61,49 @@ class Walk {
     if (won) {
       steps.push([
         won,
-        "Max pooling keeps the largest number of each window and drops the others, so that the map shrinks and small shifts " +
+        "Max pooling keeps the largest number of each window and drops the others, so that the map shrinks " +
+          "and small shifts " +
           "of the drawing matter less.",
       ]);
     }
     steps.push(
       [
         { of: "y", layer: output.name, index: pass.label },
-        `All that is left flows into one number for each class. This is that of “${name}”: a weighted sum of what the layers ` +
+        `All that is left flows into one number for each class. This is that of “${name}”: a weighted sum ` +
+          "of what the layers " +
           "before have found. The larger it is, the more the network believes in this class.",
       ],
       [
         { of: "loss", layer: "", index: 0 },
-        `The numbers of the classes become probabilities, and the loss says how surprised the network is that it should be ` +
+        "The numbers of the classes become probabilities, and the loss says how surprised the network is " +
+          "that it should be " +
           `“${name}”. Learning means: make this one number smaller. From here the way goes back.`,
       ],
       [
         last,
-        `A gradient says how the loss changes if a number grows. For the outputs it is simply ŷ − t: what the network said, minus ` +
+        "A gradient says how the loss changes if a number grows. For the outputs it is simply ŷ − t: what " +
+          "the network said, minus " +
           `what is right. It is negative for “${name}”: a larger number here would make the loss smaller.`,
       ],
       [
         gradOutput,
-        "The same question, asked of every number before: each gets the sum of the paths from it to the loss, value times value. " +
-          "Only the winner of a pooling window has such a path, so most gradients here are 0. Follow the framed numbers.",
+        "The same question, asked of every number before: each gets the sum of the paths from it to the " +
+          "loss, value times value. " +
+          "Only the winner of a pooling window has such a path, so most gradients here are 0. Follow the " +
+          "framed numbers.",
       ],
       [
         gradKernel,
         key === "kernel"
-          ? "And at last a weight of the first kernel. It was used at every place of the image, so its gradient is a sum over all " +
+          ? "And at last a weight of the first kernel. It was used at every place of the image, so its gradient " +
+            "is a sum over all " +
             "places: the gradient there times the pixel that it was multiplied by."
           : "And at last a weight: its gradient is its input times the gradient of its output.",
       ],
       [
         { of: key, layer: first.name, index },
-        "That is all that learning needs: each weight moves a little against its gradient, new = old − rate · gradient. Press " +
+        "That is all that learning needs: each weight moves a little against its gradient, new = old − rate " +
+          "· gradient. Press " +
           "“One step” under “Teach it”, and see how this weight and the loss change.",
       ],
     );

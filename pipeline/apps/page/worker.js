@@ -16,8 +16,8 @@ const TASKS = {
     return { outputs: all ? outputs : { "": y } };
   },
 
-  // A pass of backward.js, without the network; with `layers`, a list of names, only what belongs to these and
-  // to the whole, since it takes longer to send millions of numbers than to compute them.
+  // A pass of backward.js, without the network; with `layers`, a list of names, only what belongs to these
+  // and to the whole, since it takes longer to send millions of numbers than to compute them.
   differentiate({ pixels, label, loss, layers }) {
     pass = differentiate(model.network, pixels, model.shape, label, loss);
     const { network, ...numbers } = pass;
@@ -27,7 +27,9 @@ const TASKS = {
         return Object.fromEntries(Object.entries(arrays).filter(([name]) => asked.has(layerOf(name))));
       };
       for (const kind of ["y", "grad_y", "grad_x"]) numbers[kind] = ofLayers(numbers[kind], (name) => name);
-      numbers.gradients = ofLayers(numbers.gradients, (name) => name.slice(0, Math.max(0, name.lastIndexOf("."))));
+      numbers.gradients = ofLayers(numbers.gradients, (name) =>
+        name.slice(0, Math.max(0, name.lastIndexOf("."))),
+      );
     }
     return { pass: numbers };
   },
@@ -40,8 +42,8 @@ const TASKS = {
 
   // The slope of the loss at a number of the last pass, not by backward passes but by two forward ones:
   //     (L(v + epsilon) − L(v − epsilon)) / (2·epsilon)
-  // In float32 the difference would be lost in rounding, so EXACT computes them in float64. `place` is that of
-  // a gradient, "grad_kernel" for example, and v the number that it belongs to.
+  // In float32 the difference would be lost in rounding, so EXACT computes them in float64. `place` is that
+  // of a gradient, "grad_kernel" for example, and v the number that it belongs to.
   nudge({ place: { of, layer: name, index }, epsilon }) {
     if (!pass) throw new Error("the weights have changed since the last pass: differentiate again");
     const what = of.slice("grad_".length);
@@ -57,13 +59,16 @@ const TASKS = {
       const network = withArrays(model.network, (layer, key, array) => {
         return layer.name === name && key === what ? nudged(array) : array;
       });
-      return LOSSES[pass.lossName](EXACT.forward(network, Float64Array.from(pass.x), pass.shape, outputs), pass.label)[0];
+      return LOSSES[pass.lossName](
+        EXACT.forward(network, Float64Array.from(pass.x), pass.shape, outputs),
+        pass.label,
+      )[0];
     };
     return { slope: (lossAt(epsilon) - lossAt(-epsilon)) / (2 * epsilon) };
   },
 
-  // Of `examples`, a list of {pixels, label}: how many the network gets right, and their mean loss; now, or with
-  // the trained weights.
+  // Of `examples`, a list of {pixels, label}: how many the network gets right, and their mean loss; now, or
+  // with the trained weights.
   measure({ examples, loss: lossName, byTrained }) {
     const now = byTrained && model.weights.slice();
     if (byTrained) model.weights.set(model.trained);
@@ -108,7 +113,8 @@ const TASKS = {
 
 // A copy of the network in which each array is f(layer, its name, array).
 function withArrays(layer, f) {
-  const copied = (entries, g) => Object.fromEntries(Object.entries(entries).map(([key, value]) => [key, g(key, value)]));
+  const copied = (entries, g) =>
+    Object.fromEntries(Object.entries(entries).map(([key, value]) => [key, g(key, value)]));
   return {
     ...layer,
     arrays: copied(layer.arrays ?? {}, (key, array) => f(layer, key, array)),
