@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn import registry
-from cnn.checks import Count, Given, Kept, NotNegative, Positive, checked
+from cnn.checks import Given, Kept, NotNegative, Positive, Whole, checked
 from cnn.parameter import Parameter
 from cnn.registry import OPTIMIZERS
 from cnn.state import Stateful
@@ -320,7 +320,7 @@ class Muon(Optimizer):
         *,
         momentum: Kept = 0.95,
         nesterov: bool = True,
-        iterations: Count = 5,
+        iterations: Annotated[int, Whole(1, 100)] = 5,
         normalize: bool = False,
         weight_decay: NotNegative = 0.0,
     ) -> None:

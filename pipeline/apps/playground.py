@@ -19,7 +19,7 @@ from cnn.registry import name_of, options, summary
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import Network
-from pipeline.artefacts.trained import load_model
+from pipeline.artefacts.trained import load_model, probabilities_of
 from pipeline.config.architectures import gives_probabilities
 from pipeline.errors import UserError
 from pipeline.paths import REPORTS
@@ -84,6 +84,7 @@ def render(model: Sequential, about: Network, examples: Labelled, measured: Labe
         "network": describe(trace.network, weights),
         "gives_probabilities": gives_probabilities(model),
         "weights": encode(weights),
+        "first": hardest(model, about.data, examples),
         "examples": [{"label": label, "pixels": to_base64(image.tobytes())} for label, image in examples],
         "measured": {
             "labels": [label for label, _ in measured],
@@ -91,6 +92,15 @@ def render(model: Sequential, about: Network, examples: Labelled, measured: Labe
         },
     }
     return fill(TEMPLATE, content=content)
+
+
+def hardest(model: Sequential, data: Description, examples: Labelled) -> int:
+    """The number of the example that the page begins with: the one whose class gets the least probability.
+
+    Of an image that the network reads well, all gradients are nearly 0, and there is little to see or to teach.
+    """
+    likely = [probabilities_of(model, model.predict(data.normalise(x)[None]))[0, k] for k, x in examples]
+    return int(np.argmin(likely)) if likely else 0
 
 
 def describe(layer: Traced, weights: list[NDArray[Any]]) -> dict[str, Any]:

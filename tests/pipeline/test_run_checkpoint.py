@@ -119,14 +119,14 @@ def test_a_run_with_groups_that_is_cut_off_ends_with_the_same_files_and_frozen_w
     """Neither training nor the moving average changes a frozen parameter."""
     groups = [
         {"parameters": ["batch_norm.gamma", "dense.weight"], "epochs": 0},
-        {"parameters": "*.bias", "epochs": 1, "optimizer": {"name": "sgd"}, "weight_decay": 0.1},
+        {"parameters": "*.bias", "epochs": 1, "optimizer": {"name": "sgd"}, "learning_rate": 0.2},
     ]
     set_params(project, {"train.groups": groups, "train.epochs": 2, "train.schedule.name": "cosine"})
     train.train(load_params())
     whole = bytes_of_results()
     printed = capsys.readouterr().out
     assert re.search(r"^batch_norm\.gamma, dense\.weight +frozen +2 +8,624$", printed, re.MULTILINE)
-    biases = r"^\*\.bias +sgd\(learning_rate=0\.1, weight_decay=0\.1\) +cosine\(.*\) +the first +1 +10$"
+    biases = r"^\*\.bias +sgd\(learning_rate=0\.2\) +cosine\(.*\) +the first +1 +10$"
     assert re.search(biases, printed, re.MULTILINE)
     state, _ = checkpoint.load(project / "models/model.npz")
     initial, _ = build_chosen(load_params(), (28, 28, 1), 10)

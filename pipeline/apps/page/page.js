@@ -541,7 +541,7 @@ tabs.forEach((tab, k) => {
 });
 
 setArrays();
-if (examples.length) drawing.set({ strokes: [], picture: examples[0].picture });
+if (examples.length) drawing.set({ strokes: [], picture: examples[content.first].picture });
 else drawing.paint();
 
 // For tests and for the console. An image is a list of numbers in the order (row, column, channel), as the

@@ -95,7 +95,7 @@ class Walk {
       [
         gradKernel,
         key === "kernel"
-          ? "And at last a weight of the first kernel. It was used at every place of the image, so its gradient " +
+          ? "And at last a weight of the first layer. It was used at every place of the image, so its gradient " +
             "is a sum over all " +
             "places: the gradient there times the pixel that it was multiplied by."
           : "And at last a weight: its gradient is its input times the gradient of its output.",
