@@ -97,7 +97,7 @@ def render(model: Sequential, about: Network, examples: Labelled, measured: Labe
 def hardest(model: Sequential, data: Description, examples: Labelled) -> int:
     """The number of the example that the page begins with: the one whose class gets the least probability.
 
-    Of an image that the network reads well, all gradients are nearly 0, and there is little to see or to teach.
+    If the network reads an image well, all gradients are nearly 0: there is little to see, and to teach.
     """
     likely = [probabilities_of(model, model.predict(data.normalise(x)[None]))[0, k] for k, x in examples]
     return int(np.argmin(likely)) if likely else 0
