@@ -14,8 +14,11 @@ import pytest
 from dvc.repo import Repo
 from importlinter.cli import lint_imports
 from ruamel.yaml import YAML
+from tqdm import tqdm
 
 from pipeline.stages import resume
+
+tqdm.monitor_interval = 0  # DVC's bars start no thread, beside which later tests could not fork
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("cnn/**/*.py"), *ROOT.glob("pipeline/**/*.py")])

@@ -446,7 +446,7 @@ EPSILON = "epsilon must be a finite number > 0"
         (AdamW, {"beta1": -0.1}, "beta1 must be in [0, 1); received -0.1."),
         (AdamW, {"beta2": 1}, "beta2 must be in [0, 1); received 1."),
         (Muon, {"momentum": 1.0}, "momentum must be in [0, 1); received 1.0."),
-        (Muon, {"iterations": 0}, "iterations must be a whole number >= 1; received 0."),
+        (Muon, {"iterations": 0}, "iterations must be a whole number from 1 to 100; received 0."),
         (
             Muon,
             {"normalize": True, "weight_decay": 0.1},
