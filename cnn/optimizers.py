@@ -275,9 +275,8 @@ class AdamW(Adam):
         )
 
     def _decay(self, value: Array, gradient: Array, learning_rate: float) -> Array:
-        """Pull `value` towards zero directly; return the gradient unchanged."""
-        value -= learning_rate * self.weight_decay * value
-        return gradient
+        """Decay `value` directly."""
+        return _decay_directly(value, gradient, learning_rate * self.weight_decay)
 
 
 @OPTIMIZERS.register
@@ -336,9 +335,8 @@ class Muon(Optimizer):
         super().__init__(parameters, learning_rate, weight_decay=weight_decay, memory=["velocity"])
 
     def _decay(self, value: Array, gradient: Array, learning_rate: float) -> Array:
-        """Pull `value` towards zero directly, as AdamW does; return the gradient unchanged."""
-        value -= learning_rate * self.weight_decay * value
-        return gradient
+        """Decay `value` directly, as AdamW does."""
+        return _decay_directly(value, gradient, learning_rate * self.weight_decay)
 
     def _update(self, value: Array, gradient: Array, learning_rate: float, *memory: Array) -> None:
         (velocity,) = memory
@@ -394,6 +392,12 @@ def blend(average: Array, new: Array, decay: float, scratch: Array | None = None
     """average = decay · average + (1 − decay) · new, in place; overwrites `scratch`, which may be `new`."""
     average *= decay
     average += np.multiply(new, 1 - decay, out=scratch)
+
+
+def _decay_directly(value: Array, gradient: Array, fraction: float) -> Array:
+    """θ = θ − fraction · θ, in place, past all averages; return the gradient unchanged."""
+    value -= fraction * value
+    return gradient
 
 
 def _descend(

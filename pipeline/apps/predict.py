@@ -85,18 +85,25 @@ def pictures_in(path: Path, data: Description) -> Iterator[tuple[Path, Bytes, Di
     try:
         drawings = json.loads(path.read_text(encoding="utf-8"))["drawings"]
         decoded = [(str(one["label"]), base64.b64decode(one["png"].partition(",")[2])) for one in drawings]
-        images = [(label, np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))) for label, png in decoded]
+        height, width, channels = data.image_shape
+        images = []
+        for number, (label, png) in enumerate(decoded, start=1):
+            picture = Image.open(io.BytesIO(png))  # which reads its size alone
+            if picture.size != (width, height):
+                size = "{}x{}".format(*picture.size)
+                raise UserError(
+                    f"drawing {number} has {size} pixels, and this network receives {width}x{height}"
+                )
+            images.append((label, np.asarray(picture.convert("RGB"))[..., :channels]))
+    except Image.DecompressionBombError:
+        raise UserError("a drawing in it is far too large") from None
     except OSError as error:
         raise UserError(f"it cannot be read: {error.strerror or 'a drawing in it is no picture'}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError("a .json file must be one of drawings that the playground has saved") from None
-    height, width, channels = data.image_shape
     for number, (label, image) in enumerate(images, start=1):
-        if image.shape[:2] != (height, width):
-            size = f"{image.shape[1]}x{image.shape[0]}"
-            raise UserError(f"drawing {number} has {size} pixels, and this network receives {width}x{height}")
         safe = re.sub(r"[^\w-]", "_", label)
-        yield path / f"{number}-{safe}", image[..., :channels], None
+        yield path / f"{number}-{safe}", image, None
 
 
 def look_at(path: Path, data: Description) -> tuple[Bytes, Digit | None]:

@@ -1,8 +1,11 @@
 """`python -m pipeline predict`, with a network that the test trains in a few seconds."""
 
+import base64
 import json
 import re
+import struct
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +188,36 @@ def test_one_bad_file_does_not_hide_the_others(project, predict):
     assert "c.png: 7" in out
     assert err.startswith("error: b.png: it is not an image in a known format")
     assert len(err.splitlines()) == 1
+
+
+def png_of_size(width, height):
+    """A grey PNG that says it is so large; its pixels are missing."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (png_of_size(60_000, 60_000), "a drawing in it is far too large."),
+        (png_of_size(40, 28), "drawing 1 has 40x28 pixels, and this network receives 28x28."),
+        (png_of_size(28, 28), "it cannot be read: "),
+        (b"no picture", "it cannot be read: a drawing in it is no picture."),
+        (None, "a .json file must be one of drawings that the playground has saved."),
+    ],
+)
+def test_a_file_of_drawings_that_cannot_be_read_is_refused_with_the_reason(project, predict, content, reason):
+    drawing = {"label": "7", "png": content and f"data:,{base64.b64encode(content).decode()}"}
+    Path("drawings.json").write_text(json.dumps({"drawings": [drawing]}))
+    drawn_seven().save("c.png")
+    code, out, err = predict("drawings.json", "c.png")
+    assert code == 1
+    assert err.startswith(f"error: drawings.json: {reason}")
+    assert "c.png: 7" in out
 
 
 def test_a_crash_on_one_file_does_not_lose_the_answers_for_others(project, predict, monkeypatch):
