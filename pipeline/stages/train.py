@@ -163,13 +163,14 @@ def _fit(
 
         def on_step(at: Progress) -> None:
             bar.update(at)
-            if stop.received is not None or run.is_due():
+            received = stop.received  # once: a signal may arrive between two looks
+            if received is not None or run.is_due():
                 run.save()
-            if stop.received is not None:
+            if received is not None:
                 raise StoppedError(
                     f"Stopped in epoch {at.epoch} of {options.epochs}, after {int(at.examples):,} images. "
                     "To continue from there: dvc repro",
-                    stop.received,
+                    received,
                 )
 
         try:
