@@ -289,6 +289,24 @@ def playground() -> None:
     command.playground()
 
 
+@app.command(short_help="answer to pictures over HTTP")
+def serve(
+    host: Annotated[str, typer.Option(help="the address to listen at; 0.0.0.0: all of this machine")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8000,
+) -> None:
+    """Answer over HTTP what is in pictures, with the network in models/: a page, and JSON for programs.
+
+    Nothing is written to disk, and nothing is sent elsewhere. Ctrl-C or SIGTERM stops it after the requests
+    in progress. docs/serve.md lists addresses, limits and answers.
+    """
+    from pipeline.apps import serve as command
+
+    _check_folder()
+    command.serve(host, port)
+
+
 @app.command(short_help="run the whole pipeline with DVC")
 def run() -> None:
     """Run the whole pipeline with DVC, and summarise the result; `make run` does this.
@@ -303,7 +321,8 @@ def run() -> None:
 
 def main() -> None:
     """Run the app; report an error that the user can fix as one message, with exit code 1."""
-    keep_freed_memory()
+    if sys.argv[1:2] != ["serve"]:  # a service returns the memory that a large picture needed
+        keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # for a terminal without Greek letters

@@ -93,7 +93,8 @@ def test_cnn_imports_nothing_from_outside_but_numpy_and_jaxtyping(path):
 
 def test_pyproject_lists_what_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = project["dependencies"] + project["optional-dependencies"]["pipeline"]
+    extras = project["optional-dependencies"]
+    requirements = [*project["dependencies"], *extras["pipeline"], *extras["serve"]]
     listed = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
     packages = {name.split(".")[0] for path in SOURCES for name in imports(path)}
     known = {"cnn", "pipeline", "pydantic_core", *sys.stdlib_module_names}  # pydantic pins its core
@@ -212,7 +213,11 @@ def test_arrays_have_the_shapes_that_signatures_promise():
 def test_each_lock_file_holds_what_its_command_needs_and_nothing_twice():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     locked = {}
-    for extra, file in (("pipeline", "requirements.lock"), ("dev", "requirements-dev.lock")):
+    for extra, file in (
+        ("pipeline", "requirements.lock"),
+        ("serve", "requirements-dev.lock"),
+        ("dev", "requirements-dev.lock"),
+    ):
         locked[extra] = [line.partition("==")[0] for line in (ROOT / file).read_text().splitlines()]
         wanted = {re.match(r"[\w.-]+", requirement)[0].replace(".", "-") for requirement in extras[extra]}
         assert wanted <= {*locked[extra]}

@@ -5,14 +5,13 @@ number of pixels nor the distance of the camera matters.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-from pipeline.data.pictures import open_picture
+from pipeline.data.pictures import Source, open_picture
 from pipeline.errors import UserError
 
 Grey = NDArray[np.float64]  # (h, w) in [0, 1]
@@ -41,17 +40,17 @@ class Digit:
     image: NDArray[np.float32]  # (28, 28) in [0, 1], the ink bright
 
 
-def find_digit(path: Path) -> Digit:
+def find_digit(source: Source) -> Digit:
     """The one digit in the image file; UserError, with the reason alone, if there is not exactly one."""
-    photograph = read_photograph(path)
+    photograph = read_photograph(source)
     strength, mask = find_ink(photograph)
     digit = select_digit(mask)
     return Digit(photograph, _box(digit), frame(strength, digit))
 
 
-def read_photograph(path: Path) -> Grey:
+def read_photograph(source: Source) -> Grey:
     """The image in grey, upright according to its EXIF data, with a longer side of LONGER_SIDE pixels."""
-    with open_picture(path) as image:
+    with open_picture(source) as image:
         grey = to_grey(ImageOps.exif_transpose(image))
     scale = LONGER_SIDE / max(grey.shape)
     height, width = (max(1, round(side * scale)) for side in grey.shape)

@@ -22,7 +22,7 @@ from pipeline.apps.terminal import open_console
 from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.trained import load_model, probabilities_of
 from pipeline.data.dataset import Bytes
-from pipeline.data.pictures import fit_picture, middle, read_fitted, read_picture
+from pipeline.data.pictures import Source, fit_picture, middle, read_fitted, read_picture
 from pipeline.errors import UserError, printable
 
 BAR, SHORTEST_BAR = 40, 10  # characters for a probability of 1
@@ -41,24 +41,18 @@ def predict(files: Sequence[Path], *, as_json: bool, pictures: Path | None) -> N
     if pictures is not None and pictures.exists() and not pictures.is_dir():
         raise UserError(f"--show needs a folder for its pictures; {pictures} is a file.")
     model, network = load_model()
-    names = network.data.class_names
     document: list[dict[str, Any]] = []
     for path in files:
         try:
             found = list(pictures_in(path, network.data))
         except Exception as error:  # of any type: one bad file must not lose the answers for the others
-            text = f"{path}: {str(error).removesuffix('.')}."
-            if not isinstance(error, UserError):
-                text = f"{path}: {type(error).__name__}: {error}. This is a bug: please report it."
-            print(f"error: {printable(text)}", file=sys.stderr)
-            document.append({"file": str(path), "error": text})
+            document.append(problem(str(path), error))
+            print(f"error: {printable(document[-1]['error'])}", file=sys.stderr)
             continue
         for name, image, digit in found:
-            probabilities = dict(zip(names, classify(model, image, network.data), strict=True))
-            prediction = max(names, key=probabilities.__getitem__)
-            document.append({"file": str(name), "prediction": prediction, "probabilities": probabilities})
+            document.append(answer(str(name), model, image, network.data))
             if not as_json:
-                print_chart(name, prediction, probabilities)
+                print_chart(name, document[-1]["prediction"], document[-1]["probabilities"])
             if pictures is not None:
                 shown = (
                     side_by_side(path, image, digit, network.data)
@@ -106,14 +100,29 @@ def pictures_in(path: Path, data: Description) -> Iterator[tuple[Path, Bytes, Di
         yield path / f"{number}-{safe}", image, None
 
 
-def look_at(path: Path, data: Description) -> tuple[Bytes, Digit | None]:
+def answer(name: str, model: Sequential, image: Bytes, data: Description) -> dict[str, Any]:
+    """The entry of the JSON document for an image that `look_at` gave."""
+    probabilities = dict(zip(data.class_names, classify(model, image, data), strict=True))
+    prediction = max(probabilities, key=probabilities.__getitem__)
+    return {"file": name, "prediction": prediction, "probabilities": probabilities}
+
+
+def problem(name: str, error: Exception) -> dict[str, Any]:
+    """The entry of the JSON document for a picture that could not be read."""
+    text = f"{name}: {str(error).removesuffix('.')}."
+    if not isinstance(error, UserError):
+        text = f"{name}: {type(error).__name__}: {error}. This is a bug: please report it."
+    return {"file": name, "error": text}
+
+
+def look_at(source: Source, data: Description) -> tuple[Bytes, Digit | None]:
     """(the picture as the training images were prepared, the digit in it if `data` are digits).
 
     UserError, with the reason alone, if there is none.
     """
     if data.framing != "digit":
-        return read_fitted(path, data.image_shape, data.framing), None
-    digit = find_digit(path)
+        return read_fitted(source, data.image_shape, data.framing), None
+    digit = find_digit(source)
     return fit_picture(_grey(digit.image), data.image_shape, "crop"), digit
 
 

@@ -1,8 +1,10 @@
 """Pictures in files of any format that Pillow reads: how they become bytes, and how these get one shape."""
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,21 @@ Shape = tuple[int, int, int]  # height, width, channels
 WHITE = (255, 255, 255)
 LARGEST_AREA = Image.MAX_IMAGE_PIXELS or 2**26  # pixels
 OVERSAMPLING = 2  # a JPEG file is decoded with at least this many times the pixels that are needed
+
+# Of uploads: formats whose decoders obey the size that they state first, and pixels as of phone cameras.
+UPLOAD_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+LARGEST_UPLOAD = 25_000_000  # pixels
+MOST_SCANS = 100  # of a progressive JPEG, which decodes all its pixels once for each; usual are 10
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture from a stranger, in memory: fewer formats and pixels are read than of a file."""
+
+    content: bytes
+
+
+Source = Path | Upload
 
 
 def target_shape(images: Images, data: "Data") -> Shape:
@@ -56,19 +73,19 @@ def in_words(shape: Shape) -> str:
     return f"{width}x{height} pixels in {'grey' if channels == 1 else 'colour'}"
 
 
-def read_fitted(path: Path, shape: Shape, fit: Fit) -> Bytes:
+def read_fitted(source: Source, shape: Shape, fit: Fit) -> Bytes:
     """The picture in the file as bytes (height, width, channels), the same for training and for predict."""
-    return fit_picture(read_picture(path, OVERSAMPLING * max(shape[:2])), shape, fit)
+    return fit_picture(read_picture(source, OVERSAMPLING * max(shape[:2])), shape, fit)
 
 
-def read_picture(path: Path, least: int | None = None) -> Image.Image:
+def read_picture(source: Source, least: int | None = None) -> Image.Image:
     """The picture in the file, upright according to its EXIF data, in mode L (grey) or RGB.
 
     Of several frames, the first one is read. White lies behind transparent parts. With `least`, a JPEG file
     may be decoded at a fraction of its size, if its shorter side still has at least this many pixels: this
     is several times as fast. UserError, with the reason alone, if the file cannot be read.
     """
-    with open_picture(path) as image:
+    with open_picture(source) as image:
         if least is not None:
             image.draft(None, (least, least))
         ImageOps.exif_transpose(image, in_place=True)
@@ -76,32 +93,45 @@ def read_picture(path: Path, least: int | None = None) -> Image.Image:
 
 
 @contextmanager
-def open_picture(path: Path) -> Iterator[Image.Image]:
-    """The image in the file, to be decoded in this block.
+def open_picture(source: Source) -> Iterator[Image.Image]:
+    """The image in the file or upload, to be decoded in this block.
 
-    UserError, with the reason alone, if the file cannot be opened or decoded.
+    UserError, with the reason alone, if it cannot be opened or decoded.
     """
-    with _problems_as_user_errors(path), Image.open(path) as image:
-        if image.width * image.height > LARGEST_AREA:
-            raise _too_large()
+    formats, largest = None, LARGEST_AREA
+    if isinstance(source, Upload):
+        Image.init()  # imports all formats, if that was not done
+        formats, largest = [name for name in UPLOAD_FORMATS if name in Image.OPEN], LARGEST_UPLOAD
+    with _problems_as_user_errors(largest), Image.open(_checked(source), formats=formats) as image:
+        if image.width * image.height > largest:
+            raise _too_large(largest)
         if image.format == "EPS":
             raise UserError("EPS is a program, not a picture: save it as PNG")  # Pillow would run it
         yield image
 
 
-@contextmanager
-def _problems_as_user_errors(path: Path) -> Iterator[None]:
-    try:
-        if not path.exists():
-            raise UserError("it does not exist")
-        if not path.is_file():  # a device might never end
-            raise UserError(
-                "it is a folder: name the image files in it"
-                if path.is_dir()
-                else "it is not an ordinary file"
-            )
-        if path.stat().st_size == 0:
+def _checked(source: Source) -> Path | io.BytesIO:
+    """What Pillow can open; UserError if it is nothing that could be a picture."""
+    if isinstance(source, Upload):
+        if not source.content:
             raise UserError("it is empty")
+        if source.content.startswith(b"\xff\xd8") and source.content.count(b"\xff\xda") > MOST_SCANS:
+            raise UserError(f"it is a JPEG of more than {MOST_SCANS} scans: save it again")
+        return io.BytesIO(source.content)
+    if not source.exists():
+        raise UserError("it does not exist")
+    if not source.is_file():  # a device might never end
+        raise UserError(
+            "it is a folder: name the image files in it" if source.is_dir() else "it is not an ordinary file"
+        )
+    if source.stat().st_size == 0:
+        raise UserError("it is empty")
+    return source
+
+
+@contextmanager
+def _problems_as_user_errors(largest: int) -> Iterator[None]:
+    try:
         yield
     except UserError:
         raise
@@ -110,15 +140,15 @@ def _problems_as_user_errors(path: Path) -> Iterator[None]:
             "it is not an image in a known format: convert it to one, such as PNG or JPEG"
         ) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise _too_large() from None
+        raise _too_large(largest) from None
     except Exception as error:  # Pillow's decoders raise errors of any type if a file is damaged
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"it cannot be read: {error.strerror}") from None
         raise UserError(f"it is damaged, or of a kind that cannot be decoded ({error})") from None
 
 
-def _too_large() -> UserError:
-    limit = f"{LARGEST_AREA // 1_000_000} million"
+def _too_large(largest: int) -> UserError:
+    limit = f"{largest // 1_000_000} million"
     return UserError(f"it has more than {limit} pixels: make it smaller, or crop it")
 
 
