@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -122,7 +123,7 @@ class TimedConnection(H11Protocol):
         ]
         with suppress(h11.LocalProtocolError):  # an answer has begun already
             for event in (
-                h11.Response(status_code=status, headers=headers),
+                h11.Response(status_code=status, reason=HTTPStatus(status).phrase, headers=headers),
                 h11.Data(data=body),
                 h11.EndOfMessage(),
             ):

@@ -33,12 +33,13 @@ from pipeline.artefacts.evaluate import Model
 from pipeline.artefacts.train import Network
 from pipeline.artefacts.trained import load_model
 from pipeline.cores import count_cores
-from pipeline.data.pictures import Upload, open_picture
+from pipeline.data.pictures import LARGEST_UPLOAD, Upload, open_picture
 from pipeline.errors import UserError, printable
 from pipeline.report.rendering import fill
 
 PAGE = Path(__file__).with_name("page.html")
-LARGE = 4_000_000  # pixels: of pictures above, one at a time is decoded, which takes up to 50 bytes a pixel
+LARGE = 4_000_000  # pixels: of pictures above, one at a time is decoded, which takes up to 60 bytes a pixel
+MOST_PIXELS = 2 * LARGEST_UPLOAD  # of the pictures of one request together
 MOST_THREADS = 8
 PIECE = 2**16  # bytes, of a long answer: a client that does not take it holds no more
 LONGEST_PATH = 100  # characters that are repeated to the client or in the log
@@ -108,9 +109,16 @@ class Service:
         self._pool.shutdown(cancel_futures=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request; count it, and write its line to the log."""
+        """Answer a request; count it, and write its line to the log, before the answer's last piece goes."""
         started = time.perf_counter()
-        status, sent = 499, 0  # unless there is an answer: the client has gone
+        status, sent, is_noted = 499, 0, False  # 499: without an answer, since the client has gone
+
+        def note() -> None:
+            nonlocal is_noted
+            if not is_noted:
+                seconds = time.perf_counter() - started
+                self.note(scope["client"], scope["method"], scope["path"], status, sent, seconds)
+            is_noted = True
 
         async def send_and_note(message: MutableMapping[str, Any]) -> None:
             nonlocal status, sent
@@ -121,14 +129,14 @@ class Service:
                 pairs = [(name.encode(), value.encode()) for name, value in added.items()]
                 message["headers"] += [pair for pair in pairs if pair[0] not in names]
             sent += len(message.get("body", b""))
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                note()
             await send(message)
 
         try:
             await self._app(scope, receive, send_and_note)
         finally:
-            self.note(
-                scope["client"], scope["method"], scope["path"], status, sent, time.perf_counter() - started
-            )
+            note()
 
     def note(
         self, client: tuple[str, int] | None, method: str, path: str, status: int, sent: int, seconds: float
@@ -185,20 +193,21 @@ class Service:
 
     def recognise(self, body: bytes, content_type: str) -> list[dict[str, Any]]:
         """An entry for each picture in the body, as of `python -m pipeline predict --json`."""
-        document = []
+        document, pixels = [], 0
         for name, content in pictures_of(body, content_type, self.limits.parts):
+            upload = Upload(content)
             try:
-                document.append(self._answer(name, Upload(content)))
+                with open_picture(upload) as picture:  # which reads its size alone
+                    own = picture.width * picture.height
+                pixels += own
+                if pixels > MOST_PIXELS:
+                    raise UserError("the pictures before it are too large: send it by itself")
+                with self._large if own > LARGE else nullcontext():
+                    image, _ = look_at(upload, self.network.data)
+                document.append(answer(name, self.model, image, self.network.data))
             except UserError as error:
                 document.append(problem(name, error))
         return document
-
-    def _answer(self, name: str, upload: Upload) -> dict[str, Any]:
-        with open_picture(upload) as picture:
-            is_large = picture.width * picture.height > LARGE
-        with self._large if is_large else nullcontext():
-            image, _ = look_at(upload, self.network.data)
-        return answer(name, self.model, image, self.network.data)
 
     async def _show_page(self, request: Request) -> Response:
         return HTMLResponse(self.page, headers={"content-security-policy": policy_of(self.page)})
