@@ -22,6 +22,7 @@ COMMANDS = (
     "recipe",
     "repeat",
     "summary",
+    "serve",
 )
 
 
