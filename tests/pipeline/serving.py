@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
 import numpy as np
@@ -106,7 +106,8 @@ def ask(port, method="POST", path="/predict", body=b"", timeout=30, **headers):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
-        connection.request(method, path, body, names)
+        with suppress(BrokenPipeError):  # it was answered before all of the body was sent
+            connection.request(method, path, body, names)
         response = connection.getresponse()
         content = response.read()
         is_json = response.getheader("content-type") == "application/json"
