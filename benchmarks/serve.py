@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import psutil
 import typer
 from PIL import Image, ImageDraw
 
@@ -67,6 +68,12 @@ def load(port: int, content: bytes, connections: int, seconds: float) -> list[fl
     return [seconds for own in times for seconds in own]
 
 
+def processor_seconds(process: int) -> float:
+    """What the process has used so far: of use also if other programs want the cores."""
+    used = psutil.Process(process).cpu_times()
+    return used.user + used.system
+
+
 def main(seconds: Annotated[float, typer.Option(help="for each row")] = 5.0) -> None:
     """Measure requests per second, and the median and 99th percentile of their times."""
     try:
@@ -85,18 +92,21 @@ def main(seconds: Annotated[float, typer.Option(help="for each row")] = 5.0) -> 
             assert process.stdout is not None
             port = int(process.stdout.readline().rpartition("/ ")[0].rpartition(":")[2])
             print(f"\n`{network.architecture}`, {network.data.title}\n")
-            print("| picture | connections | requests per second | p50, ms | p99, ms |")
-            print("|---|---|---|---|---|")
+            print(
+                "| picture | connections | requests per second | p50, ms | p99, ms | processor time each, ms |"
+            )
+            print("|---|---|---|---|---|---|")
             for size in SIZES:
                 content = picture(size)
                 load(port, content, 2, 0.5)
                 for connections in CONNECTIONS:
-                    started = time.perf_counter()
+                    started, used_before = time.perf_counter(), processor_seconds(process.pid)
                     times = load(port, content, connections, seconds)
                     rate = len(times) / (time.perf_counter() - started)
+                    used = 1000 * (processor_seconds(process.pid) - used_before) / len(times)
                     p50, p99 = (f"{1000 * np.percentile(times, q):.0f}" for q in (50, 99))
                     name = f"{size[0]}x{size[1]}, {len(content) / 1000:.1f} kB"
-                    print(f"| {name} | {connections} | {rate:.0f} | {p50} | {p99} |", flush=True)
+                    print(f"| {name} | {connections} | {rate:.1f} | {p50} | {p99} | {used:.0f} |", flush=True)
         finally:
             process.terminate()
 
