@@ -20,7 +20,7 @@ import typer
 from PIL import Image, ImageDraw
 
 from benchmarks.machine import LOAD, other_load
-from benchmarks.report import BUSY_NOTE, is_busy
+from benchmarks.report import is_busy
 from pipeline.artefacts.trained import load_model
 from pipeline.cores import count_cores
 from pipeline.errors import UserError
@@ -83,7 +83,7 @@ def main(seconds: Annotated[float, typer.Option(help="for each row")] = 5.0) -> 
     load_of_others = other_load()
     print(f"{count_cores()} cores; {LOAD}: {load_of_others:.1f}")
     if is_busy({LOAD: load_of_others}):
-        print(BUSY_NOTE)
+        print("Other programs are running: measure again on an idle machine.")
     command = [sys.executable, "-m", "pipeline", "serve", "--port", "0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=Path.cwd()
@@ -92,9 +92,7 @@ def main(seconds: Annotated[float, typer.Option(help="for each row")] = 5.0) -> 
             assert process.stdout is not None
             port = int(process.stdout.readline().rpartition("/ ")[0].rpartition(":")[2])
             print(f"\n`{network.architecture}`, {network.data.title}\n")
-            print(
-                "| picture | connections | requests per second | p50, ms | p99, ms | processor time each, ms |"
-            )
+            print("| picture | connections | requests per second | p50, ms | p99, ms | processor ms each |")
             print("|---|---|---|---|---|---|")
             for size in SIZES:
                 content = picture(size)

@@ -200,7 +200,6 @@ def test_an_answer_that_nobody_takes_ends(here, rng):
     """A page of megabytes is sent piece by piece; the connection ends after its time."""
     service = Service.of_models(Limits(answer_seconds=0.3))
     service.playground = bytes(20_000_000)
-    service._routes.setdefault("/playground", ("GET", service._show_playground))
     with in_a_thread(service) as port, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", port))
