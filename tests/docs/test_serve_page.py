@@ -46,6 +46,7 @@ def test_the_page_states_the_limits_of_the_code():
         f"more than {limits.parts} parts",
         f"more than {pictures.LARGEST_UPLOAD // 10**6} million pixels",
         f"together have more than {2 * pictures.LARGEST_UPLOAD // 10**6} million",
+        f"have for {limits.work_seconds} s",
         f"{limits.waiting} requests more than there are threads",
         f"bodies fill {limits.held >> 20} MiB",
         f"{limits.connections} connections",

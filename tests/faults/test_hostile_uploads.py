@@ -20,7 +20,7 @@ from serving import ask, encoded, form, in_a_process, noise, save_network
 from pipeline.apps.serve.limits import Limits
 
 LIMITS = Limits(upload=2**21, head_seconds=3, body_seconds=3, answer_seconds=20)
-PEAK = 1000 * 2**20  # bytes of memory, with the pictures below, of which the largest have 25 million grey pixels
+PEAK = 1000 * 2**20  # bytes of memory; the largest pictures below have 25 million grey pixels
 LEFT = 250 * 2**20  # afterwards
 
 

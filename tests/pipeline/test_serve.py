@@ -263,6 +263,16 @@ def test_it_refuses_with_503_what_it_has_no_room_for(running, picture, monkeypat
     assert (service.held, service.waiting) == (0, 0)
 
 
+def test_what_waits_too_long_is_answered_503(here, picture, monkeypatch):
+    service = Service.of_models(Limits(work_seconds=0.2))
+    go_on = threading.Event()
+    monkeypatch.setattr(service_module, "look_at", lambda *_: go_on.wait(10))
+    with in_a_thread(service) as port:
+        assert ask(port, body=picture)[0] == 503
+        assert service.waiting == 1  # the thread cannot be stopped
+        go_on.set()
+
+
 def test_pictures_too_large_together_are_refused(running, rng, monkeypatch):
     monkeypatch.setattr(service_module, "MOST_PIXELS", 3000)
     body, kind = form(*[(name, encoded(noise(rng, 40, 40))) for name in "abc"])

@@ -15,5 +15,6 @@ class Limits:
     head: int = 32 * 2**10  # of a request
     head_seconds: float = 10  # from the connection, or the answer before, to a whole head
     body_seconds: float = 30
-    answer_seconds: float = 60  # from the head until the whole answer was taken
+    work_seconds: float = 40  # until the pictures are read, waiting included
+    answer_seconds: float = 90  # from the head until the whole answer was taken
     stop_seconds: int = 10  # for requests in progress

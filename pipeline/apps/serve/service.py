@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -67,7 +67,7 @@ class Service:
         self.page = fill(PAGE, about=self.about, playground=playground is not None, limits=limits)
         self.metrics = Metrics()
         self.held = 0  # bytes of bodies
-        self.waiting = 0  # requests that threads have, or will get
+        self._jobs: set[Future[list[dict[str, Any]]]] = set()
         self.threads = min(count_cores(), MOST_THREADS)
         self._pool = ThreadPoolExecutor(self.threads, "predict")
         self._large = threading.Lock()
@@ -103,6 +103,11 @@ class Service:
         except UserError:  # a layer that the page does not know, or damaged test images
             playground = None
         return cls(model, network, playground, limits)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests threads have, or will get."""
+        return sum(not job.done() for job in self._jobs)
 
     def close(self) -> None:
         """Let no request wait any longer."""
@@ -182,14 +187,16 @@ class Service:
 
     async def _in_thread(self, body: bytes, content_type: str) -> list[dict[str, Any]]:
         """`recognise` in a thread, if not too many wait for one."""
-        if self.waiting >= self.threads + self.limits.waiting:
+        self._jobs = {job for job in self._jobs if not job.done()}
+        if len(self._jobs) >= self.threads + self.limits.waiting:
             raise _busy()
-        self.waiting += 1
+        job = self._pool.submit(self.recognise, body, content_type)
+        self._jobs.add(job)
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, self.recognise, body, content_type)
-        finally:
-            self.waiting -= 1
+            async with asyncio.timeout(self.limits.work_seconds):
+                return await asyncio.wrap_future(job)
+        except TimeoutError:  # which takes the job from the queue, unless a thread has begun with it
+            raise _busy() from None
 
     def recognise(self, body: bytes, content_type: str) -> list[dict[str, Any]]:
         """An entry for each picture in the body, as of `python -m pipeline predict --json`."""
