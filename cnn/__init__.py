@@ -11,8 +11,8 @@ from cnn.clipping import clip_by_value as clip_by_value
 from cnn.engine.executors import Processes as Processes
 from cnn.engine.executors import Serial as Serial
 from cnn.engine.executors import Threads as Threads
-from cnn.engine.ranks import Ranks as Ranks
 from cnn.engine.memory import keep_freed_memory as keep_freed_memory
+from cnn.engine.ranks import Ranks as Ranks
 from cnn.engine.shards import Examples as Examples
 from cnn.gradient_check import gradient_check as gradient_check
 from cnn.layers import *  # noqa: F403

@@ -188,7 +188,7 @@ class Outcome(NamedTuple):
         return self.value
 
     def sendable(self) -> "Outcome":
-        """This outcome with a note of where its error was raised; the error as text if it cannot be pickled."""
+        """This outcome, with a note of where its error was raised; RuntimeError if it cannot be pickled."""
         if self.error is None:
             return self
         text = "".join(traceback.format_exception(self.error))

@@ -1,23 +1,23 @@
-"""An executor for several machines: every rank of MPI runs the same program and computes a part of each batch.
+"""An executor for several machines: all ranks of MPI run one program, and each computes a part of each batch.
 
-All ranks call `fit` with the same arguments. Rank r of R runs the tasks r, r + R, r + 2R …; results are
-exchanged, so that every rank goes on with the same values, and takes the same step. Gradients are exchanged in
-slices: with g_i the gradient of task i and θ_r the r-th of R slices of all parameters, rank r receives the
+All ranks call `fit` with the same arguments. Rank r of R runs the tasks r, r + R, r + 2R …; the results are
+exchanged, so that every rank goes on with the same values, and takes the same step. Gradients are exchanged
+in slices: with g_i the gradient of task i and θ_r the r-th of R slices of all parameters, rank r receives the
 slice of every g_i and adds them in the order of the tasks, as one process does,
 
     g[θ_r] = ((g_0[θ_r] + g_1[θ_r]) + g_2[θ_r]) + …
 
-and all ranks gather the sums. Each rank sends and receives about twice the bytes of its gradients, however many
-ranks there are, and the bits are those of one process: `Allreduce` would add in an order that depends on R.
+and all ranks gather the sums. Each rank sends and receives about twice the bytes of its gradients, however
+many ranks there are, and the bits are those of one process: `Allreduce` adds in an order that depends on R.
 
 This module needs no MPI: the communicator is an argument, such as mpi4py's `MPI.COMM_WORLD`. Source: Thakur,
-Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH" (2005), section 4.5: reduce
-by scattering, then gather.
+Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH" (2005), section 4.5:
+reduce by scattering, then gather.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,7 @@ class RankPool:
         if not rows[0].size:
             return rows[0]
         bounds = [len(rows[0]) * rank // self.ranks for rank in range(self.ranks + 1)]
-        slices = [slice(*pair) for pair in zip(bounds, bounds[1:], strict=False)]
+        slices = [slice(*pair) for pair in pairwise(bounds)]
         own = slices[self._rank]
         parts = [np.empty_like(row[own]) for row in rows]
         requests = []

@@ -2,8 +2,8 @@
 
 The shards of a batch are divided into a fixed number of lanes, each a task of one worker. A lane adds up the
 gradients of its shards in place, in order; then the lanes are added, in order. So few whole gradients travel
-between workers, and the bits depend on the shard size alone, never on the number of workers. If there are more
-ranks of MPI than lanes, each shard is a task, and the same sums are made from the gradients of single shards.
+between workers, and the bits depend on the shard size alone, never on the number of workers. With more ranks
+of MPI than lanes each shard is a task; the same sums are then made from the gradients of single shards.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
