@@ -137,3 +137,4 @@ def end_all(ended: BaseException) -> None:
         code = f"rank {communicator.Get_rank()} on {socket.gethostname()}: {code}"
     print(code, file=sys.stderr, flush=True)
     communicator.Abort(1)
+    os._exit(1)  # MPICH's Abort may return
