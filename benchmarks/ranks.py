@@ -144,14 +144,10 @@ def main(mpirun: Sequence[str]) -> None:
         (alone["step"] - alone["rest"]) / shards, alone["rest"], gradient, pair["latency"], pair["bandwidth"]
     )
     print(f"{alone['library']}, {count_cores()} cores; a message takes {costs.latency * 1e6:.1f} µs and")
-    print(
-        f"{costs.bandwidth / 1e9:.1f} GB/s. All weights have the same bits: {len({f['sha256'] for f in found}) == 1}.\n"
-    )
-    print(
-        "| ranks | step, ms | predicted, ms | "
-        + " | ".join(f"{name}: ordered sum / Allreduce" for name in SIZES)
-        + " |"
-    )
+    same = len({row["sha256"] for row in found}) == 1
+    print(f"{costs.bandwidth / 1e9:.1f} GB/s. The weights have the same bits on all: {same}.\n")
+    titles = [f"{name}: ordered sum / Allreduce" for name in SIZES]
+    print(f"| {' | '.join(['ranks', 'step, ms', 'predicted, ms', *titles])} |")
     print("|---" * (3 + len(SIZES)) + "|")
     for row in found:
         predicted = costs.step(shards, row["ranks"], count_cores())
