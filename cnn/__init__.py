@@ -12,6 +12,7 @@ from cnn.engine.executors import Processes as Processes
 from cnn.engine.executors import Serial as Serial
 from cnn.engine.executors import Threads as Threads
 from cnn.engine.memory import keep_freed_memory as keep_freed_memory
+from cnn.engine.ranks import Ranks as Ranks
 from cnn.engine.shards import Examples as Examples
 from cnn.gradient_check import gradient_check as gradient_check
 from cnn.layers import *  # noqa: F403

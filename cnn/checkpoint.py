@@ -50,6 +50,11 @@ def load(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"The checkpoint {path} cannot be read: {error.strerror}.") from None
+    return parse(content, path)
+
+
+def parse(content: bytes, path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """As `load`, from the file's `content`; `path` is named in errors."""
     if sha256(content[:-DIGEST_LENGTH]).hexdigest().encode() != content[-DIGEST_LENGTH:]:
         raise CheckpointError(
             f"The checkpoint {path} is damaged, or not a checkpoint: its checksum does not match its content."

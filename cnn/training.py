@@ -192,7 +192,14 @@ def fit_by_epoch(
 
     def reports() -> Iterator[EpochReport]:
         with ShardedGradients(
-            model, loss, train, shard_size, seed=seed, augment=augment, executor=executor
+            model,
+            loss,
+            train,
+            shard_size,
+            seed=seed,
+            augment=augment,
+            executor=executor,
+            batch_size=batch_size,
         ) as gradients:
             while at.epoch <= epochs and (patience is None or at.epoch - 1 - at.best_epoch < patience):
                 epoch = int(at.epoch)

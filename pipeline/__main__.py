@@ -18,6 +18,7 @@ except ModuleNotFoundError:
 from cnn import keep_freed_memory
 from cnn.checkpoint import CheckpointError
 from cnn.engine.executors import WorkerLostError
+from pipeline import ranks
 from pipeline.config.params import Params, load_params
 from pipeline.config.yaml_files import NOT_THE_FOLDER
 from pipeline.errors import VALUES_STAY, StoppedError, UserError
@@ -320,19 +321,36 @@ def run() -> None:
 
 
 def main() -> None:
-    """Run the app; report an error that the user can fix as one message, with exit code 1."""
+    """Run the command of the command line; under mpirun, an error of one rank ends all of them."""
+    try:
+        _run_command()
+    except BaseException as ended:
+        ranks.end_all(ended)
+        raise
+
+
+def _run_command() -> None:
+    """Run the app; report an error that the user can fix as one message, with exit code 1.
+
+    Under mpirun every rank trains and evaluates; of other commands, rank 0 runs alone.
+    """
     if sys.argv[1:2] != ["serve"]:  # a service returns the memory that a large picture needed
         keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # for a terminal without Greek letters
     try:
-        app(prog_name="python -m pipeline")
+        together = sys.argv[1:2] in (["train"], ["evaluate"])
+        if together:
+            ranks.launch()
+        if together or ranks.is_first():
+            app(prog_name="python -m pipeline")
     except StoppedError as stopped:
-        print(f"{stopped}\n{RESTORE}" if _dvc_stage() else stopped, file=sys.stderr)
+        if ranks.is_first():
+            print(f"{stopped}\n{RESTORE}" if _dvc_stage() else stopped, file=sys.stderr)
         sys.exit(128 + stopped.signal)  # the convention of shells
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:  # Typer's answer to Ctrl-C
+        if ended.code == INTERRUPTED and ranks.is_first():  # Typer's answer to Ctrl-C
             again = "dvc repro" if _dvc_stage() else "run the same command again"
             print(f"Stopped. To continue: {again}{_where_results_are()}", file=sys.stderr)
         raise

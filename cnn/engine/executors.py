@@ -149,7 +149,7 @@ class Pool:
                 for number, helper in enumerate(self._helpers, start=1):
                     if share := group[number :: self.workers]:
                         helper.send(share)
-                own = deque([_run(task, self._worker) for task in group[:: self.workers]])
+                own = deque([attempt(task, self._worker) for task in group[:: self.workers]])
                 for index in range(len(group)):
                     number = index % self.workers
                     outcome = self._helpers[number - 1].receive() if number else own.popleft()
@@ -163,18 +163,19 @@ class Pool:
                 self._state = "free"
 
 
-def _run(task: Task, worker: Any) -> "_Outcome":
+def attempt(task: Task, worker: Any) -> "Outcome":
+    """The outcome of task(worker), its error included."""
     try:
-        return _Outcome(task(worker), None)
+        return Outcome(task(worker), None)
     except Exception as error:
-        return _Outcome(None, error)
+        return Outcome(None, error)
 
 
 class WorkerLostError(RuntimeError):
     """A worker process was killed."""
 
 
-class _Outcome(NamedTuple):
+class Outcome(NamedTuple):
     """The outcome of a task: its value or its error."""
 
     value: Any
@@ -185,6 +186,19 @@ class _Outcome(NamedTuple):
         if self.error is not None:
             raise self.error
         return self.value
+
+    def sendable(self) -> "Outcome":
+        """This outcome, with a note of where its error was raised; RuntimeError if it cannot be pickled."""
+        if self.error is None:
+            return self
+        text = "".join(traceback.format_exception(self.error))
+        try:
+            self.error.add_note(text)
+            pickle.loads(pickle.dumps(self.error))
+        except Exception as error:
+            message = f"A worker process cannot send the outcome of a task ({error}): an error:\n{text}"
+            return Outcome(None, RuntimeError(message))
+        return self
 
 
 class _Process:
@@ -222,23 +236,19 @@ class _Process:
             except Exception as error:
                 text = f"A worker process cannot read its task ({type(error).__name__}: {error})."
                 for _ in range(count):
-                    self._send(_Outcome(None, RuntimeError(text)))
+                    self._send(Outcome(None, RuntimeError(text)))
                 continue
             for task in tasks:
-                self._send(_run(task, worker))
+                self._send(attempt(task, worker))
 
-    def _send(self, outcome: _Outcome) -> None:
+    def _send(self, outcome: Outcome) -> None:
         """Send an outcome; if it cannot be pickled, send a RuntimeError that describes it."""
-        text = "" if outcome.error is None else "".join(traceback.format_exception(outcome.error))
+        outcome = outcome.sendable()
         try:
-            if outcome.error is not None:
-                outcome.error.add_note(text)
-                pickle.loads(pickle.dumps(outcome.error))
             self._outcomes.send(outcome)
         except Exception as error:
-            what = f"an error:\n{text}" if text else "its result."
-            message = f"A worker process cannot send the outcome of a task ({error}): {what}"
-            self._outcomes.send(_Outcome(None, RuntimeError(message)))
+            message = f"A worker process cannot send the outcome of a task ({error}): its result."
+            self._outcomes.send(Outcome(None, RuntimeError(message)))
 
     def send(self, tasks: list[Task]) -> None:
         """Send tasks to the process."""
@@ -249,7 +259,7 @@ class _Process:
             raise self._lost() from None
         self._waiting += len(tasks)
 
-    def receive(self) -> _Outcome:
+    def receive(self) -> Outcome:
         """The next outcome, in the order of the tasks."""
         try:
             message = self._outcomes.wait()
@@ -261,7 +271,7 @@ class _Process:
             self._tasks.sender.close()
             raise
         self._waiting -= 1
-        outcome: _Outcome = self._outcomes.read(message)
+        outcome: Outcome = self._outcomes.read(message)
         return outcome
 
     def drain(self) -> None:
@@ -292,15 +302,15 @@ class _Thread:
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._thread = ThreadPoolExecutor(1)
-        self._futures: deque[Future[_Outcome]] = deque()
+        self._futures: deque[Future[Outcome]] = deque()
 
     def send(self, tasks: list[Task]) -> None:
         """Send tasks to the thread."""
         for task in tasks:
             context = copy_context()  # so that np.errstate, for example, also applies in the thread
-            self._futures.append(self._thread.submit(context.run, _run, task, self._worker))
+            self._futures.append(self._thread.submit(context.run, attempt, task, self._worker))
 
-    def receive(self) -> _Outcome:
+    def receive(self) -> Outcome:
         """The next outcome, in the order of the tasks."""
         return self._futures.popleft().result()
 

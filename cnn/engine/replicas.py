@@ -15,6 +15,7 @@ from cnn.checks import Whole
 from cnn.engine.executors import Executor, Serial
 from cnn.engine.fused import FusedConv2D
 from cnn.engine.passes import PASSES, Pass, plan
+from cnn.engine.ranks import RankPool, add_up
 from cnn.layers import Layer
 
 
@@ -100,6 +101,7 @@ class Replicas:
         self._version = 0
         self._busy = False
         self._pool = (executor or Serial()).start(self._make_replica)
+        self.add_up = self._pool.add_up if isinstance(self._pool, RankPool) else add_up
 
     def __enter__(self) -> "Replicas":
         return self

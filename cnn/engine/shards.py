@@ -2,12 +2,13 @@
 
 The shards of a batch are divided into a fixed number of lanes, each a task of one worker. A lane adds up the
 gradients of its shards in place, in order; then the lanes are added, in order. So few whole gradients travel
-between workers, and the bits depend on the shard size alone, never on the number of workers.
+between workers, and the bits depend on the shard size alone, never on the number of workers. With more ranks
+of MPI than lanes each shard is a task; the same sums are then made from the gradients of single shards.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from cnn.augmentation.composition import Augmentation, keywords_of
 from cnn.engine.executors import Executor
 from cnn.engine.passes import PASSES, Pass
+from cnn.engine.ranks import Ranks
 from cnn.engine.replicas import Replica, Replicas, Rows, shared_copies
 from cnn.layers import Layer
 from cnn.random import Stream, derive_rng
@@ -44,7 +46,8 @@ class ShardedGradients:
     (BatchNorm). Running statistics are averaged in the same way. In floating point the order of a sum
     matters, so the bits depend on the shard size, but not on the number of workers.
 
-    `predict` runs on the same workers. Use this in a `with` block.
+    `predict` runs on the same workers. Use this in a `with` block. `batch_size` is the size of the largest
+    batch, which limits the memory of many ranks; None is all examples.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class ShardedGradients:
         augment: Augmentation | None = None,
         executor: Executor | None = None,
         passes: Sequence[Pass] = PASSES,
+        batch_size: int | None = None,
     ) -> None:
         strange = [name for name, buffer in model.buffers().items() if buffer.dtype.kind != "f"]
         if strange:
@@ -69,8 +73,10 @@ class ShardedGradients:
         keywords = () if augment is None else keywords_of(augment)
         values = [parameter.value for parameter in model.parameters().values()]
         rows = [_join(values), _join(list(model.buffers().values()))]
-        self._lanes = [_Lane(*shared_copies(rows)) for _ in range(LANES)]
-        job = _Job(loss, examples, seed, augment, keywords, self._lanes)
+        self._shards_alone = isinstance(executor, Ranks) and executor.ranks > LANES
+        tasks = -(-(batch_size or len(examples.images)) // shard_size) if self._shards_alone else LANES
+        self._sums = [_Sums(*shared_copies(rows)) for _ in range(tasks)]
+        job = _Job(loss, examples, seed, augment, keywords, self._sums)
         self._replicas = Replicas(model, executor, shared=job, passes=passes)
         self.predict = self._replicas.predict
 
@@ -95,12 +101,16 @@ class ShardedGradients:
         ]
         count = min(LANES, len(shards))
         bounds = [len(shards) * lane // count for lane in range(count + 1)]
+        lanes = [shards[start:end] for start, end in pairwise(bounds)]
+        parts = [[[shard] for shard in lane] if self._shards_alone else [lane] for lane in lanes]
         tasks = (
-            partial(_compute_lane, lane, shards[start:end], len(batch), at)
-            for lane, (start, end) in enumerate(pairwise(bounds))
+            partial(_compute_part, number, part, len(batch), at)
+            for number, part in enumerate(chain.from_iterable(parts))
         )
-        results = list(self._replicas.map(tasks))
-        gradients, buffers = map(_add_up, zip(*self._lanes[:count], strict=True))
+        results = _nested(list(self._replicas.map(tasks)), parts)
+        sums = _nested(self._sums, parts)
+        gradients = self._replicas.add_up([[part.gradients for part in lane] for lane in sums])
+        buffers = self._replicas.add_up([[part.buffers for part in lane] for lane in sums])
         parameters = self._replicas.parameters
         values = [parameter.value for parameter in parameters]
         for parameter, gradient in zip(parameters, _split(gradients, values), strict=True):
@@ -108,11 +118,12 @@ class ShardedGradients:
         own = self._replicas.buffers
         for buffer, average in zip(own, _split(buffers, own), strict=True):
             buffer[...] = average
-        return sum(loss for loss, _ in results), sum(correct for _, correct in results)
+        loss_sum = sum(sum(loss for loss, _ in lane) for lane in results)
+        return loss_sum, sum(correct for lane in results for _, correct in lane)
 
 
-class _Lane(NamedTuple):
-    """The sums of a lane, weighted by the shards' shares of the batch, in memory that all workers share."""
+class _Sums(NamedTuple):
+    """Sums over a task's shards, weighted by their shares of the batch, in memory that all workers share."""
 
     gradients: NDArray[Any]  # of all parameters, concatenated
     buffers: NDArray[Any]
@@ -126,17 +137,17 @@ class _Job(NamedTuple):
     seed: int
     augment: Augmentation | None
     keywords: tuple[str, ...]  # that augment takes
-    lanes: list[_Lane]
+    sums: list[_Sums]
 
 
-def _compute_lane(
-    lane: int,
+def _compute_part(
+    part: int,
     shards: list[tuple[int, NDArray[np.integer[Any]]]],
     batch_size: int,
     at: tuple[int, int],
     replica: Replica,
 ) -> tuple[float, int]:
-    """Compute the shards of a lane, (number, indices of examples); return the sums of loss and of correct."""
+    """Compute shards, (number, indices of examples); return the sums of loss and of correct."""
     loss_sum, correct_sum = 0.0, 0
     for index, (number, indices) in enumerate(shards):
         replica.restore()
@@ -144,12 +155,12 @@ def _compute_lane(
         loss_sum, correct_sum = loss_sum + loss, correct_sum + correct
         gradients = [assigned(parameter.grad) for parameter in replica.parameters]
         buffers = [buffer * (len(indices) / batch_size) for buffer in replica.buffers]
-        for row, arrays in zip(replica.shared.lanes[lane], (gradients, buffers), strict=True):
-            for part, array in zip(_split(row, arrays), arrays, strict=True):
+        for row, arrays in zip(replica.shared.sums[part], (gradients, buffers), strict=True):
+            for total, array in zip(_split(row, arrays), arrays, strict=True):
                 if index:
-                    part += array
+                    total += array
                 else:
-                    part[...] = array
+                    total[...] = array
     return loss_sum, correct_sum
 
 
@@ -186,12 +197,10 @@ def _split(row: NDArray[Any], like: Iterable[NDArray[Any]]) -> Iterator[NDArray[
         yield row[start:end].reshape(array.shape)
 
 
-def _add_up(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """The sum, first to last, in the first row."""
-    total, *others = rows
-    for row in others:
-        total += row
-    return total
+def _nested(flat: Iterable[Any], like: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    """The first items of `flat`, in groups of the sizes of those of `like`."""
+    remaining = iter(flat)
+    return [[next(remaining) for _ in group] for group in like]
 
 
 def count_correct(outputs: NDArray[Any], targets: NDArray[Any]) -> int:

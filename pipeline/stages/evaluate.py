@@ -10,11 +10,12 @@ from scipy.stats import binomtest
 from sklearn.metrics import classification_report, confusion_matrix, precision_recall_fscore_support
 from threadpoolctl import threadpool_limits
 
-from cnn import Examples, Processes, cross_entropy, softmax_cross_entropy
+from cnn import Examples, cross_entropy, softmax_cross_entropy
 from cnn.atomic import write_text
 from cnn.engine.replicas import Replicas
 from cnn.engine.shards import Loss
 from cnn.views import mean_over_views
+from pipeline import ranks
 from pipeline.artefacts.evaluate import (
     LARGEST_MATRIX,
     ClassMeasures,
@@ -29,7 +30,6 @@ from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.files import load_files
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.config.architectures import gives_probabilities
-from pipeline.cores import count_cores
 from pipeline.paths import CLASSIFICATION_REPORT
 
 if TYPE_CHECKING:
@@ -46,10 +46,12 @@ def evaluate(options: "Evaluate") -> None:
     validation, test = load_examples("validation", network.data), load_examples("test", network.data)
     chosen = options.test_time_augmentation.model_dump()
     averaged = Views(**chosen) if any(chosen.values()) else None
-    with threadpool_limits(1, user_api="blas"), Replicas(model, Processes(count_cores())) as replicas:
+    with threadpool_limits(1, user_api="blas"), Replicas(model, ranks.make_executor()) as replicas:
         predict = partial(replicas.predict, batch_size=options.batch_size)
         validation_outputs = mean_over_views(predict, validation.images, **chosen)
         test_outputs = mean_over_views(predict, test.images, **chosen)
+    if not ranks.is_first():
+        return
 
     loss = cross_entropy if gives_probabilities(model) else softmax_cross_entropy
     test_metrics, per_class, text = measure(test_outputs, test, loss, names, options.confidence_level)

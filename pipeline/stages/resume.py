@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cnn import EpochReport, checkpoint
 from cnn.checkpoint import CheckpointError
 from cnn.state import Stateful
+from pipeline import ranks
 from pipeline.artefacts.preprocess import Description
 from pipeline.config.yaml_files import read_mapping
 from pipeline.errors import UserError
@@ -93,7 +94,9 @@ class RunCheckpoint:
         return time.monotonic() - self._started_at
 
     def save(self) -> None:
-        """Replace the last checkpoint by the present state."""
+        """Replace the last checkpoint by the present state, which all ranks have; rank 0 writes it."""
+        if not ranks.is_first():
+            return
         arrays = {f"kept.{name}": array for name, array in self.kept_state.items()}
         for part, stateful in self.parts.items():
             arrays |= {f"{part}.{name}": array for name, array in stateful.state_dict().items()}
@@ -113,10 +116,14 @@ class RunCheckpoint:
             shutil.rmtree(old.parent, ignore_errors=True)
 
     def restore(self) -> bool:
-        """Load the last checkpoint, if there is one; CheckpointError, and no change, if it does not fit."""
-        if not self.path.exists():
+        """Load the last checkpoint, if there is one; CheckpointError, and no change, if it does not fit.
+
+        All ranks load that of the first one.
+        """
+        content = ranks.shared(self.path.read_bytes() if self.path.exists() else b"")
+        if not content:
             return False
-        arrays, metadata = checkpoint.load(self.path)
+        arrays, metadata = checkpoint.parse(content, self.path)
         states = {part: _part(arrays, part) for part in (*self.parts, "kept")}
         before = {part: stateful.state_dict() for part, stateful in self.parts.items()}
         try:

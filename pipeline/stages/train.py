@@ -21,7 +21,6 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from cnn import (
     EpochReport,
     NonFiniteError,
-    Processes,
     Progress,
     Sequential,
     checkpoint,
@@ -32,6 +31,7 @@ from cnn.atomic import write_text
 from cnn.checkpoint import CheckpointError
 from cnn.engine.shards import Loss
 from cnn.inspection import EpochStatistics
+from pipeline import ranks
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import SECONDS_VARIABLE, Environment, Epoch, Network, ParameterStatistics
@@ -39,7 +39,6 @@ from pipeline.bits import NATIVE_VARIABLE, is_native
 from pipeline.config.architectures import build_chosen
 from pipeline.config.groups import group_rows, group_table, make_optimizer
 from pipeline.config.yaml_files import to_yaml
-from pipeline.cores import count_cores
 from pipeline.errors import StoppedError, UserError
 from pipeline.paths import MODELS
 from pipeline.stages.resume import RunCheckpoint, StopSignal, fingerprint, only_training
@@ -65,7 +64,9 @@ def train(params: "Params") -> None:
             f"data/processed holds {description.dataset}, but params.yaml says {params.data.dataset}. "
             "Update it with: dvc repro"
         )
-    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console = Console(markup=False, highlight=False, soft_wrap=True, quiet=not ranks.is_first())
+    if several := ranks.describe():
+        console.print(several)
     if note := portability_note(environment()):
         console.print(note)
     model, layers = build_chosen(params, description.image_shape, len(description.class_names))
@@ -77,16 +78,17 @@ def train(params: "Params") -> None:
     # One BLAS thread: with more, the order of sums would depend on how many cores there are.
     # Overflows show in losses and gradients, which are checked at each step.
     with (
-        only_training(),
+        only_training() if ranks.is_first() else nullcontext(),
         threadpool_limits(1, user_api="blas"),
         np.errstate(over="ignore", invalid="ignore"),
     ):
         whiten(model, load_examples("train", description).images)
         run, kept = _fit(model, layers, loss, params, description, console)
-        _write_results(run, kept, params.model.architecture, layers, description)
-        if note := os.environ.get(SECONDS_VARIABLE):
-            write_text(Path(note), f"{run.training_seconds:.3f}\n")
-        run.remove()
+        if ranks.is_first():
+            _write_results(run, kept, params.model.architecture, layers, description)
+            if note := os.environ.get(SECONDS_VARIABLE):
+                write_text(Path(note), f"{run.training_seconds:.3f}\n")
+            run.remove()
     console.print(
         f"{params.train.keep.capitalize()} epoch: {kept.epoch}, with validation accuracy "
         f"{kept.validation_accuracy:.4f}. "
@@ -143,8 +145,9 @@ def _fit(
     average = options.make_average(optimizer.ever_trained, description.examples["train"])
     at, statistics = Progress(), EpochStatistics(model.parameters())
     settings = params.model_dump(include={"seed", "data", "train"}, exclude={"train": {"checkpoint_seconds"}})
+    settings |= {"layers": layers, "environment": environment().model_dump()}
     run = RunCheckpoint(
-        fingerprint(settings | {"layers": layers, "environment": environment().model_dump()}),
+        ranks.same_everywhere("code, packages, params or data", fingerprint(settings)),
         {"model": model, "optimizer": optimizer, "progress": at, "statistics": statistics}
         | ({"average": average} if average else {}),
         options.checkpoint_seconds,
@@ -163,10 +166,10 @@ def _fit(
 
         def on_step(at: Progress) -> None:
             bar.update(at)
-            received = stop.received  # once: a signal may arrive between two looks
-            if received is not None or run.is_due():
+            received = ranks.largest(stop.received or 0)  # once: a signal may arrive between two looks
+            if received or run.is_due():
                 run.save()
-            if received is not None:
+            if received:
                 raise StoppedError(
                     f"Stopped in epoch {at.epoch} of {options.epochs}, after {int(at.examples):,} images. "
                     "To continue from there: dvc repro",
@@ -193,7 +196,7 @@ def _fit(
                 clip_value=options.clip_value,
                 moving_average=average,
                 patience=options.patience,
-                executor=Processes(count_cores()),
+                executor=ranks.make_executor(),
                 progress=at,
                 statistics=statistics,
                 on_step=on_step,
@@ -258,7 +261,7 @@ class _Bar:
             TextColumn("left"),
             console=console,
             transient=True,
-            disable=not sys.stdout.isatty(),  # FORCE_COLOR does not make a log a terminal
+            disable=console.quiet or not sys.stdout.isatty(),  # FORCE_COLOR does not make a log a terminal
             auto_refresh=False,  # by a thread, which would make forks unsafe
         )
         self._task = self.progress.add_task(

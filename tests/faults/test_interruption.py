@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from hashlib import md5
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,10 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
         resumed += "Continuing from" in result.stdout
         assert results(folder) == expected, number
         shutil.rmtree(folder)
-        print(f"{number}: {resumed} continued from a checkpoint, {caught_dvc} hit a file that DVC wrote", flush=True)
+        print(
+            f"{number}: {resumed} continued from a checkpoint, {caught_dvc} hit a file that DVC wrote",
+            flush=True,
+        )
 
 
 def test_a_run_killed_again_and_again_in_training_ends_with_the_same_bytes(folder, expected):
@@ -218,6 +222,101 @@ app(["train"])
     )
     assert "Stopped in epoch 1 of 20" in result.stdout + result.stderr
     assert checkpoints(folder)
+
+
+MPIRUN = Path(sys.executable).with_name("mpirun")
+with_mpi = pytest.mark.skipif(
+    not MPIRUN.exists() or find_spec("mpi4py") is None, reason="needs mpi4py and mpich"
+)
+
+
+def start_ranks(folder, *parts):
+    """Start `mpirun PARTS`, in which "train" and others stand for the command."""
+    python = [sys.executable, "-m", "pipeline"]
+    command = [argument for part in parts for argument in ([*python, part] if part in STAGES else [part])]
+    return subprocess.Popen(
+        [MPIRUN, *command],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@with_mpi
+def test_several_ranks_write_the_same_bytes_and_go_on_with_another_number_after_one_was_killed(
+    ready_to_train, expected, tmp_path, faults
+):
+    for number in faults(1, 50):
+        folder = shutil.copytree(ready_to_train, tmp_path / str(number))
+        rng = np.random.default_rng(number)
+        first, second = rng.integers(2, 9, 2) if number % 1_000_000 else (3, 2)
+        process = start_ranks(folder, "-n", str(first), "train")
+        wait_for_checkpoint(folder)
+        time.sleep(rng.uniform(0, 0.5))
+        ranks = process.stdout.readline()
+        processes = re.findall(r"\d+: \S+ (\d+)", ranks)
+        assert len(processes) == first, ranks
+        killed = int(rng.choice(processes))
+        os.kill(killed, signal.SIGKILL)
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode != 0
+        assert f"PID {killed}" in output  # in mpirun's own message
+        assert not (folder / "models").exists()
+        output, _ = start_ranks(folder, "-n", str(second), "train").communicate()
+        assert "Continuing from .scratch/" in output
+        assert results(folder) == of_train(expected), (number, first, second)
+        shutil.rmtree(folder)
+
+
+@with_mpi
+def test_a_rank_that_is_asked_to_stop_stops_all_after_the_same_step(folder, expected):
+    process = start_ranks(folder, "-n", "2", "train")
+    second = int(re.findall(r"\d+: \S+ (\d+)", process.stdout.readline())[1])
+    wait_for_checkpoint(folder)
+    os.kill(second, signal.SIGTERM)
+    output, _ = process.communicate()
+    assert len(re.findall(r"^Stopped in epoch \d+ of 20, after \d+ images\.", output, re.MULTILINE)) == 1, (
+        output
+    )
+    assert "Continuing from" in run(folder, "pipeline", "train").stdout
+    assert results(folder) == of_train(expected)
+
+
+@with_mpi
+def test_ranks_that_differ_are_told_before_anything_runs(folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    set_params(other, {"seed": 1})
+    here, there = ("-n", "1", "-wdir", str(folder), "train"), ("-n", "1", "-wdir", str(other), "train")
+    output, _ = start_ranks(folder, *here, ":", *there).communicate()
+    assert output.count("error: Rank 1 on ") == 1, output
+    assert "has other code, packages, params or data than rank 0" in output
+    assert not checkpoints(folder)
+
+
+@with_mpi
+def test_an_error_of_one_rank_ends_all_in_one_message_that_names_it(folder, tmp_path):
+    other = shutil.copytree(folder, tmp_path / "other")
+    (other / "data/processed/train_images.npy").unlink()
+    here, there = ("-n", "1", "-wdir", str(folder), "train"), ("-n", "1", "-wdir", str(other), "train")
+    output, _ = start_ranks(folder, *here, ":", *there).communicate(timeout=60)
+    assert output.count("error:") == 1, output
+    assert re.search(r"^rank 1 on \S+: error: data/processed/train_images.npy", output, re.MULTILINE), output
+
+
+@with_mpi
+def test_dvc_starts_several_ranks_if_the_environment_says_so_and_records_the_same(finished, expected):
+    recorded = (finished / "dvc.lock").read_bytes()
+    result = run(finished, "dvc", "repro", "--force", "train", MPI_LAUNCH=f"{MPIRUN} -n 2")
+    assert "2 ranks of MPICH" in result.stdout, result.stderr
+    assert results(finished) == expected
+    assert (finished / "dvc.lock").read_bytes() == recorded
+    (finished / "reports/metrics.json").unlink()
+    output, _ = start_ranks(finished, "-n", "2", "evaluate").communicate()
+    assert output.count("test accuracy") == 1, output
+    assert results(finished) == expected
 
 
 @pytest.fixture
