@@ -29,6 +29,7 @@ NO_EFFECT = {
     "pipeline.cores": STAGES,  # any number of them gives the same bits
     "pipeline.errors": STAGES,  # messages
     "pipeline.paths": STAGES,  # dvc.yaml has the outputs' paths, too
+    "pipeline.ranks": STAGES,  # any number of them gives the same bits, too
     "pipeline.data.catalogue": ["train", "evaluate", "report"],  # only for a dataset's name in params
     "pipeline.data.dataset": ["train", "evaluate", "report"],  # only for names and types
     "pipeline.data.progress": STAGES,  # a bar
@@ -94,7 +95,7 @@ def test_cnn_imports_nothing_from_outside_but_numpy_and_jaxtyping(path):
 def test_pyproject_lists_what_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    requirements = [*project["dependencies"], *extras["pipeline"], *extras["serve"]]
+    requirements = [*project["dependencies"], *extras["pipeline"], *extras["serve"], *extras["mpi"]]
     listed = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
     packages = {name.split(".")[0] for path in SOURCES for name in imports(path)}
     known = {"cnn", "pipeline", "pydantic_core", *sys.stdlib_module_names}  # pydantic pins its core
