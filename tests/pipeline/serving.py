@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import select
 import socket
 import subprocess
 import sys
@@ -127,14 +128,18 @@ def form(*files, boundary="b0undary"):
 
 
 def send_raw(port, *pieces, pause=0.0, timeout=30):
-    """What comes back, until the connection closes, for bytes that need not be HTTP."""
+    """What comes back, until the connection closes, for bytes that need not be HTTP.
+
+    As clients do, it stops sending when an answer is there: what arrives after the server has closed resets the
+    connection, and with it an answer that was not read yet.
+    """
     answer = b""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
         try:
             for piece in pieces:
+                if select.select([connection], [], [], pause)[0]:
+                    break
                 connection.sendall(piece)
-                if pause:
-                    threading.Event().wait(pause)
             while received := connection.recv(2**16):
                 answer += received
         except (BrokenPipeError, ConnectionResetError):
