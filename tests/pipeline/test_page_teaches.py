@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from barriers import barriers
 from test_page_gradients import network, table
 from test_playground import DIGITS, SEVEN, build, draw, metadata, settle
 from test_playground import browser as browser
@@ -448,6 +449,17 @@ def test_the_walk_stops_at_each_kind_of_layer_once_on_its_way_there_and_back(vis
     assert places[0] == "x " and "loss " in places
     texts = page.evaluate("walk.steps.map(([, text]) => text)")
     assert all("undefined" not in text and "NaN" not in text for text in texts)
+
+
+def test_the_page_has_no_barriers_in_light_and_dark_on_a_desktop_and_a_phone(browser, rng, tmp_path):
+    def open_all(page):
+        settle(page)
+        page.evaluate("walk.start()")
+        page.locator("#walk .next:focus").wait_for()
+
+    file = tmp_path / "playground.html"
+    file.write_text(small(rng)[2], encoding="utf-8")
+    assert barriers(browser, file, open_all) == []
 
 
 def test_on_a_phone_the_columns_are_tabs_and_the_chosen_number_stays(visit, rng):

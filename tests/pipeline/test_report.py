@@ -16,10 +16,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from barriers import barriers
 from PIL import Image
 from projects import SHIPPED, set_params
 from ruamel.yaml import YAML
 from scipy.stats import binomtest
+from test_playground import browser as browser
 
 from cnn import (
     BatchNorm,
@@ -831,6 +833,10 @@ def test_what_scrolls_can_be_reached_by_keyboard_and_has_a_name(page):
     scrolled = [a for tag, a in page.tags if tag == "pre" or "scroll" in (a.get("class") or "")]
     assert len(scrolled) >= 8
     assert all(a["tabindex"] == "0" and a["role"] == "region" and a["aria-label"] for a in scrolled)
+
+
+def test_the_report_has_no_barriers_in_light_and_dark_on_a_desktop_and_a_phone(browser, project):
+    assert barriers(browser, project / "reports/report.html") == []
 
 
 def test_the_page_tells_a_story_in_order(page):
