@@ -189,7 +189,7 @@ def test_closed_cells_of_relu_are_hatched_and_the_winners_of_windows_marked(visi
     hatched = page.eval_on_selector_all("[data-layer='1'] .backward canvas", script)
     winners = page.eval_on_selector_all("[data-layer='2'] .winners canvas", script)
     for channel in range(3):
-        cells = np.array(hatched[channel]).reshape(8, 4, 8, 4).swapaxes(1, 2).reshape(8, 8, 16)
+        cells = np.array(hatched[channel]).reshape(8, 3, 8, 3).swapaxes(1, 2).reshape(8, 8, 9)
         is_striped = (cells != cells[..., :1]).any(axis=2)
         np.testing.assert_array_equal(is_striped, y[0, ..., channel] == 0)
         won = np.array(winners[channel]).reshape(4, 2, 4, 2).swapaxes(1, 2).reshape(16, 4) > 0
@@ -446,7 +446,8 @@ def test_the_walk_stops_at_each_kind_of_layer_once_on_its_way_there_and_back(vis
     page.locator("#walk .next:focus").wait_for()
     places = page.evaluate("walk.steps.map(([place]) => `${place.of} ${place.layer}`)")
     assert len(places) == len(set(places)) >= 8
-    assert places[0] == "x " and "loss " in places
+    assert places[0] == "x "
+    assert "loss " in places
     texts = page.evaluate("walk.steps.map(([, text]) => text)")
     assert all("undefined" not in text and "NaN" not in text for text in texts)
 

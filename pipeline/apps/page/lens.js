@@ -548,8 +548,8 @@ class NumberLens {
         ),
       );
     }
-    if (terms.length === 1 && terms[0].factors.length === 1) {
-      rows[0].querySelector(".product").replaceChildren();
+    if (terms.length === 1) {
+      rows[0].querySelector(".product").replaceChildren(); // it stands below
       rows[0].querySelector(".product").classList.add("none");
     }
     const noun = nounOf(terms);

@@ -19,7 +19,7 @@ const toPixel = ([red, green, blue], opacity) => (opacity << 24) | (blue << 16) 
 
 const DECADES = 4; // that a logarithmic scale of colours shows
 
-const HATCHED = 4; // pixels a side of a cell in a canvas whose cells can be hatched
+const HATCHED = 3; // pixels a side of a cell in a canvas whose cells can be hatched
 
 // Fills a canvas with an image of its size: opacity |value(k)| / largest for pixel k, colour by sign. On a
 // logarithmic scale the opacity falls by a quarter with each factor of ten. With isClosed(k), cells have
@@ -45,11 +45,12 @@ function paintValues(canvas, value, largest, colours, isLogarithmic = false, isC
       continue;
     }
     const closed = isClosed(k);
+    if (opacity === 0 && !closed) continue; // most are
     const first = Math.floor(k / columns) * cell * canvas.width + (k % columns) * cell;
     for (let i = 0; i < cell; i++) {
-      for (let j = 0; j < cell; j++) {
-        pixels[first + i * canvas.width + j] = closed && i + j === cell - 1 ? line : pixel;
-      }
+      const at = first + i * canvas.width;
+      if (opacity > 0) pixels.fill(pixel, at, at + cell);
+      if (closed) pixels[at + cell - 1 - i] = line;
     }
   }
   context.putImageData(image, 0, 0);
