@@ -117,7 +117,8 @@ def report(params: "Params") -> None:
         ),
         "feature_maps": figures.tiles_figure(
             feature_maps(followed_through),
-            f"Test image {followed.number} in the layers: 0 is black, or white beside orange (−) and blue (+)",
+            f"Test image {followed.number} in the layers: "
+            "0 is black, or white beside orange (−) and blue (+)",
         ),
         "occlusion": figures.tiles_figure(
             [

@@ -159,7 +159,9 @@ class Strip {
     this.canvases.forEach((canvas, map) => {
       const places = this.places[map];
       const value = values ? (k) => (places[k] < 0 ? 0 : values[places[k]]) : () => 0;
-      const closed = this.isHatched ? (k) => isClosed !== null && places[k] >= 0 && isClosed(places[k]) : null;
+      const closed = this.isHatched
+        ? (k) => isClosed !== null && places[k] >= 0 && isClosed(places[k])
+        : null;
       paintValues(canvas, value, scale.largest, palette, scale.isLogarithmic, closed);
     });
     this.scale.textContent = values ? `full colour: ±${format(scale.largest, 3)}` : "";
@@ -261,7 +263,12 @@ class Row {
     for (const strip of this.strips) {
       const values = this.ladder.numbers(strip);
       if (!values && this.ladder.isPartial) continue; // until the pen rests, the last ones stay
-      strip.paint(values, this.ladder.scaleOf(strip, values), this.ladder.palette, this.ladder.closedOf(strip));
+      strip.paint(
+        values,
+        this.ladder.scaleOf(strip, values),
+        this.ladder.palette,
+        this.ladder.closedOf(strip),
+      );
     }
     this.afterPaint?.();
   }
@@ -413,7 +420,8 @@ class Ladder {
     if (!arrays.length) {
       const text = makeElement("p", { className: "none" }, "No weights.");
       row.columns.weights.append(text);
-      const paintWinners = ["max_pool2d", "global_max_pool2d"].includes(layer.type) && this.addWinners(row, layer);
+      const paintWinners =
+        ["max_pool2d", "global_max_pool2d"].includes(layer.type) && this.addWinners(row, layer);
       row.afterPaint = () => {
         text.textContent = `No weights. ${this.selection(layer)}`;
         if (paintWinners) paintWinners();
@@ -433,8 +441,8 @@ class Ladder {
     if (layer.type === "relu") {
       const open = y.reduce((count, value) => count + (value > 0), 0);
       return (
-        `${percent(open, y.length)} of its numbers are above 0: these alone pass the gradient back. The others are ` +
-        "closed: hatched in ȳ."
+        `${percent(open, y.length)} of its numbers are above 0: these alone pass the gradient back. The ` +
+        "others are closed: hatched in ȳ."
       );
     }
     const [height, width] = this.inputs.get(layer.name);
@@ -445,7 +453,7 @@ class Ladder {
     );
   }
 
-  // The maps before a layer that takes maxima, with the winners marked; returns the function that paints them.
+  // The maps before a layer that takes maxima, with the winners marked; returns what paints them.
   addWinners(row, layer) {
     const layout = mapsOf(this.inputs.get(layer.name));
     const label = "the winners in the maps before";
@@ -569,10 +577,14 @@ class Ladder {
       const gradient = pass.grad_y?.[""]?.[k];
       const cells = [
         pickable(format(output[k]), { of: "y", layer, index: k }),
-        ...(this.givesProbabilities ? [] : [makeElement("span", { className: "power" }, format(powers[k], 3)), format(powers[k] / sum, 3)]),
+        ...(this.givesProbabilities
+          ? []
+          : [makeElement("span", { className: "power" }, format(powers[k], 3)), format(powers[k] / sum, 3)]),
         hasLabel ? String(t) : "",
         gradient === undefined ? "" : pickable(format(gradient, 3), { of: "grad_y", layer, index: k }),
-      ].map((content) => makeElement("td", { className: content.className === "power" ? "power" : "" }, content));
+      ].map((content) =>
+        makeElement("td", { className: content.className === "power" ? "power" : "" }, content),
+      );
       const name = makeElement("th", { scope: "row" }, this.classNames[k]);
       return makeElement(
         "tr",
@@ -587,7 +599,9 @@ class Ladder {
       ? ["class", "ŷ", "t", last, "ŷ − t as a bar"]
       : ["class", "z", POWER, "ŷ", "t", last, "ŷ − t as a bar"];
     const className = (title) => (title === POWER ? "power" : "");
-    const heads = titles.map((title) => makeElement("th", { scope: "col", className: className(title) }, title));
+    const heads = titles.map((title) =>
+      makeElement("th", { scope: "col", className: className(title) }, title),
+    );
     const head = makeElement("tr", {}, ...heads);
     const table = makeElement(
       "table",
@@ -654,7 +668,10 @@ class Ladder {
     }
     const { classList } = this.rows.at(-1).element;
     classList.toggle("framed", place.of === "loss");
-    classList.toggle("goal", goals.some(({ of }) => of === "loss"));
+    classList.toggle(
+      "goal",
+      goals.some(({ of }) => of === "loss"),
+    );
   }
 
   // Lets a strip that shows the weights of one output show some of these numbers, if it shows none of them.
@@ -681,7 +698,8 @@ class Ladder {
     const [height, width, , out] = arrays.kernel.shape;
     const channels = this.inputs.get(name)[2];
     const parts = groups > 1 ? `, in ${groups} groups` : "";
-    return `${title}: from ${channels} ${channels === 1 ? "channel" : "channels"} to ${out}, by kernels of ${height} x ${width}${parts}`;
+    const from = `${channels} ${channels === 1 ? "channel" : "channels"}`;
+    return `${title}: from ${from} to ${out}, by kernels of ${height} x ${width}${parts}`;
   }
 
   // "Conv2D (layer 0)"

@@ -106,8 +106,8 @@ const LOSS_EQUATIONS = {
     loss: "L = −ln ŷ[label] = −z[label] + max z + ln Σ e^(z − max z)",
     grad_y: "z̄[k] = ŷ[k] − t[k]",
     why:
-      "L = ln Σ e^z − z[label]. The derivative of the first part by z[k] is e^z[k] / Σ e^z = ŷ[k]; that of the second is 1 " +
-      "for the label, else 0: t[k].",
+      "L = ln Σ e^z − z[label]. The derivative of the first part by z[k] is e^z[k] / Σ e^z = ŷ[k]; that " +
+      "of the second is 1 for the label, else 0: t[k].",
   },
   cross_entropy: {
     section: "Cross-entropy of probabilities",
@@ -254,7 +254,12 @@ class NumberLens {
     let goals;
     try {
       const asked = [this.ask("explain", { places: [place] }), this.ask("goals", { place })];
-      [{ explanations: [explanation] }, { goals }] = await Promise.all(asked);
+      [
+        {
+          explanations: [explanation],
+        },
+        { goals },
+      ] = await Promise.all(asked);
     } catch {
       return; // the weights have changed since: the next pass comes here again
     }
@@ -264,11 +269,7 @@ class NumberLens {
     this.render({ ...explanation, goals }, slope);
     if (wanted) this.title.focus();
     const sources = explanation.terms.flatMap(({ factors }) => factors.flatMap(({ places }) => places));
-    this.ladder.outline(
-      place,
-      [...sources, ...explanation.compared.flatMap(({ places }) => places)],
-      goals,
-    );
+    this.ladder.outline(place, [...sources, ...explanation.compared.flatMap(({ places }) => places)], goals);
     this.ladder.moveCursor(place);
     if (!place.of.startsWith("grad_")) return;
     const { slope: found } = await this.ask("nudge", { place, epsilon: EPSILON }).catch(() => ({}));
@@ -409,7 +410,13 @@ class NumberLens {
           : `${count} numbers: ${all[0].toLowerCase()}${all.slice(1)}`;
       return [...(k ? ["; "] : []), this.link(text, [places[0]], "", "goal-link")];
     });
-    return makeElement("p", { className: "goes" }, makeElement("span", { className: "goal-key" }, "goes to"), " ", ...links);
+    return makeElement(
+      "p",
+      { className: "goes" },
+      makeElement("span", { className: "goal-key" }, "goes to"),
+      " ",
+      ...links,
+    );
   }
 
   // From a number to its gradient, and back.

@@ -280,12 +280,7 @@ const layerNormTerms = {
     return [
       term(lens.grad(index), ...gammaOf(lens, c), share),
       term(MINUS, lens.part("mean of γȳ", meanG, [], row), share),
-      term(
-        MINUS,
-        lens.part("x̂", normalized[c], row),
-        lens.part("mean of γȳ·x̂", meanGX, row, row),
-        share,
-      ),
+      term(MINUS, lens.part("x̂", normalized[c], row), lens.part("mean of γȳ·x̂", meanGX, row, row), share),
     ];
   },
   grad_gamma: (lens, channel) =>

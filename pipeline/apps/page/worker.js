@@ -26,7 +26,8 @@ const TASKS = {
       const ofLayers = (arrays, layerOf) => {
         return Object.fromEntries(Object.entries(arrays).filter(([name]) => asked.has(layerOf(name))));
       };
-      for (const kind of ["y", "grad_y", "grad_x", "won"]) numbers[kind] = ofLayers(numbers[kind], (name) => name);
+      for (const kind of ["y", "grad_y", "grad_x", "won"])
+        numbers[kind] = ofLayers(numbers[kind], (name) => name);
       numbers.gradients = ofLayers(numbers.gradients, (name) =>
         name.slice(0, Math.max(0, name.lastIndexOf("."))),
       );
