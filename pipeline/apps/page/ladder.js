@@ -457,7 +457,9 @@ class Ladder {
   addWinners(row, layer) {
     const layout = mapsOf(this.inputs.get(layer.name));
     const label = "the winners in the maps before";
-    const { maps, canvases } = new Strip({ label }, layout, () => {});
+    const strip = new Strip({ label }, layout, () => {});
+    const { maps, canvases } = strip;
+    const places = canvases.map((_, map) => strip.placesOf(map));
     maps.removeAttribute("aria-roledescription");
     maps.removeAttribute("tabindex");
     maps.setAttribute("role", "img");
@@ -466,10 +468,9 @@ class Ladder {
     row.columns.weights.append(makeElement("h5", {}, label), maps);
     return () => {
       const won = this.pass?.won?.[layer.name];
-      if (!won && this.isPartial) return;
+      if (this.isPartial) return; // until the pen rests, the last ones stay
       canvases.forEach((canvas, map) => {
-        const value = (k) => won?.[layout.at(map, Math.floor(k / layout.width), k % layout.width)] ?? 0;
-        paintValues(canvas, value, 1, { positive: this.palette.ink });
+        paintValues(canvas, (k) => won?.[places[map][k]] ?? 0, 1, { positive: this.palette.ink });
       });
     };
   }

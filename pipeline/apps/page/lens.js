@@ -254,12 +254,9 @@ class NumberLens {
     let goals;
     try {
       const asked = [this.ask("explain", { places: [place] }), this.ask("goals", { place })];
-      [
-        {
-          explanations: [explanation],
-        },
-        { goals },
-      ] = await Promise.all(asked);
+      const [found, reached] = await Promise.all(asked);
+      [explanation] = found.explanations;
+      goals = reached.goals;
     } catch {
       return; // the weights have changed since: the next pass comes here again
     }
