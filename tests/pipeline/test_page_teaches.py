@@ -438,6 +438,29 @@ def test_the_walk_ends_at_the_step_of_learning_and_its_weight_is_the_first_of_th
     assert first.split("=")[1].strip() == re.search(r"= ([−.\d]+)\. If", told)[1]  # as the walk promised
 
 
+def test_on_a_phone_the_walk_covers_half_the_screen_at_most_and_never_the_number_it_points_at(visit, rng):
+    page = visit(small(rng)[2], width=375, has_touch=True, is_mobile=True, reduced_motion="reduce")
+    page.evaluate("walk.start()")
+    page.locator("#walk .next:focus").wait_for()
+    for _ in range(page.evaluate("walk.steps.length")):
+        page.evaluate("playground.lens()")
+        sheet, height = page.evaluate(
+            "[document.querySelector('#lens').getBoundingClientRect().top, innerHeight]"
+        )
+        assert sheet >= height / 2
+        frame = page.locator("#rows :is(.chosen, .framed)").first
+        top, bottom = frame.evaluate(
+            "f => { const r = f.getBoundingClientRect(); return [r.top, r.bottom]; }"
+        )
+        assert 0 < top < sheet
+        assert (
+            bottom <= sheet or bottom - top > 0.4 * height
+        )  # the row of the loss is higher than what is free
+        page.locator("#walk .next").tap()
+    assert not page.locator("#lens").is_visible()  # so that what a step does is seen
+    assert page.evaluate("teacher.chosenWeight(arrays, arrays) !== null")
+
+
 def test_the_walk_stops_at_each_kind_of_layer_once_on_its_way_there_and_back(visit, rng):
     model, shape, classes = network("nesting", rng)
     image = rng.integers(0, 256, shape, np.uint8)

@@ -221,7 +221,7 @@ class NumberLens {
     if (!frame) return;
     const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
     const behavior = isStill ? "auto" : "smooth";
-    if (getComputedStyle(this.element).position !== "fixed") {
+    if (!this.isDocked) {
       return frame.scrollIntoView({ block: "center", behavior });
     }
     // Docked, it covers what is below, so the frame is brought into the middle of the part that is free.
@@ -229,6 +229,11 @@ class NumberLens {
     const box = frame.getBoundingClientRect();
     const space = Math.max(0, (bottom - top - box.height) / 2);
     scrollBy({ top: box.top - top - space, behavior });
+  }
+
+  // On a narrow screen, it is a sheet over the lower part.
+  get isDocked() {
+    return getComputedStyle(this.element).position === "fixed";
   }
 
   close() {

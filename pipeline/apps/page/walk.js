@@ -318,8 +318,10 @@ class Walk {
     this.next.textContent = this.isLast ? "Teach it" : "Next";
   }
 
+  // The number of the last step stays chosen; a sheet that shows it would hide what a step does.
   finish() {
     this.end();
+    if (this.lens.isDocked) this.lens.element.classList.remove("open");
     this.teach();
   }
 
