@@ -15,6 +15,7 @@ NEGATIVE, POSITIVE = (184, 80, 12), (29, 95, 196)  # orange and blue, as in the 
 IMAGE_SIDE, MAP_SIDE = 96, 64  # pixels at most, so that a page with hundreds of images stays small
 
 LARGEST_MARKED, CELL, MARK_FROM = 7, 9, 0.15  # numbers a side; pixels of one; share of the limit
+LARGEST_HATCHED, HATCHED_CELL = 32, 3
 
 
 def visible(image: Array, side: int = IMAGE_SIDE) -> Pixels:
@@ -36,9 +37,12 @@ def signed(values: Array, limit: float, side: int = MAP_SIDE) -> Pixels:
 
 
 def marked(values: Array, limit: float, side: int = MAP_SIDE) -> Pixels:
-    """As `signed`; of few numbers, each has its sign in the middle, for eyes and print without colours."""
+    """As `signed`, for eyes and print without colours, too.
+
+    Of few numbers, each has its sign in the middle; of more, the negative ones are hatched.
+    """
     if max(values.shape) > LARGEST_MARKED:
-        return signed(values, limit, side)
+        return _hatched(values, limit, side)
     pixels = np.kron(signed(values, limit), np.ones((CELL, CELL, 1), np.uint8))
     middle = CELL // 2
     for (row, column), value in np.ndenumerate(values):
@@ -48,6 +52,16 @@ def marked(values: Array, limit: float, side: int = MAP_SIDE) -> Pixels:
             cell[middle, middle - 2 : middle + 3] = mark
             if value > 0:
                 cell[middle - 2 : middle + 3, middle] = mark
+    return pixels
+
+
+def _hatched(values: Array, limit: float, side: int) -> Pixels:
+    """As `signed`, with white diagonals in what is negative; without them if there are too many numbers."""
+    if max(values.shape) > LARGEST_HATCHED:
+        return signed(values, limit, side)
+    pixels = np.kron(signed(values, limit), np.ones((HATCHED_CELL, HATCHED_CELL, 1), np.uint8))
+    diagonal = np.kron(values <= -MARK_FROM * (limit or np.inf), np.eye(HATCHED_CELL, dtype=bool)[::-1])
+    pixels[diagonal] = 255
     return pixels
 
 

@@ -17,7 +17,7 @@ from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.trained import probabilities_of
 from pipeline.config.architectures import gives_probabilities
 from pipeline.report.facts import plain, size_in_words
-from pipeline.report.images import Pixels, grey, largest, marked, signed, visible
+from pipeline.report.images import Pixels, grey, largest, marked, visible
 
 Array = NDArray[np.floating[Any]]
 STEPS, MAPS = 40, 8  # layers and channels shown: the first ones
@@ -176,7 +176,7 @@ def _image_step(image: Array, gradient: Array, description: Description) -> Step
     names = COLOURS if channels == 3 else [str(k) for k in range(channels)] if channels > 1 else [""]
     bright, limit = description.brightness(image), round_scale(largest([gradient]))
     pairs = [
-        Pair(name, visible(bright[..., k : k + 1]), signed(gradient[..., k], limit))
+        Pair(name, visible(bright[..., k : k + 1]), marked(gradient[..., k], limit))
         for k, name in enumerate(names[:MAPS])
     ]
     strip = Strip("pixels", "dL/dpixel", "0 to 1", f"±{plain(limit)}", pairs)
@@ -202,7 +202,7 @@ def map_scale(arrays: Sequence[Array]) -> tuple[float, float, Callable[[Array, f
     """(smallest, largest, shade) of one scale: from 0, black, if none is negative, else around 0, white."""
     limit = largest(list(arrays))
     negative = min((float(a.min(initial=0)) for a in arrays), default=0) < 0
-    return (-limit, limit, signed) if negative else (0.0, limit, grey)
+    return (-limit, limit, marked) if negative else (0.0, limit, grey)
 
 
 def _weights(
@@ -243,9 +243,8 @@ def _strip(
 ) -> Strip:
     low, limit, shade = scale
     gradient_limit = round_scale(largest(gradients))
-    gradient_shade = marked if shade is marked else signed
     pairs = [
-        Pair(caption, shade(array, limit), gradient_shade(gradient, gradient_limit))
+        Pair(caption, shade(array, limit), marked(gradient, gradient_limit))
         for caption, array, gradient in zip(captions, arrays, gradients, strict=True)
     ]
     text = f"±{plain(limit)}" if low else f"0 to {plain(limit)}"

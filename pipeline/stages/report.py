@@ -36,7 +36,7 @@ from pipeline.report.calibration import calibration_bins
 from pipeline.report.evidence import evidence, times
 from pipeline.report.facts import plain
 from pipeline.report.figures import Row, labels, name_figure, save_figure
-from pipeline.report.images import coloured, largest, marked, signed, visible
+from pipeline.report.images import coloured, largest, marked, visible
 from pipeline.report.journey import Journey, journey
 from pipeline.report.model_card import model_card
 from pipeline.report.page import Argument, Example, Findings, build
@@ -51,7 +51,6 @@ CONFUSIONS = (12, 30)  # pairs of classes listed, beside a matrix and without on
 IMAGES = 3  # shown of a pair
 KERNELS = (4, 16)  # shown of a convolution: input channels, output channels
 CONVOLUTIONS = 12  # shown
-SHOWN = 0  # the test image that is followed through the layers
 TINY = np.finfo(np.float32).tiny
 Predict = Callable[[NDArray[np.floating[Any]]], NDArray[np.float32]]
 
@@ -94,7 +93,7 @@ def report(params: "Params") -> None:
             argument(e, evidence(log_probabilities, e.image, e.answers[0], network.data), network.data)
             for e in argued
         ]
-        (followed,) = _examples(np.array([SHOWN]), predictions, test, predict)
+        (followed,) = _examples(least_sure(predictions), predictions, test, predict)
         followed_through = journey(model, followed.image, followed.actual, network.data)
     filters = kernel_rows(model, network.data)
     title = f"{network.architecture} on {network.data.title}"
@@ -118,7 +117,8 @@ def report(params: "Params") -> None:
         ),
         "feature_maps": figures.tiles_figure(
             feature_maps(followed_through),
-            f"Test image {SHOWN} in the layers: 0 is black, or white beside orange (−) and blue (+)",
+            f"Test image {followed.number} in the layers: "
+            "0 is black, or white beside orange (−) and blue (+)",
         ),
         "occlusion": figures.tiles_figure(
             [
@@ -178,6 +178,17 @@ def select(predictions: Predictions, test: Examples, predict: Predict) -> tuple[
     return _examples(wrong, predictions, test, predict), _examples(hard, predictions, test, predict)
 
 
+def least_sure(predictions: Predictions) -> NDArray[np.intp]:
+    """The test image that is followed through the layers: the least confident of the right answers.
+
+    Where the network is sure, all gradients are nearly 0; and a mistake may be no fault of the network. If no
+    answer is right, it is the least confident of all.
+    """
+    right = np.flatnonzero(predictions.actual == predictions.predicted)
+    among = right if len(right) else np.arange(len(predictions.actual))
+    return among[[np.argmin(predictions.probability[among])]]
+
+
 def one_of_each_class(predictions: Predictions, test: Examples, predict: Predict) -> list[Example]:
     """The first correctly recognised image of each class, of the first classes that have one."""
     right = np.flatnonzero(predictions.actual == predictions.predicted)
@@ -193,7 +204,7 @@ def argument(example: Example, found: Occlusion, description: Description) -> Ar
     return Argument(
         example=example,
         image=visible(description.brightness(example.image)),
-        heat=signed(heat, limit),
+        heat=marked(heat, limit),
         scale=plain(limit),
         side=found.side,
         times=times(found),

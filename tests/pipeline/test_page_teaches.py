@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from barriers import barriers
 from test_page_gradients import network, table
 from test_playground import DIGITS, SEVEN, build, draw, metadata, settle
 from test_playground import browser as browser
@@ -51,7 +52,7 @@ PICK_MANY = """async ([each, seed]) => {
         for (let k = 0; k < each; k++) {
             await playground.pick({ of, layer, index: random(size) });
             const text = document.querySelector("#lens .value-line strong").textContent;
-            const isEqual = document.querySelector("#lens .equal")?.textContent.startsWith("= ");
+            const isEqual = document.querySelector("#lens .equal")?.textContent.endsWith(", the number shown");
             const frames = document.querySelectorAll("#rows .source, #rows .framed").length;
             found.push({ ...(await playground.lens()), text, isEqual, frames });
         }
@@ -111,6 +112,101 @@ def test_a_click_on_a_cell_shows_that_number_and_frames_where_it_comes_from(visi
     assert lens(page)["place"]["of"] == "grad_kernel"
     page.locator("#lens .back").click()
     assert lens(page)["place"]["of"] == "kernel"
+
+
+# For `each` random numbers of every array: those that it goes to, and the sources of each.
+GO_MANY = """async ([each, seed]) => {
+    let state = seed;
+    const random = (n) => (state = (state * 48271) % 2147483647) % n;
+    const sourcesOf = async (place) => {
+        const { explanations: [{ terms, compared }] } = await playground.ask("explain", { places: [place] });
+        const factors = [...terms.flatMap((term) => term.factors), ...compared];
+        const places = factors.flatMap(({ places }) => places);
+        // in the place of dL/d(input) of a branch, those that it comes from
+        return (await Promise.all(places.map((one) => one.of === "grad_x" ? sourcesOf(one) : [one]))).flat();
+    };
+    const found = [];
+    for (const { of, layer, size } of playground.strips()) {
+        for (let k = 0; k < each; k++) {
+            const place = { of, layer, index: random(size) };
+            const { goals } = await playground.ask("goals", { place });
+            const some = goals.filter((_, j) => j % Math.ceil(goals.length / 5) === 0);
+            found.push([place, goals.length, await Promise.all(some.map(sourcesOf)), some]);
+        }
+    }
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("name", ["normalisation", "nesting", "baseline"])
+def test_a_number_goes_to_those_that_come_from_it(name, visit, rng):
+    model, shape, classes = network(name, rng)
+    image = rng.integers(0, 256, shape, np.uint8)
+    page = visit(render(model, metadata(shape, DIGITS[:classes], 0.4, 0.3), [(1, image)]))
+    reached = set()
+    for place, count, sources, goals in page.evaluate(GO_MANY, [2, 4711]):
+        kind, is_back = place["of"].removeprefix("grad_"), place["of"].startswith("grad_")
+        if is_back and kind not in ("x", "y"):
+            assert count == 0  # a weight's gradient is an end
+        for goal, found in zip(goals, sources, strict=True):
+            reached.add(goal["of"])
+            if goal["of"] == "loss":
+                assert place["of"] == "y"
+            elif goal["of"].startswith("grad_") == is_back:
+                assert place in found, (place, goal)
+            else:
+                raise AssertionError((place, goal))
+    assert {"y", "grad_y", "loss"} <= reached
+    assert any(of not in ("grad_x", "grad_y") and of.startswith("grad_") for of in reached)
+
+
+def test_the_number_that_a_chosen_one_goes_to_is_framed_with_dashes_and_linked(visit, rng):
+    page = visit(small(rng)[2])
+    page.evaluate("playground.pick({of: 'x', layer: '', index: 34})")  # row 3, column 4
+    frames = page.locator("[data-layer='0'] .forward .frame.goal")
+    assert frames.count() == 3  # of each map the 3 x 3 numbers whose windows it lies in
+    style = frames.first.evaluate("({style: s}) => [s.top, s.left, s.width, s.height].map(parseFloat)")
+    np.testing.assert_allclose(style, [100 / 8, 200 / 8, 300 / 8, 300 / 8])
+    link = page.get_by_role("button", name="27 numbers: output of Conv2D (layer 0)")
+    link.click()
+    assert lens(page)["place"] == {"of": "y", "layer": "0", "index": (1 * 8 + 2) * 3}
+    assert page.locator("[data-layer='1'] .forward .frame.goal").count() == 1
+    page.evaluate("playground.pick({of: 'y', layer: '4', index: 2})")
+    assert page.locator(".layer.loss.goal").count() == 1
+    assert "The loss" in page.inner_text("#lens .goes")
+
+
+def test_closed_cells_of_relu_are_hatched_and_the_winners_of_windows_marked(visit, rng):
+    model, _, text = small(rng)
+    page = visit(text)
+    pixels = np.array(page.evaluate("Array.from(playground.pixels())"), np.float32).reshape(1, 10, 10, 1)
+    y = model.layers[1].forward(model.layers[0].forward(pixels))
+    page.locator("[data-layer='1']").scroll_into_view_if_needed()
+    script = """canvases => canvases.map((c) => {
+        const { data } = c.getContext("2d").getImageData(0, 0, c.width, c.height);
+        return Array.from(new Uint32Array(data.buffer));
+    })"""
+    hatched = page.eval_on_selector_all("[data-layer='1'] .backward canvas", script)
+    winners = page.eval_on_selector_all("[data-layer='2'] .winners canvas", script)
+    for channel in range(3):
+        cells = np.array(hatched[channel]).reshape(8, 3, 8, 3).swapaxes(1, 2).reshape(8, 8, 9)
+        is_striped = (cells != cells[..., :1]).any(axis=2)
+        np.testing.assert_array_equal(is_striped, y[0, ..., channel] == 0)
+        won = np.array(winners[channel]).reshape(4, 2, 4, 2).swapaxes(1, 2).reshape(16, 4) > 0
+        windows = y[0, ..., channel].reshape(4, 2, 4, 2).swapaxes(1, 2).reshape(16, 4)
+        np.testing.assert_array_equal(won, np.eye(4, dtype=bool)[windows.argmax(axis=1)])
+
+
+def test_the_class_whose_weights_are_shown_is_the_chosen_one_also_beside_a_sum_over_classes(visit, rng):
+    page = visit(small(rng)[2])
+    chooser = page.locator("[data-layer='4'] select")
+    for k in (3, 1):
+        page.locator("#labels label").nth(k).click()
+        settle(page)
+        page.evaluate("playground.pick({of: 'grad_y', layer: '3', index: 7})")
+        assert chooser.input_value() == str(k)
+    page.evaluate("playground.pick({of: 'y', layer: '4', index: 2})")
+    assert chooser.input_value() == "2"
 
 
 def test_a_gradient_can_be_followed_to_the_loss(visit, rng):
@@ -306,23 +402,88 @@ def test_the_walk_leads_from_a_pixel_to_the_loss_and_back_and_can_be_left(visit,
         place = lens(page)["place"]
         seen.append(f"{place['of']} {place['layer']}")
         assert page.inner_text("#walk .walk-text") != ""
-        if page.inner_text("#walk .next") == "Finish":
+        if page.inner_text("#walk .next") == "Teach it":
             break
         page.keyboard.press("Enter")
-    assert seen == ["x ", "y 0", "y 2", "y 4", "loss ", "grad_y 4", "grad_y 0", "grad_kernel 0", "kernel 0"]
+    there = ["x ", "y 0", "y 1", "y 2", "y 4", "loss "]
+    assert seen == [*there, "grad_y 4", "grad_y 3", "grad_y 1", "grad_y 0", "grad_kernel 0", "kernel 0"]
     page.get_by_role("button", name="Test image of class 2").click()
     settle(page)
     assert lens(page)["place"]["of"] == "kernel"
-    for _ in range(3):
+    for _ in range(5):
         page.locator("#walk .previous").click()
         place = lens(page)["place"]
     assert place == {"of": "grad_y", "layer": "4", "index": 2}  # of the class of the new picture
     assert "“2”" in page.inner_text("#walk .walk-text")
     page.locator("#walk .end").click()
     assert not page.locator("#walk").is_visible()
+    assert page.evaluate("document.activeElement.id") == "lens-title"
+
+
+def test_the_walk_ends_at_the_step_of_learning_and_its_weight_is_the_first_of_those_that_moved(visit, rng):
+    page = visit(small(rng)[2], reduced_motion="reduce")
     page.locator("header .start-walk").click()
-    page.locator("#walk .end").click()
+    page.locator("#walk .next:focus").wait_for()
+    page.evaluate("walk.go(walk.steps.length - 1)")
+    place = lens(page)["place"]
+    told = page.inner_text("#walk .walk-text")
+    page.locator("#walk .next").click()
     assert not page.locator("#walk").is_visible()
+    assert page.evaluate("document.activeElement.textContent") == "One step"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().bottom <= innerHeight")
+    step(page, "One step")
+    first = page.locator("#teach .moved tr").first.inner_text()
+    row, rest = divmod(place["index"], 9)
+    assert first.startswith(f"kernel[{row}, {rest // 3}, 0, {rest % 3}], layer 0 (chosen)")
+    assert first.split("=")[1].strip() == re.search(r"= ([−.\d]+)\. If", told)[1]  # as the walk promised
+
+
+def test_on_a_phone_the_walk_covers_half_the_screen_at_most_and_never_the_number_it_points_at(visit, rng):
+    page = visit(small(rng)[2], width=375, has_touch=True, is_mobile=True, reduced_motion="reduce")
+    page.evaluate("walk.start()")
+    page.locator("#walk .next:focus").wait_for()
+    for _ in range(page.evaluate("walk.steps.length")):
+        page.evaluate("playground.lens()")
+        sheet, height = page.evaluate(
+            "[document.querySelector('#lens').getBoundingClientRect().top, innerHeight]"
+        )
+        assert sheet >= height / 2
+        frame = page.locator("#rows :is(.chosen, .framed)").first
+        top, bottom = frame.evaluate(
+            "f => { const r = f.getBoundingClientRect(); return [r.top, r.bottom]; }"
+        )
+        assert 0 < top < sheet
+        assert (
+            bottom <= sheet or bottom - top > 0.4 * height
+        )  # the row of the loss is higher than what is free
+        page.locator("#walk .next").tap()
+    assert not page.locator("#lens").is_visible()  # so that what a step does is seen
+    assert page.evaluate("teacher.chosenWeight(arrays, arrays) !== null")
+
+
+def test_the_walk_stops_at_each_kind_of_layer_once_on_its_way_there_and_back(visit, rng):
+    model, shape, classes = network("nesting", rng)
+    image = rng.integers(0, 256, shape, np.uint8)
+    page = visit(render(model, metadata(shape, DIGITS[:classes], 0.4, 0.3), [(1, image)]))
+    page.evaluate("walk.start()")
+    page.locator("#walk .next:focus").wait_for()
+    places = page.evaluate("walk.steps.map(([place]) => `${place.of} ${place.layer}`)")
+    assert len(places) == len(set(places)) >= 8
+    assert places[0] == "x "
+    assert "loss " in places
+    texts = page.evaluate("walk.steps.map(([, text]) => text)")
+    assert all("undefined" not in text and "NaN" not in text for text in texts)
+
+
+def test_the_page_has_no_barriers_in_light_and_dark_on_a_desktop_and_a_phone(browser, rng, tmp_path):
+    def open_all(page):
+        settle(page)
+        page.evaluate("walk.start()")
+        page.locator("#walk .next:focus").wait_for()
+
+    file = tmp_path / "playground.html"
+    file.write_text(small(rng)[2], encoding="utf-8")
+    assert barriers(browser, file, open_all) == []
 
 
 def test_on_a_phone_the_columns_are_tabs_and_the_chosen_number_stays(visit, rng):

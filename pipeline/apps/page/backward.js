@@ -105,11 +105,14 @@ function winners(layer, x, shape) {
 }
 
 // dL/dx[row, column, c] = Σ dL/dy[p, q, c] over the windows of which the pixel is the maximum.
-function maxPool2dBackward(layer, x, shape, gradY) {
+function maxPool2dBackward(layer, x, shape, gradY, pass) {
   const channels = shape[2];
   const gradX = new Float64Array(x.length);
+  const won = (pass.won[layer.name] = new Float32Array(x.length));
   winners(layer, x, shape).forEach((pixel, k) => {
-    if (pixel >= 0) gradX[pixel * channels + (k % channels)] += gradY[k];
+    if (pixel < 0) return;
+    gradX[pixel * channels + (k % channels)] += gradY[k];
+    won[pixel * channels + (k % channels)] = 1;
   });
   return { x: gradX };
 }
@@ -157,9 +160,13 @@ function globalWinners(x, channels) {
 }
 
 // dL/dx[p, q, c] = dL/dy[c] if (p, q) is the first maximum of channel c, else 0.
-function globalMaxPool2dBackward(layer, x, [, , channels], gradY) {
+function globalMaxPool2dBackward(layer, x, [, , channels], gradY, pass) {
   const gradX = new Float32Array(x.length);
-  globalWinners(x, channels).forEach((pixel, c) => (gradX[pixel * channels + c] = gradY[c]));
+  const won = (pass.won[layer.name] = new Float32Array(x.length));
+  globalWinners(x, channels).forEach((pixel, c) => {
+    gradX[pixel * channels + c] = gradY[c];
+    won[pixel * channels + c] = 1;
+  });
   return { x: gradX };
 }
 
@@ -374,11 +381,12 @@ function parameterName(layer, name) {
 //     loss                        L, one number
 //     y, grad_y, grad_x           for each layer by name: its output, dL/d(output) and dL/d(input)
 //     gradients                   dL/dθ for each parameter by its name in the checkpoint, such as "0.kernel"
+//     won                         for each layer that takes maxima: 1 for each input that is one, else 0
 // "" is the whole network, so grad_x[""] is the gradient of the image. Arrays may be shared: flatten's output
 // is its input.
 // Without a label (null), it is the network's own answer.
 function differentiate(network, x, shape, label, lossName) {
-  const pass = { network, x, shape, label, lossName, y: {}, grad_y: {}, grad_x: {}, gradients: {} };
+  const pass = { network, x, shape, label, lossName, y: {}, grad_y: {}, grad_x: {}, gradients: {}, won: {} };
   const outputs = forward(network, x, shape, pass.y);
   pass.label = label ??= answerOf(outputs);
   const [loss, gradOutputs] = LOSSES[lossName](outputs, label);

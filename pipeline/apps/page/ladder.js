@@ -72,7 +72,7 @@ function weightsOf(inputShape, out, chosen) {
 // Maps of one array side by side, in which numbers can be chosen: with a pointer, or by the arrow keys. All
 // of its maps are one stop of the Tab key; the arrows lead from one map to the next.
 class Strip {
-  // `about` has of, layer and label; `onPick` receives a place.
+  // `about` has of, layer and label, and isHatched if cells can be closed; `onPick` receives a place.
   constructor(about, layout, onPick) {
     Object.assign(this, about, { onPick, cursor: null });
     this.maps = makeElement("div", { className: "maps", tabIndex: 0 });
@@ -101,7 +101,9 @@ class Strip {
 
   setLayout(layout) {
     this.layout = layout;
-    this.canvases = range(layout.maps).map(() => makeCanvas(layout.width, layout.height));
+    const cell = this.isHatched ? HATCHED : 1;
+    this.canvases = range(layout.maps).map(() => makeCanvas(layout.width * cell, layout.height * cell));
+    this.maps.classList.toggle("hatched", cell > 1);
     this.maps.replaceChildren(
       ...this.canvases.map((canvas) => makeElement("div", { className: "map" }, canvas)),
     );
@@ -151,13 +153,16 @@ class Strip {
     return Int32Array.from({ length: height * width }, (_, k) => at(map, Math.floor(k / width), k % width));
   }
 
-  // `scale` is {largest, isLogarithmic}.
-  paint(values, scale, palette) {
+  // `scale` is {largest, isLogarithmic}; isClosed(index) says which numbers are hatched.
+  paint(values, scale, palette, isClosed = null) {
     this.places ??= this.canvases.map((_, map) => this.placesOf(map));
     this.canvases.forEach((canvas, map) => {
       const places = this.places[map];
       const value = values ? (k) => (places[k] < 0 ? 0 : values[places[k]]) : () => 0;
-      paintValues(canvas, value, scale.largest, palette, scale.isLogarithmic);
+      const closed = this.isHatched
+        ? (k) => isClosed !== null && places[k] >= 0 && isClosed(places[k])
+        : null;
+      paintValues(canvas, value, scale.largest, palette, scale.isLogarithmic, closed);
     });
     this.scale.textContent = values ? `full colour: ±${format(scale.largest, 3)}` : "";
   }
@@ -258,11 +263,18 @@ class Row {
     for (const strip of this.strips) {
       const values = this.ladder.numbers(strip);
       if (!values && this.ladder.isPartial) continue; // until the pen rests, the last ones stay
-      strip.paint(values, this.ladder.scaleOf(strip, values), this.ladder.palette);
+      strip.paint(
+        values,
+        this.ladder.scaleOf(strip, values),
+        this.ladder.palette,
+        this.ladder.closedOf(strip),
+      );
     }
     this.afterPaint?.();
   }
 }
+
+const POWER = "e^(z − max)"; // a column that narrow screens leave out
 
 const largestOf = (values) => values?.reduce((a, b) => Math.max(a, Math.abs(b)), 0) ?? 0;
 
@@ -351,6 +363,12 @@ class Ladder {
     return { largest: this.largest.get(kind(of)), isLogarithmic: true };
   }
 
+  // Which numbers of a strip ReLU does not pass on, so that their gradients stop there; null if none does.
+  closedOf({ isHatched, layer }) {
+    const y = isHatched && this.numbers({ of: "y", layer });
+    return y ? (index) => !(y[index] > 0) : null;
+  }
+
   imageRow() {
     const [height, width, channels] = this.shape;
     const row = new Row(this, {
@@ -373,15 +391,22 @@ class Ladder {
 
   layerRow({ layer, depth }) {
     const [height, width, channels] = layer.shape;
-    const size = layer.shape.length === 3 ? `${height} x ${width} x ${channels}` : `${height} numbers`;
-    const more = channels > SHOWN_MAPS ? `, the first ${SHOWN_MAPS} maps shown` : "";
+    const maps = channels === 1 ? "1 map" : `${channels} maps (channels)`;
+    const size = layer.shape.length === 3 ? `${maps} of ${height} x ${width}` : `${height} numbers`;
+    const more = channels > SHOWN_MAPS ? `, the first ${SHOWN_MAPS} shown` : "";
+    const meaning = this.titleText(layer);
+    const y = layer === this.lastLayer && !this.givesProbabilities ? "z" : "y";
     const row = new Row(this, {
       name: layer.name,
       title: layer.title,
       purpose: layer.purpose,
-      size: `${size}${more}`,
+      size: `${meaning ? `${meaning}. ` : ""}Output: ${size}${more}.`,
       depth,
-      titles: { forward: "output y", weights: "weights, and their gradients", backward: "ȳ = dL/dy" },
+      titles: {
+        forward: `output ${y}`,
+        weights: "weights, and their gradients",
+        backward: `${overlined(y)} = dL/d${y}`,
+      },
     });
     const about = (of, text) => ({
       of,
@@ -389,12 +414,18 @@ class Ladder {
       label: `${text} of layer ${layer.name}, ${layer.title}`,
     });
     row.add("forward", about("y", "Output"), layoutOf(layer.shape));
-    row.add("backward", about("grad_y", "Gradient of the output"), layoutOf(layer.shape));
+    const isHatched = layer.type === "relu";
+    row.add("backward", { ...about("grad_y", "Gradient of the output"), isHatched }, layoutOf(layer.shape));
     const arrays = Object.entries(layer.arrays ?? {});
     if (!arrays.length) {
       const text = makeElement("p", { className: "none" }, "No weights.");
       row.columns.weights.append(text);
-      row.afterPaint = () => (text.textContent = `No weights. ${this.selection(layer)}`);
+      const paintWinners =
+        ["max_pool2d", "global_max_pool2d"].includes(layer.type) && this.addWinners(row, layer);
+      row.afterPaint = () => {
+        text.textContent = `No weights. ${this.selection(layer)}`;
+        if (paintWinners) paintWinners();
+      };
     }
     for (const [key, { shape, is_trained: isTrained }] of arrays) {
       this.addWeights(row, layer, key, shape, isTrained, about);
@@ -409,7 +440,10 @@ class Ladder {
     const percent = (part, whole) => `${((100 * part) / whole).toFixed(0)} %`;
     if (layer.type === "relu") {
       const open = y.reduce((count, value) => count + (value > 0), 0);
-      return `${percent(open, y.length)} of its numbers are above 0: these alone pass the gradient back.`;
+      return (
+        `${percent(open, y.length)} of its numbers are above 0: these alone pass the gradient back. The ` +
+        "others are closed: hatched in ȳ."
+      );
     }
     const [height, width] = this.inputs.get(layer.name);
     if (layer.type !== "max_pool2d") return "";
@@ -417,6 +451,28 @@ class Ladder {
       "The winner of each window alone gets the gradient: at most " +
       `${percent(layer.shape[0] * layer.shape[1], height * width)} of the numbers before.`
     );
+  }
+
+  // The maps before a layer that takes maxima, with the winners marked; returns what paints them.
+  addWinners(row, layer) {
+    const layout = mapsOf(this.inputs.get(layer.name));
+    const label = "the winners in the maps before";
+    const strip = new Strip({ label }, layout, () => {});
+    const { maps, canvases } = strip;
+    const places = canvases.map((_, map) => strip.placesOf(map));
+    maps.removeAttribute("aria-roledescription");
+    maps.removeAttribute("tabindex");
+    maps.setAttribute("role", "img");
+    maps.setAttribute("aria-label", `${label}: ${layout.maps} maps of ${layout.height} x ${layout.width}`);
+    maps.classList.add("winners");
+    row.columns.weights.append(makeElement("h5", {}, label), maps);
+    return () => {
+      const won = this.pass?.won?.[layer.name];
+      if (this.isPartial) return; // until the pen rests, the last ones stay
+      canvases.forEach((canvas, map) => {
+        paintValues(canvas, (k) => won?.[places[map][k]] ?? 0, 1, { positive: this.palette.ink });
+      });
+    };
   }
 
   addWeights(row, layer, key, shape, isTrained, about) {
@@ -431,7 +487,10 @@ class Ladder {
       return weightsOf(source, out, chosen);
     };
     const of = isTrained ? [key, `grad_${key}`] : [key];
-    const texts = isTrained ? [key, `dL/d${key}`] : [`${key} (not trained)`];
+    const symbol = symbolOf(key);
+    const texts = isTrained
+      ? [`${key} ${symbol}`, `${overlined(symbol)} = dL/d${symbol}`]
+      : [`${key} ${symbol} (not trained)`];
     const strips = of.map((name, k) => {
       const part = makeElement("div", {}, makeElement("h5", {}, texts[k]));
       pair.append(part);
@@ -519,10 +578,14 @@ class Ladder {
       const gradient = pass.grad_y?.[""]?.[k];
       const cells = [
         pickable(format(output[k]), { of: "y", layer, index: k }),
-        ...(this.givesProbabilities ? [] : [format(powers[k], 3), format(powers[k] / sum, 3)]),
+        ...(this.givesProbabilities
+          ? []
+          : [makeElement("span", { className: "power" }, format(powers[k], 3)), format(powers[k] / sum, 3)]),
         hasLabel ? String(t) : "",
         gradient === undefined ? "" : pickable(format(gradient, 3), { of: "grad_y", layer, index: k }),
-      ].map((content) => makeElement("td", {}, content));
+      ].map((content) =>
+        makeElement("td", { className: content.className === "power" ? "power" : "" }, content),
+      );
       const name = makeElement("th", { scope: "row" }, this.classNames[k]);
       return makeElement(
         "tr",
@@ -535,8 +598,12 @@ class Ladder {
     const last = this.givesProbabilities ? "dL/dŷ = −t/ŷ" : "z̄ = ŷ − t";
     const titles = this.givesProbabilities
       ? ["class", "ŷ", "t", last, "ŷ − t as a bar"]
-      : ["class", "z", "e^(z − max)", "ŷ", "t", last, "ŷ − t as a bar"];
-    const head = makeElement("tr", {}, ...titles.map((title) => makeElement("th", { scope: "col" }, title)));
+      : ["class", "z", POWER, "ŷ", "t", last, "ŷ − t as a bar"];
+    const className = (title) => (title === POWER ? "power" : "");
+    const heads = titles.map((title) =>
+      makeElement("th", { scope: "col", className: className(title) }, title),
+    );
+    const head = makeElement("tr", {}, ...heads);
     const table = makeElement(
       "table",
       { className: "losses" },
@@ -579,31 +646,40 @@ class Ladder {
     for (const row of this.rows) row.paint();
   }
 
-  // Frames the place, and those of its terms.
-  outline(place, sources) {
+  // Frames the place, those of its terms, and those that it goes to.
+  outline(place, sources, goals) {
     for (const strip of this.strips.values()) strip.unframe();
-    this.reveal(place);
-    this.stripOf(place)?.frame([place.index], "chosen");
-    const byStrip = new Map();
-    for (const source of sources) {
-      const strip = this.stripOf(source);
-      if (!strip) continue;
-      byStrip.set(strip, [...(byStrip.get(strip) ?? []), source.index]);
+    const framed = [
+      ["chosen", [place]],
+      ["source", sources],
+      ["goal", goals],
+    ];
+    for (const [className, places] of framed) {
+      const byStrip = new Map();
+      for (const one of places) {
+        const strip = this.stripOf(one);
+        if (!strip) continue;
+        if (!byStrip.has(strip)) byStrip.set(strip, []);
+        byStrip.get(strip).push(one.index);
+      }
+      for (const [strip, indices] of byStrip) {
+        if (className !== "goal") this.reveal(strip, indices);
+        strip.frame(indices, className);
+      }
     }
-    for (const [strip, indices] of byStrip) {
-      this.reveal({ of: strip.of, layer: strip.layer, index: indices[0] });
-      strip.frame(indices, "source");
-    }
-    const isLoss = place.of === "loss";
-    this.rows.at(-1).element.classList.toggle("framed", isLoss);
+    const { classList } = this.rows.at(-1).element;
+    classList.toggle("framed", place.of === "loss");
+    classList.toggle(
+      "goal",
+      goals.some(({ of }) => of === "loss"),
+    );
   }
 
-  // Lets a strip that shows the weights of one output show those of the place.
-  reveal(place) {
-    const strip = this.stripOf(place);
-    if (!strip?.choose) return;
-    const o = place.index % strip.outputs;
-    if (o !== strip.chosen()) strip.choose(o);
+  // Lets a strip that shows the weights of one output show some of these numbers, if it shows none of them.
+  reveal(strip, indices) {
+    if (!strip.choose) return;
+    const outputs = new Set(indices.map((index) => index % strip.outputs));
+    if (!outputs.has(strip.chosen())) strip.choose(outputs.values().next().value);
   }
 
   // Moves a strip's cursor to the place, so that arrow keys go on from there.
@@ -611,6 +687,20 @@ class Ladder {
     const strip = this.stripOf(place);
     if (strip) strip.cursor = strip.layout.find(place.index);
     return strip;
+  }
+
+  // "Conv2D(1, 8, 3): from 1 channel to 8, by kernels of 3 x 3"; "" if its name says enough.
+  titleText({ name, title, type, arrays, groups }) {
+    if (type === "dense") {
+      const [input, out] = arrays.weight.shape;
+      return `${title}: from ${input.toLocaleString("en")} numbers to ${out}`;
+    }
+    if (type !== "conv2d") return "";
+    const [height, width, , out] = arrays.kernel.shape;
+    const channels = this.inputs.get(name)[2];
+    const parts = groups > 1 ? `, in ${groups} groups` : "";
+    const from = `${channels} ${channels === 1 ? "channel" : "channels"}`;
+    return `${title}: from ${from} to ${out}, by kernels of ${height} x ${width}${parts}`;
   }
 
   // "Conv2D (layer 0)"

@@ -5,6 +5,7 @@
 const MATHEMATICS = "../docs/mathematics.md"; // from reports/, where the page is written
 const SHOWN_TERMS = 8;
 const EPSILON = 1e-5; // of nudging, which is done in float64
+const DOCKED_TOP = 64; // pixels at the top of a phone's screen, where the tabs are
 
 const SYMBOLS = {
   kernel: "k",
@@ -16,7 +17,8 @@ const SYMBOLS = {
   running_var: "σ²",
   loss: "L",
 };
-const overlined = (symbol) => symbol[0] + "\u0304" + symbol.slice(1);
+// A bar over a letter: dL/d of it, everywhere on the page.
+const overlined = (symbol) => (symbol[0] + "\u0304" + symbol.slice(1)).normalize("NFC");
 const symbolOf = (name) => {
   if (name.startsWith("grad_")) return overlined(SYMBOLS[name.slice(5)] ?? name.slice(5));
   return SYMBOLS[name] ?? name;
@@ -103,11 +105,15 @@ const LOSS_EQUATIONS = {
     section: "Softmax cross-entropy",
     loss: "L = −ln ŷ[label] = −z[label] + max z + ln Σ e^(z − max z)",
     grad_y: "z̄[k] = ŷ[k] − t[k]",
+    why:
+      "L = ln Σ e^z − z[label]. The derivative of the first part by z[k] is e^z[k] / Σ e^z = ŷ[k]; that " +
+      "of the second is 1 for the label, else 0: t[k].",
   },
   cross_entropy: {
     section: "Cross-entropy of probabilities",
     loss: "L = −ln ŷ[label]",
     grad_y: "ȳ[k] = −t[k] / ŷ[k]",
+    why: "L = −ln ŷ[label]: the derivative of −ln ŷ is −1/ŷ, and the other classes do not occur in L.",
   },
 };
 
@@ -165,6 +171,13 @@ function makeGrid(cells, columns, label) {
   return grid;
 }
 
+// What the terms of a sum are.
+function nounOf(terms) {
+  const products = terms.filter(({ factors }) => factors.length > 1).length;
+  if (products === terms.length) return "products";
+  return products ? "terms" : "numbers";
+}
+
 class NumberLens {
   // `ask` asks the worker; `ladder` frames the places.
   constructor(element, ask, ladder) {
@@ -178,6 +191,7 @@ class NumberLens {
       shown: null,
       ready: null,
     });
+    this.title = element.querySelector("h2");
     this.body = element.querySelector(".body");
     this.status = element.querySelector(".spoken");
     this.back = element.querySelector(".back");
@@ -204,9 +218,22 @@ class NumberLens {
     const column = strip?.element.closest(".column")?.classList[1];
     if (column) this.ladder.onColumn?.(column);
     const frame = element?.querySelector(".chosen") ?? element;
+    if (!frame) return;
     const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    const isDocked = getComputedStyle(this.element).position === "fixed"; // and covers what is below
-    frame?.scrollIntoView({ block: isDocked ? "start" : "center", behavior: isStill ? "auto" : "smooth" });
+    const behavior = isStill ? "auto" : "smooth";
+    if (!this.isDocked) {
+      return frame.scrollIntoView({ block: "center", behavior });
+    }
+    // Docked, it covers what is below, so the frame is brought into the middle of the part that is free.
+    const [top, bottom] = [DOCKED_TOP, this.element.getBoundingClientRect().top];
+    const box = frame.getBoundingClientRect();
+    const space = Math.max(0, (bottom - top - box.height) / 2);
+    scrollBy({ top: box.top - top - space, behavior });
+  }
+
+  // On a narrow screen, it is a sheet over the lower part.
+  get isDocked() {
+    return getComputedStyle(this.element).position === "fixed";
   }
 
   close() {
@@ -215,7 +242,7 @@ class NumberLens {
     this.back.disabled = true;
     this.element.classList.remove("open");
     this.body.replaceChildren(this.empty);
-    this.ladder.outline({}, []);
+    this.ladder.outline({}, [], []);
   }
 
   // Shows the chosen number as it is now, of the last pass that the worker has; `ready` waits for all of it.
@@ -229,18 +256,22 @@ class NumberLens {
     if (!this.ladder.pass?.grad_y) return; // no pass yet: `refresh` comes again
     const place = this.place;
     let explanation;
+    let goals;
     try {
-      [explanation] = (await this.ask("explain", { places: [place] })).explanations;
+      const asked = [this.ask("explain", { places: [place] }), this.ask("goals", { place })];
+      const [found, reached] = await Promise.all(asked);
+      [explanation] = found.explanations;
+      goals = reached.goals;
     } catch {
       return; // the weights have changed since: the next pass comes here again
     }
     if (version !== this.version) return;
     const wanted = this.body.contains(document.activeElement);
     const slope = makeElement("span", {}, "…");
-    this.render(explanation, slope);
-    if (wanted) this.element.querySelector("h2").focus();
+    this.render({ ...explanation, goals }, slope);
+    if (wanted) this.title.focus();
     const sources = explanation.terms.flatMap(({ factors }) => factors.flatMap(({ places }) => places));
-    this.ladder.outline(place, [...sources, ...explanation.compared.flatMap(({ places }) => places)]);
+    this.ladder.outline(place, [...sources, ...explanation.compared.flatMap(({ places }) => places)], goals);
     this.ladder.moveCursor(place);
     if (!place.of.startsWith("grad_")) return;
     const { slope: found } = await this.ask("nudge", { place, epsilon: EPSILON }).catch(() => ({}));
@@ -267,9 +298,8 @@ class NumberLens {
     return position.map((value, k) => `${axes[k]} ${value}`).join(", ");
   }
 
-  // "Output of Conv2D (layer 0), row 3, column 4, channel 0"
-  placeText(place) {
-    const { of, layer } = place;
+  // "Output of Conv2D (layer 0)"
+  arrayText({ of, layer }) {
     if (of === "loss") return "The loss";
     const where = of === "x" || layer === "" ? "" : ` of ${this.ladder.layerText(layer)}`;
     const what =
@@ -279,7 +309,12 @@ class NumberLens {
         grad_y: "Gradient of the output",
         grad_x: layer === "" ? "Gradient of the image" : "Gradient of the input",
       }[of] ?? (of.startsWith("grad_") ? `Gradient of the ${of.slice(5)}` : `The ${of}`);
-    return `${what}${where}: ${this.positionText(place)}`;
+    return `${what}${where}`;
+  }
+
+  // "Output of Conv2D (layer 0): row 3, column 4, channel 0"
+  placeText(place) {
+    return place.of === "loss" ? "The loss" : `${this.arrayText(place)}: ${this.positionText(place)}`;
   }
 
   // "x[3, 4, 0]"
@@ -298,7 +333,7 @@ class NumberLens {
     return button;
   }
 
-  render({ place, rule, value, terms, compared }, slope) {
+  render({ place, rule, value, terms, compared, goals }, slope) {
     const sum = terms.reduce((total, { product }) => total + product, 0);
     const isGradient = place.of.startsWith("grad_");
     this.shown = { place, value, sum: terms.length ? sum : null, terms: terms.length };
@@ -322,12 +357,19 @@ class NumberLens {
     if (enlarged) parts.push(enlarged);
     if (isGradient) parts.push(this.meaning(place, value));
     if (terms.length) {
+      const reader = isGradient && rule.type !== "loss" ? this.readerText(place, rule, of) : "";
+      if (reader) parts.push(makeElement("p", { className: "note" }, reader));
       if (equation) parts.push(makeElement("p", { className: "equation" }, equation));
+      if (rule.of === "grad_y" && equations.why) {
+        parts.push(makeElement("p", { className: "note" }, equations.why));
+      }
       parts.push(...this.sumOf({ place, rule, value, terms, compared }, sum));
       const from = `docs/mathematics.md, “${section}”`;
       const link = makeElement("a", { href: `${MATHEMATICS}#${anchorOf(section)}` }, from);
       parts.push(makeElement("p", { className: "note" }, "Why: ", link));
     } else parts.push(makeElement("p", {}, this.given(place)));
+    const goesTo = this.goalsText(goals);
+    if (goesTo) parts.push(goesTo);
     if (isGradient) {
       const numbers = makeElement("dl", { className: "check" });
       const row = (term, ...text) =>
@@ -343,6 +385,40 @@ class NumberLens {
     this.body.replaceChildren(...parts);
     const count = `the sum of ${terms.length} ${terms.length === 1 ? "term" : "terms"}`;
     this.status.textContent = `${this.placeText(place)}: ${format(value)}${terms.length ? `, ${count}` : ""}.`;
+  }
+
+  // The same number is ȳ for the layer that made it, and x̄ for the one that reads it.
+  readerText({ of, layer }, rule, equationOf) {
+    if (of !== "grad_y" || equationOf !== "grad_x") return "";
+    const [maker, reader] = [layer, rule.layer].map((name) => this.ladder.layerText(name));
+    return `ȳ of ${maker} is x̄ of ${reader}, which reads it:`;
+  }
+
+  // The numbers that it goes to, as links, one for each array; framed with dashes. Null if there are none.
+  goalsText(goals) {
+    const arrays = new Map();
+    for (const goal of goals) {
+      const key = keyOf(goal);
+      arrays.set(key, [...(arrays.get(key) ?? []), goal]);
+    }
+    if (!arrays.size) return null;
+    const links = [...arrays.values()].flatMap((places, k) => {
+      const [{ of, layer }] = places;
+      const all = this.arrayText({ of, layer });
+      const count = places.length.toLocaleString("en");
+      const text =
+        places.length === 1
+          ? this.placeText(places[0])
+          : `${count} numbers: ${all[0].toLowerCase()}${all.slice(1)}`;
+      return [...(k ? ["; "] : []), this.link(text, [places[0]], "", "goal-link")];
+    });
+    return makeElement(
+      "p",
+      { className: "goes" },
+      makeElement("span", { className: "goal-key" }, "goes to"),
+      " ",
+      ...links,
+    );
   }
 
   // From a number to its gradient, and back.
@@ -376,12 +452,19 @@ class NumberLens {
     const size = 0.01;
     const change = value * size;
     const direction = change < 0 ? "falls" : "rises";
+    const what = this.ownerText(place);
     const text =
       value === 0
-        ? "0: a small change of the number that it belongs to does not change the loss."
-        : `If the number that it belongs to grows by ${size}, the loss ${direction} by about ` +
-          `${format(Math.abs(change), 3)}.`;
+        ? `0: a small change of ${what} does not change the loss.`
+        : `If ${what} grows by ${size}, the loss ${direction} by about ${format(Math.abs(change), 3)}.`;
     return makeElement("p", { className: "meaning" }, text);
+  }
+
+  // What a gradient is the gradient of.
+  ownerText({ of, layer }) {
+    if (of === "grad_x" && layer === "") return "this pixel";
+    if (of === "grad_y" || of === "grad_x") return `this ${of === "grad_y" ? "output" : "input"}`;
+    return of === "grad_bias" ? "this bias" : "this weight";
   }
 
   // The map that the number lies in, large enough for a finger; null for arrays that are small anyway.
@@ -392,7 +475,7 @@ class NumberLens {
     const { at, height, width } = strip.layout;
     const [map] = found;
     const large = new Strip(
-      { of: strip.of, layer: strip.layer, label: "The map, enlarged" },
+      { of: strip.of, layer: strip.layer, label: "The map, enlarged", isHatched: strip.isHatched },
       {
         maps: 1,
         height,
@@ -406,7 +489,7 @@ class NumberLens {
       (next) => this.pick(next).then(() => this.body.querySelector(".enlarged .maps")?.focus()),
     );
     const values = this.ladder.numbers(strip);
-    large.paint(values, this.ladder.scaleOf(strip, values), this.ladder.palette);
+    large.paint(values, this.ladder.scaleOf(strip, values), this.ladder.palette, this.ladder.closedOf(strip));
     large.cursor = large.layout.find(place.index);
     large.frame([place.index], "chosen");
     large.element.classList.add("enlarged");
@@ -417,11 +500,6 @@ class NumberLens {
   sumOf({ rule, value, terms, compared }, sum) {
     const layer = this.ladder.layers.get(rule.layer);
     const parts = [];
-    const total = (text, number) => {
-      parts.push(
-        makeElement("p", { className: "total" }, `${text} = `, makeElement("strong", {}, format(number))),
-      );
-    };
     const isGrid = rule.of === "y" && rule.type === "conv2d" && layer.kernel_size[1] <= 7;
     if (compared.length) parts.push(this.comparison(layer, rule, value, compared));
     if (isGrid) parts.push(...this.windowGrids(layer, terms));
@@ -429,17 +507,13 @@ class NumberLens {
       if (rule.of === "grad_kernel") parts.push(this.productMaps(layer, terms));
       parts.push(this.table(terms));
     }
-    if (terms.length > 1 || isGrid) total("sum", sum);
     const isEqual =
       Math.abs(sum - value) <=
       2 ** -22 * Math.max(Math.abs(value), ...terms.map(({ product }) => Math.abs(product)));
-    parts.push(
-      makeElement(
-        "p",
-        { className: "note equal" },
-        isEqual ? `= ${format(value)}, the number shown.` : `The number shown is ${format(value)}.`,
-      ),
-    );
+    const what = terms.length > 1 || isGrid ? "sum" : "result";
+    const strong = makeElement("strong", {}, format(sum));
+    const end = isEqual ? ", the number shown" : `; the number shown is ${format(value)}`;
+    parts.push(makeElement("p", { className: "total equal" }, `${what} = `, strong, end));
     return parts;
   }
 
@@ -456,7 +530,7 @@ class NumberLens {
             : name;
         const caption = places.length === 1 && !this.isNamed(name, places[0]) ? name : text;
         const cell = makeElement("span", { className: "factor" }, this.link(format(value), places, caption));
-        cell.append(makeElement("small", {}, caption));
+        if (caption !== format(value)) cell.append(makeElement("small", {}, caption));
         return k ? [makeElement("span", { className: "sign" }, "·"), cell] : [cell];
       });
       const result = makeElement(
@@ -483,16 +557,17 @@ class NumberLens {
         ),
       );
     }
-    if (terms.length === 1 && terms[0].factors.length === 1) {
-      rows[0].querySelector(".product").replaceChildren();
+    if (terms.length === 1) {
+      rows[0].querySelector(".product").replaceChildren(); // it stands below
       rows[0].querySelector(".product").classList.add("none");
     }
+    const noun = nounOf(terms);
     const title =
       terms.length === 1
         ? ""
         : rest.length
-          ? `the ${shown.length} largest of ${terms.length.toLocaleString("en")} products`
-          : "the products";
+          ? `the ${shown.length} largest of ${terms.length.toLocaleString("en")} ${noun}`
+          : `the ${noun}`;
     const caption = makeElement("caption", {}, title);
     return makeElement("table", { className: "terms" }, caption, makeElement("tbody", {}, ...rows));
   }

@@ -15,22 +15,43 @@ function colours() {
   return { positive: read("--positive"), negative: read("--negative"), ink: read("--ink"), isDark };
 }
 
+const toPixel = ([red, green, blue], opacity) => (opacity << 24) | (blue << 16) | (green << 8) | red;
+
 const DECADES = 4; // that a logarithmic scale of colours shows
 
+const HATCHED = 3; // pixels a side of a cell in a canvas whose cells can be hatched
+
 // Fills a canvas with an image of its size: opacity |value(k)| / largest for pixel k, colour by sign. On a
-// logarithmic scale the opacity falls by a quarter with each factor of ten.
-function paintValues(canvas, value, largest, { positive, negative = positive }, isLogarithmic = false) {
+// logarithmic scale the opacity falls by a quarter with each factor of ten. With isClosed(k), cells have
+// HATCHED pixels a side, and those that are closed are hatched.
+function paintValues(canvas, value, largest, colours, isLogarithmic = false, isClosed = null) {
+  const { positive, negative = positive, ink } = colours;
   const context = canvas.getContext("2d");
   const image = context.createImageData(canvas.width, canvas.height);
   const pixels = new Uint32Array(image.data.buffer); // opacity, blue, green, red: as all browsers have it
-  const [plus, minus] = [positive, negative].map(([red, green, blue]) => (blue << 16) | (green << 8) | red);
+  const [plus, minus] = [positive, negative].map((colour) => toPixel(colour, 0));
   const scale = largest > 0 ? 1 / largest : 0;
-  for (let k = 0; k < pixels.length; k++) {
+  const cell = isClosed ? HATCHED : 1;
+  const columns = canvas.width / cell;
+  const line = isClosed && toPixel(ink, 150);
+  for (let k = 0; k < pixels.length / cell ** 2; k++) {
     const v = value(k);
     let share = Math.abs(v) * scale;
     if (isLogarithmic) share = 1 + Math.log10(share) / DECADES;
     const opacity = share > 0 ? Math.round(255 * Math.min(share, 1)) : 0; // and none for NaN
-    pixels[k] = (opacity << 24) | (v < 0 ? minus : plus);
+    const pixel = (opacity << 24) | (v < 0 ? minus : plus);
+    if (!isClosed) {
+      pixels[k] = pixel;
+      continue;
+    }
+    const closed = isClosed(k);
+    if (opacity === 0 && !closed) continue; // most are
+    const first = Math.floor(k / columns) * cell * canvas.width + (k % columns) * cell;
+    for (let i = 0; i < cell; i++) {
+      const at = first + i * canvas.width;
+      if (opacity > 0) pixels.fill(pixel, at, at + cell);
+      if (closed) pixels[at + cell - 1 - i] = line;
+    }
   }
   context.putImageData(image, 0, 0);
 }

@@ -87,7 +87,11 @@ const about = {
 };
 const ladder = new Ladder(byId("rows"), about, (place) => lens.pick(place));
 const lens = new NumberLens(byId("lens"), ask, ladder);
-const walk = new Walk(byId("walk"), lens, ladder);
+const walk = new Walk(byId("walk"), lens, ladder, {
+  data: content.data,
+  rate: () => teacher.rate,
+  teach: () => teacher.offer(),
+});
 const [inputCanvas, evidenceCanvas] = [byId("input"), byId("evidence")];
 inputCanvas.width = shape[1];
 inputCanvas.height = shape[0];
@@ -500,6 +504,7 @@ const teacher = new Teacher(byId("teach"), {
   pixelsOf: (bytes) => normalise(Float32Array.from(bytes, (byte) => byte / 255)),
   show: showPicture,
   pick: (place) => lens.pick(place, { scroll: true }),
+  chosen: () => lens.place,
   label: (place) =>
     `${place.of}[${positionOf(place.index, ladder.shapeOf(place)).join(", ")}], layer ${place.layer}`,
   ghosts: () => (ghosts = probabilities),
@@ -513,7 +518,6 @@ const teacher = new Teacher(byId("teach"), {
 // ---- what else can be pressed ---------------------------------------------------------------------------
 
 for (const button of document.querySelectorAll(".start-walk")) button.onclick = () => walk.start();
-walk.onEnd = () => document.querySelector(".start-walk").focus({ preventScroll: true });
 byId("shared-scale").onchange = (event) => {
   ladder.isShared = event.target.checked;
   ladder.show(ladder.pass, ladder.pixels, palette);

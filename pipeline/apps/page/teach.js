@@ -7,8 +7,8 @@ const FILE_TYPE = "numpy-cnn drawings";
 class Teacher {
   // `page` has: ask, lossName, arrays() and setArrays (the weights by name, as they are now), lesson() (the
   // {pixels, bytes, label} on the paper, or null), examples and measured (lists of {bytes, label}),
-  // pixelsOf(bytes), classNames, shape, pick(place), label(place), show(picture), refresh() (shows all again)
-  // and ghosts() (keeps the probabilities that are shown now).
+  // pixelsOf(bytes), classNames, shape, pick(place), chosen() (the place in the lens, or null), label(place),
+  // show(picture), refresh() (shows all again) and ghosts() (keeps the probabilities that are shown now).
   constructor(element, page) {
     Object.assign(this, {
       element,
@@ -85,6 +85,14 @@ class Teacher {
     this.stepsPart.textContent = this.taken
       ? `These weights are ${this.taken} ${this.taken === 1 ? "step" : "steps"} away from the trained ones.`
       : "These are the trained weights.";
+  }
+
+  // Leads to the steps of learning.
+  offer() {
+    const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.element.scrollIntoView({ block: "start", behavior: isStill ? "auto" : "smooth" });
+    const [first] = [this.onePart, this.ratePart].filter((part) => !part.disabled);
+    first.focus({ preventScroll: true });
   }
 
   // How many of the measured images are right, now or by the trained weights: asked in parts, so that the
@@ -179,7 +187,7 @@ class Teacher {
     this.resultPart.textContent = text;
   }
 
-  // The weights that moved most: old + change = new.
+  // The weight that the reader has chosen, and those that moved most: old + change = new.
   showMoved(before, after) {
     const moved = [];
     for (const [name, array] of Object.entries(after)) {
@@ -193,7 +201,11 @@ class Teacher {
         }
       }
     }
-    const rows = moved.map(({ name, index, change, old, now }) => {
+    const chosen = this.chosenWeight(before, after);
+    const isChosen = ({ name, index }) => name === chosen?.name && index === chosen.index;
+    const shown = [...(chosen ? [chosen] : []), ...moved.filter((one) => !isChosen(one))];
+    const rows = shown.map((weight) => {
+      const { name, index, change, old, now } = weight;
       const cut = name.lastIndexOf(".");
       const place = { of: name.slice(cut + 1), layer: name.slice(0, Math.max(cut, 0)), index };
       const button = makeElement("button", { type: "button", className: "number" }, this.page.label(place));
@@ -204,12 +216,28 @@ class Teacher {
         `${change < 0 ? "−" : "+"} ${format(Math.abs(change), 3)}`,
         `= ${format(now)}`,
       ];
-      return makeElement("tr", {}, ...cells.map((cell) => makeElement("td", {}, cell)));
+      const row = makeElement("tr", {}, ...cells.map((cell) => makeElement("td", {}, cell)));
+      if (weight === chosen) {
+        row.className = "chosen-weight";
+        row.firstChild.append(" (chosen)");
+      }
+      return row;
     });
-    const caption = makeElement("caption", {}, "The weights that moved most: old + change = new");
+    const what = chosen ? "The weight that you chose, and those" : "The weights";
+    const caption = makeElement("caption", {}, `${what} that moved most: old + change = new`);
     this.movedPart.replaceChildren(
       ...(rows.length ? [makeElement("table", {}, caption, makeElement("tbody", {}, ...rows))] : []),
     );
+  }
+
+  // The change of the weight in the lens, or of that whose gradient is there; null if it shows no weight.
+  chosenWeight(before, after) {
+    const place = this.page.chosen();
+    if (!place) return null;
+    const key = place.of.replace("grad_", "");
+    const name = place.layer ? `${place.layer}.${key}` : key;
+    const [old, now] = [before, after].map((arrays) => arrays[name]?.[place.index]);
+    return old === undefined ? null : { name, index: place.index, change: now - old, old, now };
   }
 
   async showCost() {

@@ -279,13 +279,8 @@ const layerNormTerms = {
     const share = lens.part("1/d", inverse, row);
     return [
       term(lens.grad(index), ...gammaOf(lens, c), share),
-      term(MINUS, lens.part("mean of gamma·grad_y", meanG, [], row), share),
-      term(
-        MINUS,
-        lens.part("x̂", normalized[c], row),
-        lens.part("mean of gamma·grad_y·x̂", meanGX, row, row),
-        share,
-      ),
+      term(MINUS, lens.part("mean of γȳ", meanG, [], row), share),
+      term(MINUS, lens.part("x̂", normalized[c], row), lens.part("mean of γȳ·x̂", meanGX, row, row), share),
     ];
   },
   grad_gamma: (lens, channel) =>
@@ -312,21 +307,21 @@ const softmaxTerms = {
     const { row, p } = exponentials(lens, index);
     const own = lens.part("p", p[index - row[0]], row);
     const sum = row.reduce((total, k, j) => total + lens.gradY[k] * p[j], 0);
-    return [term(lens.grad(index), own), term(MINUS, own, lens.part("Σ grad_y·p", sum, row, row))];
+    return [term(lens.grad(index), own), term(MINUS, own, lens.part("Σ ȳ·p", sum, row, row))];
   },
 };
 
 const logSoftmaxTerms = {
   y(lens, index) {
     const { row, largest, sum } = exponentials(lens, index);
-    const rest = lens.part("log Σ e^(x − max)", Math.log(sum), row);
+    const rest = lens.part("ln Σ e^(x − max)", Math.log(sum), row);
     return [term(lens.x(index)), term(MINUS, lens.part("max x", largest, row)), term(MINUS, rest)];
   },
   grad_x(lens, index) {
     const { row, p } = exponentials(lens, index);
     const sum = row.reduce((total, k) => total + lens.gradY[k], 0);
     const own = lens.part("p", p[index - row[0]], row);
-    return [term(lens.grad(index)), term(MINUS, own, lens.part("Σ grad_y", sum, [], row))];
+    return [term(lens.grad(index)), term(MINUS, own, lens.part("Σ ȳ", sum, [], row))];
   },
 };
 
@@ -436,7 +431,7 @@ const LOSS_TERMS = {
     loss(z, label, at) {
       const { largest, sum } = exponentialsOf(Float64Array.from(z));
       const all = range(z.length);
-      const rest = at("log Σ e^(z − max)", Math.log(sum), ...all);
+      const rest = at("ln Σ e^(z − max)", Math.log(sum), ...all);
       return [term(MINUS, at("z", z[label], label)), term(at("max z", largest, ...all)), term(rest)];
     },
     grad_y(z, label, at, k) {
@@ -445,7 +440,7 @@ const LOSS_TERMS = {
     },
   },
   cross_entropy: {
-    loss: (p, label, at) => [term(MINUS, at("log ŷ", Math.log(Math.max(p[label], SMALLEST)), label))],
+    loss: (p, label, at) => [term(MINUS, at("ln ŷ", Math.log(Math.max(p[label], SMALLEST)), label))],
     grad_y: (p, label, at, k) => [
       term(MINUS, factor("t", k === label ? 1 : 0), at("1/ŷ", 1 / Math.max(p[k], SMALLEST), k)),
     ],
@@ -499,4 +494,38 @@ function explain(pass, place) {
   if (!kinds[of]) return found([]);
   const lens = new Lens(pass, name);
   return found(kinds[of](lens, index), of === "y" ? kinds.compared?.(lens, index) : []);
+}
+
+// The places that a number goes to: on the way there, the numbers that are computed from it; on the way back,
+// the gradients. They need no table of their own, since both ways lead through the same pairs: y goes to what
+// ȳ comes from, and ȳ to what y comes from. The loss goes nowhere, nor does a weight's gradient.
+function goalsOf(pass, { of, layer, index }) {
+  const isBack = of.startsWith("grad_");
+  const pair = opposite({ of, layer, index });
+  if (of === "loss" || !isKnown(pass, pair) || (isBack && !["x", "y"].includes(pair.of))) return [];
+  const { rule } = explain(pass, pair);
+  if (!isBack && rule.type === "loss") return [{ of: "loss", layer: "", index: 0 }];
+  const goals = sourcesOf(pass, pair)
+    .filter((source) => isBack !== source.of.startsWith("grad_"))
+    .map(opposite)
+    .filter((goal) => isKnown(pass, goal));
+  return [...new Map(goals.map((goal) => [Object.values(goal).join(), goal])).values()];
+}
+
+// The places of a number's terms; in the place of dL/d(input) of a branch, those of its terms.
+function sourcesOf(pass, place) {
+  const places = explain(pass, place).terms.flatMap(({ factors }) => factors.flatMap((one) => one.places));
+  return places.flatMap((one) => (one.of === "grad_x" ? sourcesOf(pass, one) : [one]));
+}
+
+// The gradient of a number, or the number of a gradient.
+function opposite({ of, layer, index }) {
+  return { of: of.startsWith("grad_") ? of.slice(5) : `grad_${of}`, layer, index };
+}
+
+// Whether a place exists: running statistics have no gradient.
+function isKnown(pass, { of, layer }) {
+  if (!of.startsWith("grad_") || of === "grad_x" || of === "grad_y") return true;
+  const about = connections(pass.network, pass.shape)[layer];
+  return about !== undefined && parameterName(about.layer, of.slice(5)) in pass.gradients;
 }

@@ -26,7 +26,8 @@ const TASKS = {
       const ofLayers = (arrays, layerOf) => {
         return Object.fromEntries(Object.entries(arrays).filter(([name]) => asked.has(layerOf(name))));
       };
-      for (const kind of ["y", "grad_y", "grad_x"]) numbers[kind] = ofLayers(numbers[kind], (name) => name);
+      for (const kind of ["y", "grad_y", "grad_x", "won"])
+        numbers[kind] = ofLayers(numbers[kind], (name) => name);
       numbers.gradients = ofLayers(numbers.gradients, (name) =>
         name.slice(0, Math.max(0, name.lastIndexOf("."))),
       );
@@ -38,6 +39,12 @@ const TASKS = {
   explain({ places }) {
     if (!pass) throw new Error("the weights have changed since the last pass: differentiate again");
     return { explanations: places.map((place) => explain(pass, place)) };
+  },
+
+  // The places that the number at a place goes to: see `goalsOf`.
+  goals({ place }) {
+    if (!pass) throw new Error("the weights have changed since the last pass: differentiate again");
+    return { goals: goalsOf(pass, place) };
   },
 
   // The slope of the loss at a number of the last pass, not by backward passes but by two forward ones:
