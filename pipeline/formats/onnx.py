@@ -52,8 +52,8 @@ class Graph:
 
     def constant(self, name: str, array: NDArray[Any] | float) -> str:
         """Add a constant: an array, or a number as float32; return its name."""
-        array = np.float32(array) if isinstance(array, int | float) else array
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+        values = np.asarray(array, np.float32) if isinstance(array, float) else np.asarray(array, order="C")
+        self.constants[name] = numpy_helper.from_array(values, name)
         return name
 
     def node(self, operator: str, inputs: list[str], place: str, **attributes: Any) -> str:
@@ -95,7 +95,7 @@ def emit(graph: Graph, place: str, layer: Layer, x: Value) -> Value:
     """Add a layer, whose name in the network is `place`; UserError if its type has no emitter."""
     if type(layer) not in EMITTERS:
         raise UserError(
-            f"ONNX has no operators for the layer {place}, {type(layer).__name__}, as far as this project knows. "
+            f"Nothing says which operators of ONNX compute the layer {place}, {type(layer).__name__}. "
             "Register a function for it in pipeline/formats/onnx.py, as docs/export.md shows."
         )
     return EMITTERS[type(layer)](graph, place, layer, x)
@@ -304,13 +304,16 @@ def to_onnx(
     graph.nodes.append(helper.make_node("Identity", [x.name], [LOGITS], name=LOGITS))
     graph.nodes.append(helper.make_node("Identity", [y], [PROBABILITIES], name=PROBABILITIES))
     kind = TensorProto.UINT8 if from_bytes else TensorProto.FLOAT
-    shape = [BATCH, len(data.class_names)]
+    shape: list[str | int | None] = [BATCH, len(data.class_names)]
     proto = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "network",
             [helper.make_tensor_value_info(INPUT, kind, [BATCH, *data.image_shape])],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in (LOGITS, PROBABILITIES)],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+                for name in (LOGITS, PROBABILITIES)
+            ],
             list(graph.constants.values()),
         ),
         ir_version=IR,

@@ -1,10 +1,12 @@
 """Named arrays in a safetensors file: a length, a JSON header of that length, and the arrays' bytes.
 
     8 bytes         the header's length, little-endian
-    header          {"NAME": {"dtype": "F32", "shape": […], "data_offsets": [begin, end]}, …, "__metadata__": {…}}
+    header          {"NAME": {"dtype": "F32", "shape": […], "data_offsets": [begin, end]}, …,
+                     "__metadata__": {"KEY": "TEXT", …}}
     the rest        the arrays, little-endian, in C order, one after the other without gaps
 
-The format is short, so that it is read and written here without the package, whose order of metadata is random.
+The format is short, so that it is read and written here without the package, whose order of metadata is
+random.
 Source: https://github.com/huggingface/safetensors, section "Format".
 """
 

@@ -164,7 +164,10 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
         resumed += "Continuing from" in result.stdout
         assert results(folder) == expected, number
         shutil.rmtree(folder)
-        print(f"{number}: {resumed} continued from a checkpoint, {caught_dvc} hit a file that DVC wrote", flush=True)
+        print(
+            f"{number}: {resumed} continued from a checkpoint, {caught_dvc} hit a file that DVC wrote",
+            flush=True,
+        )
 
 
 def test_a_run_killed_again_and_again_in_training_ends_with_the_same_bytes(folder, expected):
