@@ -138,6 +138,24 @@ def export(
     stage.export(stage.known_formats(formats or ["onnx", "safetensors"]), to)
 
 
+@app.command(short_help="take weights in: safetensors, ONNX")
+def import_weights(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a .safetensors or .onnx file")],
+) -> None:
+    """Put the weights of another tool into the network that params.yaml chooses, as models/.
+
+    The file must hold the same layers, in PyTorch's layout or in this project's. A table shows which array became
+    which; whatever does not fit is listed, and nothing changes then. data/processed must be there: the weights
+    are tried on its validation images.
+
+    models/ is replaced only if DVC's cache has what is in it.
+    """
+    from pipeline.apps import import_weights as command
+
+    _check_folder()
+    command.import_weights(file)
+
+
 @app.command(short_help="check your own images before training")
 def check_data(
     path: Annotated[
