@@ -144,9 +144,9 @@ def import_weights(
 ) -> None:
     """Put the weights of another tool into the network that params.yaml chooses, as models/.
 
-    The file must hold the same layers, in PyTorch's layout or in this project's. A table shows which array became
-    which; whatever does not fit is listed, and nothing changes then. data/processed must be there: the weights
-    are tried on its validation images.
+    The file must hold the same layers, in PyTorch's layout or in this project's. A table shows which array
+    became which; whatever does not fit is listed, and nothing changes then. data/processed must be there: the
+    weights are tried on its validation images.
 
     models/ is replaced only if DVC's cache has what is in it.
     """

@@ -17,7 +17,7 @@ from pipeline.config.architectures import build_chosen
 from pipeline.config.params import load_params
 from pipeline.config.yaml_files import to_yaml
 from pipeline.errors import UserError, printable, reason
-from pipeline.formats.weights import Source, fit, read
+from pipeline.formats.weights import fit, read
 from pipeline.paths import MODELS
 from pipeline.report.facts import scale_in_words
 
@@ -27,7 +27,8 @@ UNKNOWN = "unknown"
 def import_weights(path: Path) -> None:
     """Put the weights in `path` into the network that params.yaml chooses, as models/.
 
-    UserError with all that does not fit, or if what is in models/ could not be restored; nothing changes then.
+    UserError with all that does not fit, or if what is in models/ could not be restored; nothing changes
+    then.
     """
     source = read(path)
     params, data = load_params(), Description.load()
@@ -58,12 +59,12 @@ def import_weights(path: Path) -> None:
     checkpoint.save(Network.path, model.state_dict(), network.model_dump(mode="json"))
     write_text(MODELS / "architecture.yaml", to_yaml({network.architecture: layers}))
     print(
-        f"\n{MODELS}/ holds these weights now: {accuracy:.2%} of the validation images are recognised, each as "
-        f"{scale_in_words(data)}.\n"
+        f"\n{MODELS}/ holds these weights now: {accuracy:.2%} of the validation images are recognised. The "
+        f"network receives {scale_in_words(data)}.\n"
         "predict, explain and playground use them. To measure them: python -m pipeline evaluate && "
         "python -m pipeline report\n"
-        f"DVC knows that {MODELS}/ is not what train wrote: `dvc status` reports it, and `dvc repro` brings that "
-        f"back. To go back at once: dvc checkout --force {MODELS}"
+        f"They are not what train wrote: `dvc status` says so, and `dvc repro` brings that back. To go back at "
+        f"once: dvc checkout --force {MODELS}"
     )
 
 
@@ -93,15 +94,15 @@ def _checked(record: str, here: Network, path: Path) -> Network:
         ) from None
     if there.layers != here.layers:
         raise UserError(
-            f"{printable(path)} holds another network than {here.architecture}, which params.yaml chooses. Put "
-            f"this one into architectures.yaml, and its name into params.yaml as model.architecture:\n"
+            f"{printable(path)} holds another network than {here.architecture}, which params.yaml chooses. "
+            f"Put this one into architectures.yaml, and its name into params.yaml as model.architecture:\n"
             f"{to_yaml({there.architecture: there.layers}).strip()}"
         )
     for key in ("class_names", "image_shape", "mean", "deviation"):
         if (theirs := getattr(there.data, key)) != (ours := getattr(here.data, key)):
             raise UserError(
-                f"{printable(path)} was trained on other data than data/processed holds: its {key} is {theirs}, "
-                f"and here {ours}. Change the section data of params.yaml, and: dvc repro preprocess"
+                f"{printable(path)} comes from other data than data/processed holds: its {key} is {theirs}, "
+                f"here {ours}. Change the section data of params.yaml, and: dvc repro preprocess"
             )
     return there.model_copy(update={"data": here.data, "architecture": here.architecture})
 
@@ -110,9 +111,7 @@ def _try(model: Sequential, data: Description) -> float:
     """The accuracy on validation images; UserError if outputs are not finite."""
     validation = load_examples("validation", data)
     with np.errstate(all="ignore"):
-        outputs = model.predict(validation.images)
+        outputs = model.predict(np.asarray(validation.images))
     if not np.isfinite(outputs).all():
-        raise UserError(
-            "With these weights, the network's outputs are not finite numbers. Nothing has changed."
-        )
+        raise UserError("With these weights, outputs are not finite numbers. Nothing has changed.")
     return float((outputs.argmax(axis=1) == validation.targets.argmax(axis=1)).mean())

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, external_data_helper, helper, numpy_helper
 
@@ -28,16 +27,14 @@ def read(path: Path) -> Source:
         proto = onnx.load_model_from_string(path.read_bytes())
         external_data_helper.load_external_data_for_model(proto, str(path.resolve().parent))
         return _source(proto)
-    except DecodeError:
-        raise FormatError("it is no ONNX file, or damaged") from None
     except FormatError:
         raise
     except OSError as error:
         raise FormatError(f"a file of its weights cannot be read ({error.strerror or error})") from None
     except MemoryError:
         raise FormatError("it claims more numbers than fit into memory") from None
-    except Exception as error:  # onnx raises many kinds of errors for damaged models
-        raise FormatError(f"it is damaged ({' '.join(str(error).split())[:300]})") from None
+    except Exception as error:  # onnx raises many kinds of errors
+        raise FormatError(f"it is damaged, or no ONNX file ({' '.join(str(error).split())[:300]})") from None
 
 
 def _source(proto: ModelProto) -> Source:
@@ -80,8 +77,8 @@ class _Constants:
         """The array of this name, seen through Identity and Transpose; None if it is computed."""
         if name in self.initializers:
             self.used.add(name)
-            array = numpy_helper.to_array(self.initializers[name])
-            return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+            known: NDArray[Any] = numpy_helper.to_array(self.initializers[name])
+            return known.astype(np.float32) if known.dtype.name == "bfloat16" else known
         node = self.producers.get(name)
         if node is None or depth > DEEPEST:
             return None

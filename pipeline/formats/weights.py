@@ -1,8 +1,8 @@
 """Weights from a file of another tool, fitted to a network here: names, layouts, and what does not fit.
 
-A file's arrays are grouped by layer. A layer of the network gets the group of its name if every layer has one;
-otherwise, the first group of its kind and shapes that is not taken, in the order of the file's graph (ONNX) or
-of its names, with numbers compared as numbers (safetensors).
+A file's arrays are grouped by layer. If every layer of the network finds a group of its own name, names decide.
+If not, each layer gets the first group of its kind and shapes that is not taken, in the order of the file's
+graph (ONNX) or of its names, with numbers compared as numbers (safetensors).
 
 PyTorch and ONNX keep kernels as (out, in, height, width), the library as (height, width, in, out); PyTorch
 keeps dense weights as (out, in), the library as (in, out). And they flatten images channel by channel, the
@@ -160,11 +160,12 @@ def fit(model: Sequential, image_shape: Shape, source: Source) -> tuple[Arrays, 
     """
     own = model.state_dict()
     if source.own is not None and own.keys() <= source.own.keys():
-        state, taken = {name: source.own[name] for name in own}, []
+        state = {name: source.own[name] for name in own}
+        taken = [Taken(name, array.shape, name, "") for name, array in own.items()]
         problems = [
-            f"{name} has shape {source.own[name].shape} in the file, and {array.shape} here"
+            f"{name} has shape {state[name].shape} in the file, and {array.shape} here"
             for name, array in own.items()
-            if source.own[name].shape != array.shape
+            if state[name].shape != array.shape
         ]
     else:
         state, taken, problems = _match(model, image_shape, source)
@@ -172,9 +173,8 @@ def fit(model: Sequential, image_shape: Shape, source: Source) -> tuple[Arrays, 
         raise UserError(
             "\n".join(["The weights do not fit the network:", *(f"- {printable(line)}" for line in problems)])
         )
-    rows = taken or [Taken(name, array.shape, name, "") for name, array in state.items()]
     converted = {name: _float32(name, state[name]) for name in own}
-    return converted, sorted(rows, key=lambda row: list(own).index(row.name))
+    return converted, sorted(taken, key=lambda row: list(own).index(row.name))
 
 
 def _match(model: Sequential, image_shape: Shape, source: Source) -> tuple[Arrays, list[Taken], list[str]]:
@@ -199,9 +199,8 @@ def _match(model: Sequential, image_shape: Shape, source: Source) -> tuple[Array
         if group.epsilon is not None and not np.isclose(
             group.epsilon, getattr(layer, "epsilon", 0), rtol=1e-5
         ):
-            problems.append(
-                f"{group.name} has epsilon {group.epsilon:g}, and {name} here {getattr(layer, 'epsilon', 0):g}"
-            )
+            here = getattr(layer, "epsilon", 0.0)
+            problems.append(f"{group.name} has epsilon {group.epsilon:g}, and {name} here {here:g}")
         for part, array in group.arrays.items():
             reordered = name in images and part != "bias"
             state[f"{name}.{part}"] = channels_to_pixels(array, images[name]) if reordered else array
