@@ -50,7 +50,9 @@ def import_weights(path: Path) -> None:
         network = _checked(source.network, network, path)
     state, taken = fit(model, data.image_shape, source)
     model.load_state_dict(state)
-    table = make_table(f"{printable(path)}, in {source.layout} layout", "here", "shape", "in the file", "")
+    table = make_table(
+        f"{printable(path.name)}, in {source.layout} layout", "here", "shape", "in the file", ""
+    )
     for row in taken:
         table.add_row(row.name, " x ".join(map(str, row.shape)), printable(row.source), row.note)
     print_table(open_console(), table)
@@ -59,8 +61,8 @@ def import_weights(path: Path) -> None:
     checkpoint.save(Network.path, model.state_dict(), network.model_dump(mode="json"))
     write_text(MODELS / "architecture.yaml", to_yaml({network.architecture: layers}))
     print(
-        f"\n{MODELS}/ holds these weights now: {accuracy:.2%} of the validation images are recognised. The "
-        f"network receives {scale_in_words(data)}.\n"
+        f"\n{MODELS}/ holds these weights: {accuracy:.2%} of the validation images are recognised, of which "
+        f"the network receives {scale_in_words(data)}.\n"
         "predict, explain and playground use them. To measure them: python -m pipeline evaluate && "
         "python -m pipeline report\n"
         f"They are not what train wrote: `dvc status` says so, and `dvc repro` brings that back. To go back at "
