@@ -61,11 +61,11 @@ def import_weights(path: Path) -> None:
     checkpoint.save(Network.path, model.state_dict(), network.model_dump(mode="json"))
     write_text(MODELS / "architecture.yaml", to_yaml({network.architecture: layers}))
     print(
-        f"\n{MODELS}/ holds these weights: {accuracy:.2%} of the validation images are recognised, of which "
+        f"\n{MODELS}/ holds these weights: {accuracy:.2%} of the validation images are recognised. Of each, "
         f"the network receives {scale_in_words(data)}.\n"
         "predict, explain and playground use them. To measure them: python -m pipeline evaluate && "
         "python -m pipeline report\n"
-        f"They are not what train wrote: `dvc status` says so, and `dvc repro` brings that back. To go back at "
+        "They are not what train wrote: `dvc status` says so, and `dvc repro` brings that back. To go back at "
         f"once: dvc checkout --force {MODELS}"
     )
 

@@ -70,6 +70,8 @@ def from_bytes(content: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]
         header = json.loads(content[8 : 8 + length], object_pairs_hook=_without_repetition)
     except RecursionError:
         raise FormatError("its header is nested too deeply") from None
+    except FormatError:
+        raise
     except ValueError as error:  # of JSON and of UTF-8
         raise FormatError(f"its header is no JSON ({error})") from None
     if not isinstance(header, dict) or len(header) > MANY:

@@ -1,8 +1,8 @@
 """Weights from a file of another tool, fitted to a network here: names, layouts, and what does not fit.
 
 A file's arrays are grouped by layer. If every layer of the network finds a group of its own name and kind,
-names decide. If not, each layer gets the first group of its kind and shapes that is not taken, in the order of
-the file's graph (ONNX) or of its names, with numbers compared as numbers (safetensors).
+names decide. If not, each layer gets the first group of its kind and shapes that is not taken, in the order
+of the file's graph (ONNX) or of its names, with numbers compared as numbers (safetensors).
 
 PyTorch and ONNX keep kernels as (out, in, height, width), the library as (height, width, in, out); PyTorch
 keeps dense weights as (out, in), the library as (in, out). And they flatten images channel by channel, the
