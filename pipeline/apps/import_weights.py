@@ -61,12 +61,12 @@ def import_weights(path: Path) -> None:
     checkpoint.save(Network.path, model.state_dict(), network.model_dump(mode="json"))
     write_text(MODELS / "architecture.yaml", to_yaml({network.architecture: layers}))
     print(
-        f"\n{MODELS}/ holds these weights: {accuracy:.2%} of the validation images are recognised. Of each, "
-        f"the network receives {scale_in_words(data)}.\n"
+        f"\n{MODELS}/ holds these weights: they recognise {accuracy:.2%} of the validation images, as "
+        f"{scale_in_words(data)}.\n"
         "predict, explain and playground use them. To measure them: python -m pipeline evaluate && "
         "python -m pipeline report\n"
-        "They are not what train wrote: `dvc status` says so, and `dvc repro` brings that back. To go back at "
-        f"once: dvc checkout --force {MODELS}"
+        "They are not what train wrote: `dvc status` says so, and `dvc repro` brings that back. To go back "
+        f"at once: dvc checkout --force {MODELS}"
     )
 
 

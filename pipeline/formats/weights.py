@@ -128,11 +128,12 @@ def _from_torch(layer: str, parts: Arrays) -> Group | None:
     kind = "batch_norm" if "running_mean" in parts else {4: "conv2d", 2: "dense", 1: "layer_norm"}.get(axes)
     if kind is None or not parts.keys() <= FROM_TORCH[kind].keys():
         return None
-    arrays = {FROM_TORCH[kind][part]: array for part, array in parts.items()}
+    names = {here: _join(layer, there) for there, here in FROM_TORCH[kind].items() if there in parts}
+    arrays = {here: parts[there] for there, here in FROM_TORCH[kind].items() if there in parts}
     if kind in ("conv2d", "dense"):
         name = FROM_TORCH[kind]["weight"]
         arrays[name] = to_layout(arrays[name])
-    return Group(layer, kind, arrays, {FROM_TORCH[kind][part]: _join(layer, part) for part in parts})
+    return Group(layer, kind, arrays, names)
 
 
 def _as_here(layer: str, parts: Arrays) -> Group | None:
