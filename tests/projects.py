@@ -75,6 +75,19 @@ def set_params(folder, changes, source=None):
     yaml.dump(content, folder / "params.yaml")
 
 
+QUICK = ["-S", "data.dataset=digits", "-S", "train.epochs=2", "-S", "train.batch_size=16"]
+
+
+def trained_project(tmp_path_factory):
+    """A project in which the pipeline has run on the digits for two epochs. Tests must not change it."""
+
+    def build(folder):
+        result = run(make_project(folder), "dvc", "exp", "run", *QUICK)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    return build_once(tmp_path_factory, "trained", build)
+
+
 def commit(folder):
     subprocess.run(["git", "add", "."], cwd=folder, check=True)
     subprocess.run(["git", "commit", "-qm", "a commit"], cwd=folder, check=True)

@@ -4,6 +4,7 @@ import sys
 from hashlib import md5
 from pathlib import Path
 from subprocess import run
+from typing import Any
 
 import numpy as np
 
@@ -98,7 +99,7 @@ def _checked(record: str, here: Network, path: Path) -> Network:
         raise UserError(
             f"{printable(path)} holds another network than {here.architecture}, which params.yaml chooses. "
             f"Put this one into architectures.yaml, and its name into params.yaml as model.architecture:\n"
-            f"{to_yaml({there.architecture: there.layers}).strip()}"
+            f"{to_yaml({there.architecture: _type_first(there.layers)}).strip()}"
         )
     for key in ("class_names", "image_shape", "mean", "deviation"):
         if (theirs := getattr(there.data, key)) != (ours := getattr(here.data, key)):
@@ -106,7 +107,14 @@ def _checked(record: str, here: Network, path: Path) -> Network:
                 f"{printable(path)} comes from other data than data/processed holds: its {key} is {theirs}, "
                 f"here {ours}. Change the section data of params.yaml, and: dvc repro preprocess"
             )
-    return there.model_copy(update={"data": here.data, "architecture": here.architecture})
+    return here.model_copy(update={"epoch": there.epoch, "environment": there.environment})
+
+
+def _type_first(layers: Any) -> Any:
+    """The layers as a person writes them; the file has sorted their keys."""
+    if isinstance(layers, dict):
+        return {key: _type_first(layers[key]) for key in sorted(layers, key=lambda key: (key != "type", key))}
+    return [_type_first(layer) for layer in layers] if isinstance(layers, list) else layers
 
 
 def _try(model: Sequential, data: Description) -> float:

@@ -6,12 +6,11 @@ import shutil
 import sys
 
 import pytest
-from projects import STAGES, build_once, make_project, results, run, set_params, stages_run
+from projects import STAGES, make_project, results, run, set_params, stages_run, trained_project
 
 from cnn import checkpoint
 from pipeline import __main__ as program
 
-QUICK = ["-S", "data.dataset=digits", "-S", "train.epochs=2", "-S", "train.batch_size=16"]
 FIGURES = [
     *("calibration", "confusion_matrix", "feature_maps", "filters", "misclassified", "occlusion"),
     *("statistics", "training_curves"),
@@ -20,13 +19,7 @@ FIGURES = [
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A project in which the pipeline has run on the digits for two epochs. Tests must not change it."""
-
-    def build(folder):
-        result = run(make_project(folder), "dvc", "exp", "run", *QUICK)
-        assert result.returncode == 0, result.stdout + result.stderr
-
-    return build_once(tmp_path_factory, "trained", build)
+    return trained_project(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
