@@ -51,7 +51,9 @@ def measure(name, threads):
 
 def main():
     keep_freed_memory()
-    print("| network, 256 images | threads | here | onnxruntime's time / ours | largest difference / output |")
+    print(
+        "| network, 256 images | threads | here | onnxruntime's time / ours | largest difference / output |"
+    )
     print("|---|---|---|---|---|")
     for name in sys.argv[1:] or NETWORKS:
         for threads in (1, 2):

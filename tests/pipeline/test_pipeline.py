@@ -299,7 +299,19 @@ def test_run_falls_back_only_if_no_source_has_the_files(tmp_path, path, content,
 
 
 @pytest.mark.parametrize(
-    "name", [*STAGES, "explain", "playground", "predict", "repeat", "run", "runs", "verify"]
+    "name",
+    [
+        *STAGES,
+        "explain",
+        "export",
+        "import-weights",
+        "playground",
+        "predict",
+        "repeat",
+        "run",
+        "runs",
+        "verify",
+    ],
 )
 def test_every_command_explains_itself(tmp_path, command, capsys, name):
     assert command(tmp_path, name, "--help") is None
