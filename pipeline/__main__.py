@@ -22,7 +22,7 @@ from pipeline import ranks
 from pipeline.config.params import Params, load_params
 from pipeline.config.yaml_files import NOT_THE_FOLDER
 from pipeline.errors import VALUES_STAY, StoppedError, UserError
-from pipeline.paths import MODELS, PARAMS, checkout
+from pipeline.paths import EXPORT, MODELS, PARAMS, checkout
 
 RESTORE = (
     "DVC removes a stage's earlier results before it starts the stage. To restore those of the last commit "
@@ -111,6 +111,50 @@ def report() -> None:
     from pipeline.stages import report as stage
 
     stage.report(load_params())
+
+
+@app.command(short_help="hand the network on: ONNX, safetensors")
+def export(
+    formats: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="FORMAT",
+            help="onnx (images in [0, 1]), onnx_bytes (images as bytes) or safetensors; onnx and safetensors "
+            "if left out",
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[Path, typer.Option(metavar="FOLDER", help="where each format gets a folder")] = EXPORT,
+) -> None:
+    """Write the network in models/ for other tools, with a README that model hubs read, to export/FORMAT.
+
+    onnx: for onnxruntime and others, with the normalisation of pixels inside. The file is judged by
+    onnxruntime on all test images before it is put in place. safetensors: the weights by name.
+
+    `dvc repro` does this, too, for the formats in export.formats of params.yaml.
+    """
+    from pipeline.stages import export as stage
+
+    _check_folder()
+    stage.export(stage.known_formats(formats or ["onnx", "safetensors"]), to)
+
+
+@app.command(short_help="take weights in: safetensors, ONNX")
+def import_weights(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a .safetensors or .onnx file")],
+) -> None:
+    """Put the weights of another tool into the network that params.yaml chooses, as models/.
+
+    The file must hold the same layers, in PyTorch's layout or in this project's. A table shows which array
+    became which; whatever does not fit is listed, and nothing changes then. data/processed must be there: the
+    weights are tried on its validation images.
+
+    models/ is replaced only if DVC's cache has what is in it.
+    """
+    from pipeline.apps import import_weights as command
+
+    _check_folder()
+    command.import_weights(file)
 
 
 @app.command(short_help="check your own images before training")

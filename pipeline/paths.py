@@ -21,6 +21,7 @@ CLASSIFICATION_REPORT = REPORTS / "classification_report.txt"
 REPORT = REPORTS / "report.html"
 MODEL_CARD = REPORTS / "model_card.md"
 FIGURES = REPORTS / "figures"
+EXPORT = Path("export")
 REPETITIONS = REPORTS / "repeat"
 
 

@@ -14,7 +14,11 @@ SHIPPED = (
     ROOT / "tests/shipped"
 )  # copies of params.yaml and architectures.yaml; a user may change those in ROOT
 CODE = ["cnn", "pipeline", "dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", "data/README.md"]
-STAGES = list(YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"])
+STAGES = [  # of the shipped params, which export nothing
+    name
+    for name, stage in YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"].items()
+    if "foreach" not in stage
+]
 
 
 def environment(**variables):
@@ -69,6 +73,19 @@ def set_params(folder, changes, source=None):
         assert last in section, key
         section[last] = value
     yaml.dump(content, folder / "params.yaml")
+
+
+QUICK = ["-S", "data.dataset=digits", "-S", "train.epochs=2", "-S", "train.batch_size=16"]
+
+
+def trained_project(tmp_path_factory):
+    """A project in which the pipeline has run on the digits for two epochs. Tests must not change it."""
+
+    def build(folder):
+        result = run(make_project(folder), "dvc", "exp", "run", *QUICK)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    return build_once(tmp_path_factory, "trained", build)
 
 
 def commit(folder):

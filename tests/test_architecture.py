@@ -16,13 +16,17 @@ from importlinter.cli import lint_imports
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
+from pipeline.formats.extra import EXPORT
 from pipeline.stages import resume
 
 tqdm.monitor_interval = 0  # DVC's bars start no thread, beside which later tests could not fork
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("cnn/**/*.py"), *ROOT.glob("pipeline/**/*.py")])
-STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+STAGES = {
+    name: stage.get("do", stage)  # of a stage for each item of a list
+    for name, stage in YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"].items()
+}
 
 # Modules that stages import, and that cannot change their outputs.
 NO_EFFECT = {
@@ -30,8 +34,13 @@ NO_EFFECT = {
     "pipeline.errors": STAGES,  # messages
     "pipeline.paths": STAGES,  # dvc.yaml has the outputs' paths, too
     "pipeline.ranks": STAGES,  # any number of them gives the same bits, too
-    "pipeline.data.catalogue": ["train", "evaluate", "report"],  # only for a dataset's name in params
-    "pipeline.data.dataset": ["train", "evaluate", "report"],  # only for names and types
+    "pipeline.data.catalogue": [
+        "train",
+        "evaluate",
+        "report",
+        "export",
+    ],  # only for a dataset's name in params
+    "pipeline.data.dataset": ["train", "evaluate", "report", "export"],  # only for names and types
     "pipeline.data.progress": STAGES,  # a bar
     "pipeline.data.readers": ["fetch"],  # a dataset names its reader, but they do not call it
 }
@@ -95,7 +104,8 @@ def test_cnn_imports_nothing_from_outside_but_numpy_and_jaxtyping(path):
 def test_pyproject_lists_what_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    requirements = [*project["dependencies"], *extras["pipeline"], *extras["serve"], *extras["mpi"]]
+    wanted = ("pipeline", "serve", "mpi", "export")
+    requirements = [*project["dependencies"], *(line for extra in wanted for line in extras[extra])]
     listed = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
     packages = {name.split(".")[0] for path in SOURCES for name in imports(path)}
     known = {"cnn", "pipeline", "pydantic_core", *sys.stdlib_module_names}  # pydantic pins its core
@@ -223,3 +233,17 @@ def test_each_lock_file_holds_what_its_command_needs_and_nothing_twice():
         wanted = {re.match(r"[\w.-]+", requirement)[0].replace(".", "-") for requirement in extras[extra]}
         assert wanted <= {*locked[extra]}
     assert not {*locked["pipeline"]} & {*locked["dev"]}
+
+
+def test_what_the_extra_export_brings_is_imported_only_where_it_is_needed():
+    packages = {re.match(r"\w+", requirement)[0] for requirement in EXPORT.values()}
+    users = {module_name(p) for p in SOURCES if {name.split(".")[0] for name in imports(p)} & packages}
+    assert users == {"pipeline.formats.onnx", "pipeline.formats.onnx_weights", "pipeline.formats.judge"}
+    started = f"import sys, pipeline.__main__, pipeline.stages.export; print(*{packages} & {{*sys.modules}})"
+    assert subprocess.check_output([sys.executable, "-c", started], cwd=ROOT, text=True).strip() == ""
+
+
+def test_the_extra_export_is_the_one_that_the_command_names():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras["export"] == list(EXPORT.values())
+    assert {*extras["export"]} < {*extras["dev"]}  # which the tests use

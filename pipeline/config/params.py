@@ -351,6 +351,18 @@ class Evaluate(Section):
     )
 
 
+Format = Literal["onnx", "onnx_bytes", "safetensors"]
+
+
+class Export(Section):
+    """How the trained network is handed on."""
+
+    formats: list[Format] = Field(
+        description="the formats that `dvc repro` exports the network to: a list, of onnx, onnx_bytes and "
+        "safetensors; [] for none"
+    )
+
+
 class Params(Section):
     """All of params.yaml."""
 
@@ -359,6 +371,7 @@ class Params(Section):
     model: Model = Field(description="the keys of the model")
     train: Train = Field(description="the keys of training")
     evaluate: Evaluate = Field(description="the keys of evaluation")
+    export: Export = Field(description="the keys of exporting")
 
 
 def load_params(path: Path = PARAMS) -> Params:

@@ -14,6 +14,8 @@ COMMANDS = (
     *STAGES,
     "run",
     "check-data",
+    "export",
+    "import-weights",
     "predict",
     "playground",
     "explain",

@@ -86,7 +86,7 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         ),
         ("train", ..., "train is missing: the keys of training."),
         ("train.epoch", 3, "train.epoch is not a known key. Did you mean 'train.epochs'?"),
-        ("zzz", 3, "zzz is not a known key. Known: seed, data, model, train, evaluate."),
+        ("zzz", 3, "zzz is not a known key. Known: seed, data, model, train, evaluate, export."),
         (
             "train.epochs",
             0,
@@ -170,6 +170,8 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         ("evaluate.test_time_augmentation.shift", -1, "a whole number from 0 to 1000; received -1."),
         ("evaluate.test_time_augmentation.shift", 1.5, "a whole number from 0 to 1000; received 1.5."),
         ("evaluate.test_time_augmentation.mirror", 1, "true or false; received 1."),
+        ("export.formats", ["onnx", "onx"], "and safetensors; [] for none; received 'onx'."),
+        ("export.formats", "onnx", "and safetensors; [] for none; received 'onnx'."),
         (3, 4, "3 is not a known key: keys are words."),
         ("seed", -1, "seed must be the seed: a whole number from 0 to 4294967295; received -1."),
     ],

@@ -6,12 +6,11 @@ import shutil
 import sys
 
 import pytest
-from projects import STAGES, build_once, make_project, results, run, set_params, stages_run
+from projects import STAGES, make_project, results, run, set_params, stages_run, trained_project
 
 from cnn import checkpoint
 from pipeline import __main__ as program
 
-QUICK = ["-S", "data.dataset=digits", "-S", "train.epochs=2", "-S", "train.batch_size=16"]
 FIGURES = [
     *("calibration", "confusion_matrix", "feature_maps", "filters", "misclassified", "occlusion"),
     *("statistics", "training_curves"),
@@ -20,13 +19,7 @@ FIGURES = [
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A project in which the pipeline has run on the digits for two epochs. Tests must not change it."""
-
-    def build(folder):
-        result = run(make_project(folder), "dvc", "exp", "run", *QUICK)
-        assert result.returncode == 0, result.stdout + result.stderr
-
-    return build_once(tmp_path_factory, "trained", build)
+    return trained_project(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +299,19 @@ def test_run_falls_back_only_if_no_source_has_the_files(tmp_path, path, content,
 
 
 @pytest.mark.parametrize(
-    "name", [*STAGES, "explain", "playground", "predict", "repeat", "run", "runs", "verify"]
+    "name",
+    [
+        *STAGES,
+        "explain",
+        "export",
+        "import-weights",
+        "playground",
+        "predict",
+        "repeat",
+        "run",
+        "runs",
+        "verify",
+    ],
 )
 def test_every_command_explains_itself(tmp_path, command, capsys, name):
     assert command(tmp_path, name, "--help") is None

@@ -1,0 +1,1 @@
+"""What leaves and enters: networks in the formats that other tools read and write."""
