@@ -15,13 +15,19 @@ RAW = Path("data/raw")
 PROCESSED = Path("data/processed")
 MODELS = Path("models")
 REPORTS = Path("reports")
-SCRATCH = Path(".scratch")  # checkpoints of runs that have not finished
+SCRATCH = Path(".scratch")  # checkpoints of runs that have not finished; see scratch()
 
 CLASSIFICATION_REPORT = REPORTS / "classification_report.txt"
 REPORT = REPORTS / "report.html"
 MODEL_CARD = REPORTS / "model_card.md"
 FIGURES = REPORTS / "figures"
 REPETITIONS = REPORTS / "repeat"
+
+
+def scratch() -> Path:
+    """The checkout's folder for what is neither a result nor in Git: checkpoints, the page of a training."""
+    root = checkout()
+    return SCRATCH if root == Path.cwd() else root / SCRATCH
 
 
 def checkout() -> Path:

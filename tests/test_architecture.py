@@ -32,6 +32,8 @@ NO_EFFECT = {
     "pipeline.data.catalogue": ["train", "evaluate", "report"],  # only for a dataset's name in params
     "pipeline.data.dataset": ["train", "evaluate", "report"],  # only for names and types
     "pipeline.data.progress": STAGES,  # a bar
+    "pipeline.stages.live": ["train"],  # a page beside the results
+    "pipeline.curves": ["train"],
     "pipeline.data.readers": ["fetch"],  # a dataset names its reader, but they do not call it
 }
 
