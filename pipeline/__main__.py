@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 try:
     import typer
@@ -188,15 +188,24 @@ def summary() -> None:
 
 
 @app.command(short_help="all runs in a table")
-def runs() -> None:
-    """List the last commit and its experiments: name, time, test accuracy, which settings were changed.
+def runs(
+    sort: Annotated[
+        Literal["validation", "test", "seconds", "created"] | None,
+        typer.Option(help="the best, the fastest or the newest first", show_default=False),
+    ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="also write reports/runs.html, with the curves of all runs")
+    ] = False,
+) -> None:
+    """List the last commit and its experiments: what was changed, accuracies, seconds of training.
 
-    The settings are written as `dvc exp run -S` takes them. All metrics are in: dvc exp show
+    The settings are written as `dvc exp run -S` takes them. Seconds are known of what was trained in this
+    checkout. An experiment that ran only up to `train` has no test accuracy. All metrics are in: dvc exp show
     """
     from pipeline.apps import runs as command
 
     _check_folder()
-    command.runs()
+    command.runs(command.Sort(sort) if sort else None, html)
 
 
 @app.command(short_help="train by a recipe; without a name: which there are")
