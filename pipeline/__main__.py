@@ -269,6 +269,34 @@ def repeat(
         command.compare(*compare)
 
 
+@app.command(short_help="search for good settings; without a name: which there are")
+def search(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="a search in search.yaml", show_default=False),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="how many trials; else as search.yaml says", show_default=False)
+    ] = None,
+) -> None:
+    """Search a space of settings that search.yaml declares, by validation accuracy. Without NAME, list them.
+
+    Each trial is an experiment NAME-trialN of DVC, up to the stage `train`, in a temporary folder. So no test
+    image is read, and params.yaml, models/ and reports/ stay as they are. A trial that lags behind the median
+    stops early. Stopped, the search goes on when it is called again. The table is also written to
+    reports/search/NAME.json, .md and .png.
+    """
+    from pipeline.apps import search as command
+
+    _check_folder()
+    if name is not None:
+        command.search(name, trials)
+    elif trials is not None:
+        raise UserError("--trials is for a search. Name it, too: search NAME --trials N")
+    else:
+        command.list_searches()
+
+
 @app.command(short_help="one image through the network and back")
 def explain(
     index: int = typer.Option(0, help="the index of the test image, counted from 0"),

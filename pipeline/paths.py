@@ -11,6 +11,7 @@ CHECKOUT_VARIABLE = "DVC_ROOT"  # set by DVC for its stages
 PARAMS = Path("params.yaml")
 ARCHITECTURES = Path("architectures.yaml")
 RECIPES = Path("recipes.yaml")
+SEARCHES_FILE = Path("search.yaml")
 RAW = Path("data/raw")
 PROCESSED = Path("data/processed")
 MODELS = Path("models")
@@ -22,6 +23,7 @@ REPORT = REPORTS / "report.html"
 MODEL_CARD = REPORTS / "model_card.md"
 FIGURES = REPORTS / "figures"
 REPETITIONS = REPORTS / "repeat"
+SEARCHES = REPORTS / "search"
 
 
 def scratch() -> Path:

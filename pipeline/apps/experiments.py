@@ -4,6 +4,7 @@ DVC runs them with what Git tracks as it is now, committed or not (`dvc exp run 
 models/ and reports/ stay as they are; `dvc exp apply` takes over one of the runs.
 """
 
+import csv
 import re
 import signal
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from cnn.registry import did_you_mean
 from pipeline.apps.run import dvc, git
 from pipeline.artefacts.train import Epoch, noted_seconds
 from pipeline.data.dataset import OWN
-from pipeline.errors import StoppedError, UserError
+from pipeline.errors import StoppedError, UserError, damage_reported
 from pipeline.paths import ARCHITECTURES, PARAMS
 
 # What a run depends on, besides the images:
@@ -139,11 +140,11 @@ def find_run(experiment: str, message: str) -> str | None:
     return revision
 
 
-def run_experiment(experiment: str, message: str, options: Sequence[str]) -> str:
+def run_experiment(experiment: str, message: str, options: Sequence[str], **variables: str) -> str:
     """Run an experiment with these options of `dvc exp run`, and return its commit."""
     named = ["--name", experiment, "--message", message]
     try:
-        code = dvc("exp", "run", "--temp", *named, *options)
+        code = dvc("exp", "run", "--temp", *named, *options, folder=Path(), **variables)
     except KeyboardInterrupt:
         raise StoppedError(
             "Stopped. Nothing in this folder has changed. To continue, run the same command again: finished "
@@ -159,11 +160,22 @@ def run_experiment(experiment: str, message: str, options: Sequence[str]) -> str
     return revision
 
 
-def history_of(revision: str) -> str:
-    """The content of history.csv in a commit."""
-    return git("show", f"{revision}:./{Epoch.path}")
+def epochs_of(revision: str) -> list[Epoch]:
+    """The lines of an experiment's history.csv."""
+    with damage_reported(Epoch.path, Epoch.stage):
+        lines = csv.DictReader(_history(revision).splitlines())
+        return [Epoch.model_validate(line) for line in lines]
+
+
+def kept_accuracy(epochs: Sequence[Epoch], keep: str) -> float:
+    """The validation accuracy of the epoch whose weights were kept: by train.keep, the best or the last."""
+    return max(epoch.validation_accuracy for epoch in (epochs[-1:] if keep == "last" else epochs))
 
 
 def training_seconds(revision: str) -> float | None:
     """How long the training of an experiment took, if it ran in this checkout."""
-    return noted_seconds(history_of(revision).encode())
+    return noted_seconds(_history(revision).encode())
+
+
+def _history(revision: str) -> str:
+    return git("show", f"{revision}:./{Epoch.path}")

@@ -16,6 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from cnn.atomic import write_text
+from pipeline.apps.experiments import kept_accuracy
 from pipeline.apps.run import check_git, environment_outside_hooks, git
 from pipeline.apps.terminal import open_console
 from pipeline.artefacts.evaluate import Metrics
@@ -113,7 +114,7 @@ def render(found: Sequence[Run]) -> str:
             ],
             percent=key.endswith("accuracy"),
         )
-        for key in ("validation_accuracy", "validation_loss", "train_loss")
+        for key in ("validation_accuracy", "validation_loss")
     ]
     return fill(TEMPLATE, runs=coloured, charts=[Markup(text) for text in charts], style=Markup(STYLE))
 
@@ -151,8 +152,7 @@ def _read(entry: Mapping[str, Any], base: Mapping[str, Any], state: str) -> Run:
     metrics = {} if state or not _is_evaluated(data) else _metrics(data)
     validation = metrics.get("validation", {}).get("accuracy")
     if validation is None and epochs:
-        kept = epochs[-1:] if _settings(data).get("train.keep") == "last" else epochs
-        validation = max(epoch.validation_accuracy for epoch in kept)
+        validation = kept_accuracy(epochs, str(_settings(data).get("train.keep")))
     found = _settings(data)
     changes = [f"{key}={_shown(found[key])}" for key in found if found[key] != base.get(key)]
     return Run(

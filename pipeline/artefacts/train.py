@@ -10,6 +10,7 @@ from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.record import CsvRow, File, JsonFile
 from pipeline.paths import MODELS, REPORTS, scratch
 
+DIVERGED_VARIABLE = "TRAINING_DIVERGED_NOTE"  # a path: train writes there if numbers became infinite
 SixDigits = Annotated[float, PlainSerializer(lambda value: float(f"{value:.6g}"))]
 
 

@@ -1,5 +1,6 @@
 """The train stage: write the network of the best or the last epoch to models/."""
 
+import os
 import platform
 import sys
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from math import ceil, log
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +35,14 @@ from cnn.engine.shards import Loss
 from cnn.inspection import EpochStatistics
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description
-from pipeline.artefacts.train import Environment, Epoch, Network, ParameterStatistics, seconds_note
+from pipeline.artefacts.train import (
+    DIVERGED_VARIABLE,
+    Environment,
+    Epoch,
+    Network,
+    ParameterStatistics,
+    seconds_note,
+)
 from pipeline.bits import NATIVE_VARIABLE, is_native
 from pipeline.config.architectures import build_chosen
 from pipeline.config.groups import group_rows, group_table, make_optimizer
@@ -213,6 +222,8 @@ def _fit(
                 page.update()
                 _warn_if_nothing_is_learnt(report, params, description, console)
         except NonFiniteError as error:
+            if note := os.environ.get(DIVERGED_VARIABLE):
+                write_text(Path(note), f"{error}\n")
             if options.groups:
                 raise UserError(
                     f"{error}\nIn params.yaml: the learning rates in train.optimizer and train.groups."

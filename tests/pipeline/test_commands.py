@@ -21,6 +21,7 @@ COMMANDS = (
     "runs",
     "recipe",
     "repeat",
+    "search",
     "summary",
 )
 
