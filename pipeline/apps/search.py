@@ -15,7 +15,6 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from cnn.atomic import write_text
-from cnn.checks import Count
 from cnn.registry import unknown
 from pipeline.apps.experiments import (
     NAME,
@@ -107,7 +106,7 @@ class Search(Section):
     """A search in search.yaml."""
 
     title: str = Field(min_length=1, description="what it is for, in a few words")
-    trials: Count = Field(description="how many trials: a whole number from 1 to 10^9")
+    trials: Annotated[int, Field(ge=1)] = Field(description="how many trials: a whole number >= 1")
     seed: Annotated[int, Field(ge=0)] = Field(description="the seed of the choices: a whole number >= 0")
     params: dict[str, Any] = Field(default={}, description="keys of params.yaml with values, for all trials")
     space: dict[str, Annotated[list[Any], Field(min_length=2)] | Range] = Field(
