@@ -95,7 +95,8 @@ def test_cnn_imports_nothing_from_outside_but_numpy_and_jaxtyping(path):
 
 def test_pyproject_lists_what_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = project["dependencies"] + project["optional-dependencies"]["pipeline"]
+    extras = project["optional-dependencies"]
+    requirements = project["dependencies"] + extras["pipeline"] + extras["search"]
     listed = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
     packages = {name.split(".")[0] for path in SOURCES for name in imports(path)}
     known = {"cnn", "pipeline", "pydantic_core", *sys.stdlib_module_names}  # pydantic pins its core

@@ -69,6 +69,7 @@ def test_each_command_prints_what_the_page_shows(project, endpoint):
         if command.startswith("git tag"):
             check_search(project)
         printed, _ = shell(command, project, ENDPOINT=endpoint)
+        print(f"$ {command}\n{printed}", flush=True)  # shown if a test fails
         assert matches(shown, printed), (command, printed)
     check_workflow(project)
 
