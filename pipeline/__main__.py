@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 try:
     import typer
@@ -233,15 +233,24 @@ def summary() -> None:
 
 
 @app.command(short_help="all runs in a table")
-def runs() -> None:
-    """List the last commit and its experiments: name, time, test accuracy, which settings were changed.
+def runs(
+    sort: Annotated[
+        Literal["validation", "test", "seconds", "created"] | None,
+        typer.Option(help="the best, the fastest or the newest first", show_default=False),
+    ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="also write reports/runs.html, with the curves of all runs")
+    ] = False,
+) -> None:
+    """List the last commit and its experiments: what was changed, accuracies, seconds of training.
 
-    The settings are written as `dvc exp run -S` takes them. All metrics are in: dvc exp show
+    The settings are written as `dvc exp run -S` takes them. Seconds are known of what was trained in this
+    checkout. An experiment that ran only up to `train` has no test accuracy. All metrics are in: dvc exp show
     """
     from pipeline.apps import runs as command
 
     _check_folder()
-    command.runs()
+    command.runs(command.Sort(sort) if sort else None, html)
 
 
 @app.command(short_help="train by a recipe; without a name: which there are")
@@ -303,6 +312,34 @@ def repeat(
         raise UserError("--compare A B runs nothing, so it takes no recipe, no -S and no --name.")
     else:
         command.compare(*compare)
+
+
+@app.command(short_help="search for good settings; without a name: which there are")
+def search(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="a search in search.yaml", show_default=False),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="how many trials; else as search.yaml says", show_default=False)
+    ] = None,
+) -> None:
+    """Search a space of settings that search.yaml declares, by validation accuracy. Without NAME, list them.
+
+    Each trial is an experiment NAME-trialN of DVC, up to the stage `train`, in a temporary folder. So no test
+    image is read, and params.yaml, models/ and reports/ stay as they are. A trial that lags behind the median
+    stops early. Stopped, the search goes on when it is called again. The table is also written to
+    reports/search/NAME.json, .md and .png.
+    """
+    from pipeline.apps import search as command
+
+    _check_folder()
+    if name is not None:
+        command.search(name, trials)
+    elif trials is not None:
+        raise UserError("--trials is for a search. Name it, too: search NAME --trials N")
+    else:
+        command.list_searches()
 
 
 @app.command(short_help="one image through the network and back")

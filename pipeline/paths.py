@@ -11,11 +11,12 @@ CHECKOUT_VARIABLE = "DVC_ROOT"  # set by DVC for its stages
 PARAMS = Path("params.yaml")
 ARCHITECTURES = Path("architectures.yaml")
 RECIPES = Path("recipes.yaml")
+SEARCHES_FILE = Path("search.yaml")
 RAW = Path("data/raw")
 PROCESSED = Path("data/processed")
 MODELS = Path("models")
 REPORTS = Path("reports")
-SCRATCH = Path(".scratch")  # checkpoints of runs that have not finished
+SCRATCH = Path(".scratch")  # checkpoints of runs that have not finished; see scratch()
 
 CLASSIFICATION_REPORT = REPORTS / "classification_report.txt"
 REPORT = REPORTS / "report.html"
@@ -23,6 +24,13 @@ MODEL_CARD = REPORTS / "model_card.md"
 FIGURES = REPORTS / "figures"
 EXPORT = Path("export")
 REPETITIONS = REPORTS / "repeat"
+SEARCHES = REPORTS / "search"
+
+
+def scratch() -> Path:
+    """The checkout's folder for what is neither a result nor in Git: checkpoints, the page of a training."""
+    root = checkout()
+    return SCRATCH if root == Path.cwd() else root / SCRATCH
 
 
 def checkout() -> Path:

@@ -34,7 +34,11 @@ def pytest_xdist_auto_num_workers():
 
 
 def pytest_addoption(parser):
-    parser.addoption("--long", action="store_true", help="inject as many faults as `make test-faults` does")
+    parser.addoption(
+        "--long",
+        action="store_true",
+        help="also what takes minutes: as many faults as `make test-faults` injects, the walks of a document",
+    )
     parser.addoption("--fault-seed", type=int, default=0, help="the seed of the fault tests")
 
 

@@ -42,6 +42,8 @@ NO_EFFECT = {
     ],  # only for a dataset's name in params
     "pipeline.data.dataset": ["train", "evaluate", "report", "export"],  # only for names and types
     "pipeline.data.progress": STAGES,  # a bar
+    "pipeline.stages.live": ["train"],  # a page beside the results
+    "pipeline.curves": ["train"],
     "pipeline.data.readers": ["fetch"],  # a dataset names its reader, but they do not call it
 }
 
@@ -104,7 +106,7 @@ def test_cnn_imports_nothing_from_outside_but_numpy_and_jaxtyping(path):
 def test_pyproject_lists_what_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = ("pipeline", "serve", "mpi", "export")
+    wanted = ("pipeline", "export", "mpi", "search", "serve")
     requirements = [*project["dependencies"], *(line for extra in wanted for line in extras[extra])]
     listed = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
     packages = {name.split(".")[0] for path in SOURCES for name in imports(path)}

@@ -138,15 +138,16 @@ def _for_dvc(changed: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The settings of `dvc exp run -S` that change these values; ++ also adds what is not there."""
     found = dict(flat(now))
     return [
-        f"{'' if key in found else '++'}{key}={_in_hydras_grammar(value)}" for key, value in changed.items()
+        f"{'' if key in found else '++'}{key}={in_hydras_grammar(value)}" for key, value in changed.items()
     ]
 
 
-def _in_hydras_grammar(value: Any) -> str:
+def in_hydras_grammar(value: Any) -> str:
+    """The value as `dvc exp run -S` takes it after KEY=."""
     if isinstance(value, dict):  # its keys must not be quoted
-        return f"{{{', '.join(f'{key}: {_in_hydras_grammar(item)}' for key, item in value.items())}}}"
+        return f"{{{', '.join(f'{key}: {in_hydras_grammar(item)}' for key, item in value.items())}}}"
     if isinstance(value, list):
-        return f"[{', '.join(map(_in_hydras_grammar, value))}]"
+        return f"[{', '.join(map(in_hydras_grammar, value))}]"
     if isinstance(value, str) and re.fullmatch(WORD, value, re.IGNORECASE):
         return value
     return json.dumps(value, ensure_ascii=False)

@@ -1,75 +1,32 @@
-"""`python -m pipeline repeat`: one configuration with several seeds, each an experiment of DVC.
-
-DVC runs each seed in a temporary folder (`dvc exp run --temp`), with what Git tracks as it is now, committed
-or not. So params.yaml, models/ and reports/ stay as they are; `dvc exp apply` takes over one of the runs.
-"""
+"""`python -m pipeline repeat`: one configuration with several seeds, each an experiment of DVC."""
 
 import re
 import shlex
-import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from cnn.atomic import write_text
-from cnn.registry import did_you_mean
+from pipeline.apps.experiments import (
+    NAME,
+    Configuration,
+    check_setting,
+    check_workspace,
+    find_run,
+    images_to_copy,
+    run_experiment,
+    training_seconds,
+)
 from pipeline.apps.recipe import settings_of
-from pipeline.apps.run import check_git, dvc, git, repair_dvc
+from pipeline.apps.run import check_git, git, repair_dvc
 from pipeline.apps.seeds import CONFIDENCE_LEVEL, FEWEST, Repetition, Seed, Summary, compare_paired
 from pipeline.apps.terminal import make_table, open_console, print_table
 from pipeline.artefacts.evaluate import Metrics
-from pipeline.artefacts.train import SECONDS_VARIABLE
 from pipeline.config.yaml_files import read_mapping
-from pipeline.data.dataset import OWN
-from pipeline.errors import StoppedError, UserError, reason
-from pipeline.paths import ARCHITECTURES, PARAMS, SCRATCH
+from pipeline.errors import UserError, reason
+from pipeline.paths import PARAMS
 
-# What a run depends on, besides the images:
-INPUTS = ("cnn", "pipeline", "dvc.yaml", str(PARAMS), str(ARCHITECTURES))
-SETTING = re.compile(r"(?:(?P<file>[^:=]+):)?(?P<key>[^=]+)=(?P<value>.*)", re.DOTALL)
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of a file, and of an experiment
 HEADER = ("seed", "validation", "test", "test loss", "epoch", "training")
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """params.yaml, changed by `settings` as `dvc exp run -S` changes it, with the networks and the code."""
-
-    params: dict[str, Any]
-    settings: Sequence[str]
-
-    def chosen(self, key: str) -> str:
-        """The value of a key, as text."""
-        value: Any = self.params
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        for setting in self.settings:
-            name, _, new = setting.removeprefix(f"{PARAMS}:").partition("=")
-            value = new.strip("'\"") if name.lstrip("+") == key else value
-        return str(value)
-
-    def own_images(self) -> Path | None:
-        """The path of the user's own images, if these are chosen."""
-        return Path(self.chosen("data.path")) if self.chosen("data.dataset") == OWN else None
-
-    def fingerprint(self) -> str:
-        """16 characters that identify all that its runs depend on, besides the seed."""
-        files = [Path(name) for name in git("ls-files", "-z", "--", *INPUTS).split("\0") if name]
-        digest = sha256("\0".join(self.settings).encode())
-        for file in files:
-            content = file.read_bytes() if file.is_file() else b""
-            digest.update(f"\0{file} {sha256(content).hexdigest()}".encode(errors="surrogateescape"))
-        if (images := self.own_images()) is not None:
-            for file in sorted(images.rglob("*")) if images.is_dir() else [images]:
-                if file.is_file():
-                    found = file.stat()
-                    text = f"\0{file} {found.st_size} {found.st_mtime_ns}"
-                    digest.update(text.encode(errors="surrogateescape"))
-        return digest.hexdigest()[:16]
 
 
 def repeat(seeds: range, settings: Sequence[str] = (), name: str = "", recipe: str | None = None) -> None:
@@ -78,16 +35,16 @@ def repeat(seeds: range, settings: Sequence[str] = (), name: str = "", recipe: s
     A seed whose experiment exists already, with the same params, networks and code, is not run again.
     """
     check_git()
-    _check_workspace()
+    check_workspace()
     params = read_mapping(PARAMS)
     for setting in settings:
-        _check_setting(setting, params)
+        check_setting(setting, params, {"seed": "Use --first-seed and --seeds"})
     if recipe is not None:
         changes = settings_of(recipe, settings)
         settings = [setting for setting in changes if not setting.startswith("seed=")]  # each run has its own
         name = name or recipe
     configuration = Configuration(params, settings)
-    options = _images_to_copy(configuration.own_images())
+    options = images_to_copy(configuration.own_images())
     for setting in settings:
         options += ["-S", setting]
     inputs = configuration.fingerprint()
@@ -98,8 +55,9 @@ def repeat(seeds: range, settings: Sequence[str] = (), name: str = "", recipe: s
             "--name must consist of letters, digits, - and _, and begin with a letter or digit, since files "
             f"and experiments get it; received {name!r}."
         )
+    message = f"repeat {inputs}"
     for seed in seeds:
-        _find_run(_experiment(name, seed), inputs)  # refuses another configuration's before anything runs
+        find_run(_experiment(name, seed), message)  # refuses another configuration's before anything runs
     repair_dvc()
     found, metrics = [], []
     for number, seed in enumerate(seeds, start=1):
@@ -108,13 +66,13 @@ def repeat(seeds: range, settings: Sequence[str] = (), name: str = "", recipe: s
                 "All seeds must run with the same params, networks and code; these changed before seed "
                 f"{seed}. Run the command again: seeds that are finished are kept if you undo the changes."
             )
-        experiment, note = _experiment(name, seed), (SCRATCH / "seconds" / f"{inputs}-{seed}").resolve()
-        revision = _find_run(experiment, inputs)
+        experiment = _experiment(name, seed)
+        revision = find_run(experiment, message)
         print(
             f"Seed {seed} ({number} of {len(seeds)}): {experiment}{' is there' if revision else ''}",
             flush=True,
         )
-        revision = revision or _run(experiment, inputs, [*options, "-S", f"seed={seed}"], note)
+        revision = revision or run_experiment(experiment, message, [*options, "-S", f"seed={seed}"])
         metrics.append(_read_metrics(revision, experiment))
         found.append(
             Seed(
@@ -123,7 +81,7 @@ def repeat(seeds: range, settings: Sequence[str] = (), name: str = "", recipe: s
                 validation_accuracy=metrics[-1].validation.accuracy,
                 test_accuracy=metrics[-1].test.accuracy,
                 test_loss=metrics[-1].test.loss,
-                training_seconds=float(note.read_text()) if note.exists() else None,
+                training_seconds=training_seconds(revision),
             )
         )
     result = Repetition(
@@ -198,104 +156,8 @@ def compare(first: str, second: str) -> None:
     )
 
 
-def _check_workspace() -> None:
-    """UserError if DVC cannot make an experiment of these files; a note about what it leaves out."""
-    if unmerged := git("diff", "--name-only", "--diff-filter=U"):
-        raise UserError(
-            f"DVC's experiments need files without conflicts of a merge; Git finds some in: "
-            f"{', '.join(unmerged.splitlines())}. Resolve them, and git add the files, or: git merge --abort"
-        )
-    if untracked := git("ls-files", "--others", "--exclude-standard", "--", *INPUTS):
-        print(
-            f"note: The runs hold what Git tracks. These files are left out, unless you git add them: "
-            f"{', '.join(untracked.splitlines())}"
-        )
-
-
-def _check_setting(setting: str, params: dict[str, Any]) -> None:
-    """UserError unless this is KEY=VALUE with a key of params.yaml, or FILE:KEY=VALUE, which DVC checks."""
-    match = SETTING.fullmatch(setting)
-    if match is None:
-        raise UserError(
-            f"-S takes KEY=VALUE, as `dvc exp run` does; received {setting!r}. Example: -S train.epochs=3"
-        )
-    file, key = match["file"], match["key"]
-    if file not in (None, str(PARAMS)) or key.startswith(("+", "~")):
-        return
-    if key == "seed":
-        raise UserError(f"repeat sets the seed itself; received -S {setting}. Use --first-seed and --seeds")
-    section: Any = params
-    parents: list[str] = []
-    for part in key.split("."):
-        if not isinstance(section, dict) or part not in section:
-            known = section if isinstance(section, dict) else {}
-            hint = did_you_mean(part, map(str, known), "".join(f"{parent}." for parent in parents))
-            raise UserError(f"-S needs a key of {PARAMS}; received {key!r}, which is not there.{hint}")
-        section = section[part]
-        parents.append(part)
-
-
-def _images_to_copy(path: Path | None) -> list[str]:
-    """The option of DVC by which a temporary folder gets own images that Git does not keep."""
-    if path is None or path.is_absolute() or not path.exists():
-        return []
-    if not path.resolve().is_relative_to(Path.cwd()):
-        raise UserError(
-            f"repeat needs own images inside the project, or an absolute data.path; received {path}. Write "
-            f"the whole path: -S data.path={path.resolve()}"
-        )
-    tracked, others = (git("ls-files", *kind, "--", str(path)) for kind in ((), ("--others",)))
-    if tracked and others:
-        raise UserError(
-            f"Git must keep all of the own images or none of them; in {path} it keeps some, but not "
-            f"{others.splitlines()[0]}. Either: git add {path}, or write the whole path: "
-            f"-S data.path={path.resolve()}"
-        )
-    return ["--copy-paths", str(path)] if others else []
-
-
 def _experiment(name: str, seed: int) -> str:
     return f"{name}-seed{seed}"
-
-
-def _message(inputs: str) -> str:
-    """The message of an experiment's commit, by which it is found again."""
-    return f"repeat {inputs}"
-
-
-def _find_run(experiment: str, inputs: str) -> str | None:
-    """The commit of an experiment on top of HEAD; None if there is none, UserError if it has other inputs."""
-    head = git("rev-parse", "HEAD")
-    ref = f"refs/exps/{head[:2]}/{head[2:]}/{experiment}"
-    revision = git("for-each-ref", "--format=%(objectname)", ref)
-    if not revision:
-        return None
-    if git("log", "-1", "--format=%s", revision) != _message(inputs):
-        raise UserError(
-            f"A name stands for one configuration, but an experiment {experiment!r} exists, which has other "
-            f"params, networks, code or settings. Choose another --name, or: dvc exp remove {experiment}"
-        )
-    return revision
-
-
-def _run(experiment: str, inputs: str, options: Sequence[str], note: Path) -> str:
-    """Run a seed, which leaves its training time in the file `note`; the commit of its experiment."""
-    named = ["--name", experiment, "--message", _message(inputs)]
-    try:
-        code = dvc("exp", "run", "--temp", *named, *options, folder=Path(), **{SECONDS_VARIABLE: str(note)})
-    except KeyboardInterrupt:
-        raise StoppedError(
-            "Stopped. Nothing in this folder has changed. To continue, run the same command again: finished "
-            "seeds are kept, and the training that was stopped goes on from its last checkpoint.",
-            signal.SIGINT,
-        ) from None
-    revision = _find_run(experiment, inputs)
-    if code != 0 or revision is None:
-        raise UserError(
-            f"Every seed has to run to its end, but {experiment} failed; the reason is above. Nothing in "
-            "this folder has changed. Correct it, and run the same command again: finished seeds are kept."
-        )
-    return revision
 
 
 def _read_metrics(revision: str, experiment: str) -> Metrics:

@@ -12,6 +12,8 @@ from pipeline.paths import REPORTS
 
 LARGEST_MATRIX = 30  # classes: of more, the largest confusions are listed instead of all counts
 
+MANY_CLASSES = 10  # of more, the accuracy among the five likeliest classes is measured, too
+
 if TYPE_CHECKING:  # what only reads a result should not depend on all of cnn
     from cnn import Sequential
     from pipeline.artefacts.train import Network
@@ -57,6 +59,8 @@ class Measures(Record):
     macro_recall: float
     macro_f1: float
     examples: int
+    # Of many classes: how often the class is among the five likeliest. Of fewer, the file has no such key.
+    top_5_accuracy: float | None = Field(None, exclude_if=lambda accuracy: accuracy is None)
 
 
 class ClassMeasures(Record):

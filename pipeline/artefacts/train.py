@@ -1,14 +1,16 @@
 """What the train stage writes: the network, where it was trained, and how training went."""
 
+from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import PlainSerializer
 
 from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.record import CsvRow, File, JsonFile
-from pipeline.paths import MODELS, REPORTS
+from pipeline.paths import MODELS, REPORTS, scratch
 
-SECONDS_VARIABLE = "TRAINING_SECONDS_NOTE"  # a path: train writes there how long it trained
+DIVERGED_VARIABLE = "TRAINING_DIVERGED_NOTE"  # a path: train writes there if numbers became infinite
 SixDigits = Annotated[float, PlainSerializer(lambda value: float(f"{value:.6g}"))]
 
 
@@ -58,6 +60,22 @@ class Epoch(CsvRow):
     train_accuracy: SixDigits
     validation_loss: SixDigits
     validation_accuracy: SixDigits
+
+
+def seconds_note(history: bytes) -> Path:
+    """The file that says how long the training took that wrote this history.csv, if it ran in this checkout.
+
+    No output of DVC may hold a time; two trainings with the same history are the same one.
+    """
+    return scratch() / "seconds" / sha256(history.strip()).hexdigest()[:16]
+
+
+def noted_seconds(history: bytes) -> float | None:
+    """How long the training took that wrote this history.csv; None if nobody noted it here."""
+    try:
+        return float(seconds_note(history).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 class ParameterStatistics(CsvRow):

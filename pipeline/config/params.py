@@ -280,6 +280,10 @@ class Train(Section):
         description="how many epochs without a better validation accuracy end training: a whole number "
         "from 1 to 10^9, or null"
     )
+    minimum_accuracy: list[Annotated[float, Field(ge=0, le=1)]] = Field(
+        description="the validation accuracies that must be reached by the end of the first epoch, the "
+        "second and so on, or training stops: a list of numbers in [0, 1]"
+    )
     keep: Literal["best", "last"] = Field(
         description="the epoch whose weights are kept: best (the highest validation accuracy) or last"
     )

@@ -289,6 +289,50 @@ def seeds_figure(panels: Mapping[str, tuple[Mapping[int, float], float, float, f
 
 
 @styled()
+def search_figure(
+    curves: Mapping[int, tuple[Sequence[float], bool]],
+    panels: Mapping[str, tuple[Sequence[tuple[Any, float, bool]], bool]],
+    title: str,
+) -> Figure:
+    """The trials of a search: the best accuracy so far by epoch, and the final one by each setting.
+
+    `curves` has for each trial (accuracies, whether it ran to its end); `panels` for each setting (value,
+    accuracy, whether it ran to its end) of all trials, and whether the axis is logarithmic.
+    """
+    columns = min(3, 1 + len(panels))
+    figure = Figure(figsize=(4 * columns, 3.2 * -(-(1 + len(panels)) // columns)), layout="constrained")
+    figure.suptitle(drawable(title), fontsize=10)
+    first, *others = figure.subplots(-(-(1 + len(panels)) // columns), columns, squeeze=False).ravel()
+    colours = {True: VALIDATION_COLOUR, False: TRAIN_COLOUR}
+    for values, finished in curves.values():
+        style: dict[str, Any] = {"marker": ".", "color": colours[finished], "linewidth": 1}
+        first.plot(range(1, len(values) + 1), values, "-" if finished else "--", **style)
+    first.set_title("best validation accuracy so far, by epoch\n(dashed: stopped early)", fontsize=10)
+    _tidy(first)
+    for axes, (name, (points, logarithmic)) in zip(others, panels.items(), strict=False):
+        numbers = all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value, _, _ in points
+        )
+        known = list(dict.fromkeys(str(value) for value, _, _ in points))
+        for finished, marker in ((False, "x"), (True, "o")):
+            own = [(value, accuracy) for value, accuracy, is_finished in points if is_finished == finished]
+            places = [value if numbers else known.index(str(value)) for value, _ in own]
+            axes.plot(places, [accuracy for _, accuracy in own], marker, color=colours[finished])
+        if not numbers:
+            axes.set_xticks(range(len(known)), [drawable(text[:LONGEST_NAME]) for text in known])
+        elif logarithmic and points:
+            axes.set_xscale("log")
+        axes.set_title(drawable(name), fontsize=10)
+        axes.grid(visible=True)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in (first, *others[: len(panels)]):
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    for unused in others[len(panels) :]:
+        unused.set_axis_off()
+    return figure
+
+
+@styled()
 def tiles_figure(rows: Sequence[Row], title: str, width: float = 0.62) -> Figure:
     """Rows of small images, each in a square `width` inches wide, with its caption above."""
     columns = max((len(row.tiles) for row in rows), default=1)

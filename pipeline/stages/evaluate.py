@@ -18,6 +18,7 @@ from cnn.views import mean_over_views
 from pipeline import ranks
 from pipeline.artefacts.evaluate import (
     LARGEST_MATRIX,
+    MANY_CLASSES,
     ClassMeasures,
     Measures,
     Metrics,
@@ -101,6 +102,7 @@ def measure(
         macro_recall=macro_recall,
         macro_f1=macro_f1,
         examples=len(actual),
+        top_5_accuracy=round(top_accuracy(outputs, actual, 5), 6) if len(names) > MANY_CLASSES else None,
     )
     per_class = {
         name: ClassMeasures(
@@ -113,6 +115,15 @@ def measure(
     }
     text = classification_report(actual, predicted, digits=4, target_names=names, **arguments)
     return measures, per_class, text
+
+
+def top_accuracy(outputs: NDArray[np.floating[Any]], actual: NDArray[np.intp], count: int) -> float:
+    """The fraction of images whose class is among the `count` with the largest outputs.
+
+    Of equal outputs the first come first, so that with `count` 1 it is the accuracy of argmax.
+    """
+    likeliest = np.argsort(-outputs, axis=1, kind="stable")[:, :count]
+    return float((likeliest == actual[:, None]).any(axis=1).mean())
 
 
 def to_predictions(

@@ -22,7 +22,7 @@ from pipeline import ranks
 from pipeline.artefacts.preprocess import Description
 from pipeline.config.yaml_files import read_mapping
 from pipeline.errors import UserError
-from pipeline.paths import PROCESSED, SCRATCH, checkout
+from pipeline.paths import PROCESSED, SCRATCH, scratch
 
 PROJECT = Path(__file__).parents[2]
 KEPT = 3  # runs whose checkpoints are kept: the latest ones
@@ -75,8 +75,7 @@ class RunCheckpoint:
     """
 
     def __init__(self, key: str, parts: Mapping[str, Stateful], seconds: float) -> None:
-        root = checkout()
-        self.path = (SCRATCH if root == Path.cwd() else root / SCRATCH) / key / "training.npz"
+        self.path = scratch() / key / "training.npz"
         self.parts = parts
         self.seconds = seconds
         self.history: list[EpochReport] = []

@@ -4,7 +4,8 @@ import os
 import platform
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from math import ceil, log
 from pathlib import Path
@@ -34,13 +35,21 @@ from cnn.inspection import EpochStatistics
 from pipeline import ranks
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description
-from pipeline.artefacts.train import SECONDS_VARIABLE, Environment, Epoch, Network, ParameterStatistics
+from pipeline.artefacts.train import (
+    DIVERGED_VARIABLE,
+    Environment,
+    Epoch,
+    Network,
+    ParameterStatistics,
+    seconds_note,
+)
 from pipeline.bits import NATIVE_VARIABLE, is_native
 from pipeline.config.architectures import build_chosen
 from pipeline.config.groups import group_rows, group_table, make_optimizer
 from pipeline.config.yaml_files import to_yaml
 from pipeline.errors import StoppedError, UserError
 from pipeline.paths import MODELS
+from pipeline.stages.live import LivePage
 from pipeline.stages.resume import RunCheckpoint, StopSignal, fingerprint, only_training
 
 if TYPE_CHECKING:
@@ -86,8 +95,7 @@ def train(params: "Params") -> None:
         run, kept = _fit(model, layers, loss, params, description, console)
         if ranks.is_first():
             _write_results(run, kept, params.model.architecture, layers, description)
-            if note := os.environ.get(SECONDS_VARIABLE):
-                write_text(Path(note), f"{run.training_seconds:.3f}\n")
+            write_text(seconds_note(Epoch.path.read_bytes()), f"{run.training_seconds:.3f}\n")
             run.remove()
     console.print(
         f"{params.train.keep.capitalize()} epoch: {kept.epoch}, with validation accuracy "
@@ -162,7 +170,9 @@ def _fit(
         console.print(f"{error} Training starts from scratch.")
 
     bar = _Bar(options.epochs, description.examples["train"], console)
-    with bar.progress, StopSignal() as stop:
+    page = LivePage(f"{params.model.architecture} on {description.title}", options.epochs, run.history)
+    console.print(f"Curves while it trains, for a browser: {page.path}")
+    with bar.progress, page, StopSignal() as stop:
 
         def on_step(at: Progress) -> None:
             bar.update(at)
@@ -204,7 +214,7 @@ def _fit(
         except ValueError as error:
             raise UserError(f"{error}\nIn params.yaml: train.batch_size and train.shard_size.") from None
         try:
-            for report in reports:
+            for report in until_too_low(reports, run.history, options.minimum_accuracy):
                 bar.print_line(report)
                 run.history.append(report)
                 run.statistics += [{"epoch": report.epoch} | row for row in statistics.finish_epoch()]
@@ -212,8 +222,11 @@ def _fit(
                     with nullcontext() if average is None else average.applied():
                         run.kept_state = model.state_dict()
                 run.save()
+                page.update()
                 _warn_if_nothing_is_learnt(report, params, description, console)
         except NonFiniteError as error:
+            if (note := os.environ.get(DIVERGED_VARIABLE)) and ranks.is_first():
+                write_text(Path(note), f"{error}\n")
             if options.groups:
                 raise UserError(
                     f"{error}\nIn params.yaml: the learning rates in train.optimizer and train.groups."
@@ -226,7 +239,34 @@ def _fit(
                 f"In params.yaml: train.optimizer.learning_rate, else train.optimizer.{name}.learning_rate"
                 f"{decayed}."
             ) from None
+    if note := too_low(run.history, options.minimum_accuracy):
+        console.print(f"Stopped: {note}")
     return run, run.history[-1 if options.keep == "last" else int(at.best_epoch) - 1]
+
+
+def until_too_low(
+    reports: Iterator[EpochReport], history: Sequence[EpochReport], minimum: Sequence[float]
+) -> Iterator[EpochReport]:
+    """The reports, as long as `history`, to which the caller appends each of them, is not too low."""
+    with closing(reports):  # type: ignore[type-var]  # a generator, whose processes end with it
+        while not too_low(history, minimum) and (report := next(reports, None)):
+            yield report
+
+
+def too_low(history: Sequence[EpochReport], minimum: Sequence[float]) -> str | None:
+    """Why training stops after the last epoch of `history`; None if it goes on.
+
+    The highest validation accuracy in n epochs must be at least minimum[n - 1], if there is such a number.
+    """
+    if not 1 <= len(history) <= len(minimum):
+        return None
+    best, needed = max(report.validation_accuracy or 0.0 for report in history), minimum[len(history) - 1]
+    if best >= needed:
+        return None
+    return (
+        f"after epoch {len(history)} the best validation accuracy is {best:.4f}, and "
+        f"train.minimum_accuracy asks for {needed:g}."
+    )
 
 
 def _write_results(

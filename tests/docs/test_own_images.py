@@ -4,24 +4,12 @@ import re
 import subprocess
 
 import pytest
-from documents import ROOT
+from documents import ROOT, commands, matches
 from projects import environment, make_project, set_params
 from ruamel.yaml import YAML
 
 PAGE = (ROOT / "docs/your-own-images.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-
-
-def commands(block):
-    """(command, what the page shows below it) for each command of a block."""
-    found = re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE)[1:]
-    return zip(found[::2], found[1::2], strict=True)
-
-
-def matches(shown, printed):
-    """Whether the page shows what was printed; … stands for anything."""
-    pattern = re.escape(shown.strip()).replace(re.escape("…"), ".*")
-    return re.fullmatch(pattern, printed.strip(), re.DOTALL) is not None
 
 
 def without_figures(text):

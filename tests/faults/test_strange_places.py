@@ -174,13 +174,13 @@ def test_the_table_of_runs_holds_what_differs_from_the_last_commit():
         entry(None, 5, 0.25, rev="workspace"),
         entry("main", 10, 1, experiments=[queued, failed, wrong, good]),
     ]
-    assert [(found.name, found.accuracy, found.changes) for found in runs.read_runs(shown)] == [
-        ("(these files)", "25.00%", ["train.epochs=5"]),
-        ("main", "100.00%", []),
-        ("quick-fox", "queued", ["train.epochs=3"]),
-        ("sad-cow", "failed", []),
-        ("red-fox", "failed", ["train.epochs=4", "why: dvc queue logs red-fox"]),
-        ("old-owl", "50.00%", ["train.epochs=2"]),
+    assert [(run.name, run.state, run.test, run.changes) for run in runs.read_runs(shown)] == [
+        ("(these files)", "", 0.25, ["train.epochs=5"]),
+        ("main", "", 1, []),
+        ("quick-fox", "queued", None, ["train.epochs=3"]),
+        ("sad-cow", "failed", None, []),
+        ("red-fox", "failed", None, ["train.epochs=4", "why: dvc queue logs red-fox"]),
+        ("old-owl", "", 0.5, ["train.epochs=2"]),
     ]
 
 

@@ -23,6 +23,7 @@ COMMANDS = (
     "runs",
     "recipe",
     "repeat",
+    "search",
     "summary",
     "serve",
 )

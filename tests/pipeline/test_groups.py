@@ -237,7 +237,7 @@ def test_steps_that_summary_measures_change_no_weight_of_any_group(load, monkeyp
 def test_groups_on_the_command_line_are_understood_by_dvc(load, tmp_path):
     wanted = load(GROUPS)
     (shown,) = re.findall(r"-S '(train\.groups=.*)'$", (SHIPPED / "params.yaml").read_text(), re.MULTILINE)
-    for setting in (shown, f"train.groups={recipe._in_hydras_grammar(GROUPS)}"):
+    for setting in (shown, f"train.groups={recipe.in_hydras_grammar(GROUPS)}"):
         set_params(tmp_path, {}, SHIPPED)
         apply_overrides(tmp_path / "params.yaml", [setting])
         found = load_params(tmp_path / "params.yaml")

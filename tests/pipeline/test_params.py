@@ -141,6 +141,7 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
             "train.keep must be the epoch whose weights are kept: best (the highest validation accuracy) or last; received 'first'.",
         ),
         ("train.patience", 0, "a whole number from 1 to 10^9, or null; received 0."),
+        ("train.minimum_accuracy", [2], "in [0, 1]; received 2."),
         ("train.clip_norm", 0, "a number > 0, or null; received 0."),
         ("train.moving_average", 1, "in [0, 1), or null; received 1."),
         ("train.lookahead.every", -1, "a whole number from 0 (never) to 10^9; received -1."),
@@ -705,7 +706,7 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
     def record(model, train, validation, **options):
         received.update(options)
         options["progress"].best_epoch[...] = 1
-        return iter([cnn.EpochReport(1, 0.1, 0.0, 1.0, 0.0, 1.0)])
+        return (cnn.EpochReport(epoch, 0.1, 0.0, 1.0, 0.0, 1.0) for epoch in (1,))
 
     monkeypatch.setattr(train_stage, "fit_by_epoch", record)
     monkeypatch.setattr(train_stage.RunCheckpoint, "save", lambda run: None)

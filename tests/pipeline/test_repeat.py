@@ -9,6 +9,7 @@ from projects import ROOT, commit, make_project, run, set_params
 from ruamel.yaml import YAML
 from scipy import stats
 
+from pipeline.apps import experiments
 from pipeline.apps import repeat as command
 from pipeline.apps import seeds as records
 from pipeline.apps.repeat import _print, _write, compare, repeat
@@ -165,19 +166,23 @@ def test_what_cannot_be_compared_is_refused(tmp_path, monkeypatch, other, messag
         (["train.epochs"], "", "-S takes KEY=VALUE, as `dvc exp run` does; received 'train.epochs'"),
         (["train.epoch=3"], "", "received 'train.epoch', which is not there. Did you mean 'train.epochs'"),
         (["params.yaml:data.x.y=3"], "", "received 'data.x.y', which is not there"),
-        (["seed=3"], "", "repeat sets the seed itself; received -S seed=3. Use --first-seed and --seeds"),
+        (
+            ["seed=3"],
+            "",
+            "seed is set by the command itself; received -S seed=3. Use --first-seed and --seeds",
+        ),
         ([], "a/b", "--name must consist of letters, digits"),
         (["data.dataset=own", "data.path=.."], "", "needs own images inside the project"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_runs(folder, monkeypatch, settings, name, message):
-    monkeypatch.setattr(command, "dvc", None)
+    monkeypatch.setattr(experiments, "dvc", None)
     with pytest.raises(UserError, match=re.escape(message)):
         repeat(range(2), settings, name)
 
 
 def test_an_unfinished_merge_is_refused(folder, monkeypatch):
-    monkeypatch.setattr(command, "dvc", None)
+    monkeypatch.setattr(experiments, "dvc", None)
     subprocess.run(["git", "checkout", "-qb", "other"], check=True)
     for branch, epochs in (("other", 3), ("-", 4)):
         if branch == "-":
@@ -190,11 +195,12 @@ def test_an_unfinished_merge_is_refused(folder, monkeypatch):
 
 
 def test_a_change_of_the_code_between_seeds_stops(folder, monkeypatch):
-    def run_one(experiment, inputs, options, note):
+    def run_one(experiment, message, options):
         (folder / "cnn/losses.py").write_text("")
         return "HEAD"
 
-    monkeypatch.setattr(command, "_run", run_one)
+    monkeypatch.setattr(command, "run_experiment", run_one)
+    monkeypatch.setattr(command, "training_seconds", lambda revision: 1.0)
     metrics = json.loads((ROOT / "reports/metrics.json").read_text())
     monkeypatch.setattr(command, "_read_metrics", lambda *_: command.Metrics.model_validate(metrics))
     with pytest.raises(UserError, match="these changed before seed 1"):
@@ -242,7 +248,7 @@ def test_seeds_run_once_and_leave_the_folder_as_it_was(project, monkeypatch, cap
         assert "momentum: 0.5" in shown
         assert "epochs: 2 " in shown
     monkeypatch.chdir(project)
-    monkeypatch.setattr(command, "dvc", None)
+    monkeypatch.setattr(experiments, "dvc", None)
     repeat(range(2), ["train.epochs=2"], "quick")
     assert "Seed 1 (2 of 2): quick-seed1 is there" in capfd.readouterr().out
     assert Repetition.load("quick") == found
@@ -256,7 +262,7 @@ def test_a_seed_that_fails_stops_the_others_and_no_advice_undoes_changes(project
     result = run(project, "pipeline", "repeat", "--name", "bad", "-S", "data.train_size=0")
     assert result.returncode == 1
     assert "data.train_size must be" in result.stderr
-    assert "error: Every seed has to run to its end, but bad-seed0 failed" in result.stderr
+    assert "error: Every run has to reach its end, but bad-seed0 failed" in result.stderr
     assert "git checkout" not in result.stderr
     assert "bad-seed1" not in result.stdout
     assert files(project) == before

@@ -548,6 +548,8 @@ def test_predictions_and_metrics_have_all_class_names(own, monkeypatch):
     folder, names = own
     monkeypatch.chdir(folder)
     assert list(Metrics.load().per_class) == names
+    page, card = (Path("reports", name).read_text() for name in ("report.html", "model_card.md"))
+    assert ("the five likeliest" in page, "the five likeliest" in card) == (len(names) > 10,) * 2
     assert load_predictions(names).matrix(len(names)).sum() == Metrics.load().test.examples
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from projects import SHIPPED
 from rich.console import Console
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 
 from cnn import EpochReport, Examples, softmax_cross_entropy
 from pipeline.artefacts.evaluate import ClassMeasures, Prediction, largest_confusions, load_predictions
@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.report.figures import confusion_matrix_figure, save_figure, training_curves_figure
 from pipeline.stages import preprocess as preprocess_stage
 from pipeline.stages import train
-from pipeline.stages.evaluate import format_matrix, measure, to_predictions
+from pipeline.stages.evaluate import format_matrix, measure, to_predictions, top_accuracy
 from pipeline.stages.preprocess import one_hot, split_parts
 
 LABELS = np.repeat(np.arange(10, dtype=np.uint8), 30)
@@ -358,3 +358,19 @@ def test_images_that_are_all_alike_are_not_standardised(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=rf"all their {found}.*(.|\n)*data\.standardize"):
             preprocess_stage.preprocess(data(validation_size=10, standardize=standardize), 0)
         assert not Description.path.exists()
+
+
+def test_of_more_than_ten_classes_the_accuracy_among_the_five_likeliest_is_measured(rng):
+    for classes, is_measured in ((10, False), (11, True)):
+        logits = rng.normal(size=(200, classes)).astype(np.float32)
+        labels = rng.integers(0, classes, 200)
+        examples = Examples(logits, np.eye(classes, dtype=np.float32)[labels])
+        measures, _, _ = measure(logits, examples, softmax_cross_entropy, list("abcdefghijk")[:classes], 0.95)
+        assert ("top_5_accuracy" in measures.model_dump()) == is_measured
+    expected = top_k_accuracy_score(labels, logits, k=5, labels=range(classes))
+    assert measures.top_5_accuracy == pytest.approx(expected, abs=1e-6)
+    assert top_accuracy(logits, labels, 1) == pytest.approx(measures.accuracy, abs=1e-6)
+
+
+def test_of_equal_outputs_the_first_five_are_the_likeliest():
+    assert top_accuracy(np.zeros((8, 8)), np.arange(8), 5) == 5 / 8
