@@ -26,7 +26,7 @@ from pipeline.errors import UserError
 from pipeline.paths import ARCHITECTURES, MODELS, PARAMS, REPORTS
 from pipeline.report.rendering import fill
 
-LEAST_WIDTH = 72  # of the terminal; in a narrower one, each run is a list
+LEAST_WIDTH = 100  # of the terminal; in a narrower one, each run is a list
 NAMELESS = {"workspace": "(these files)"}
 PAGE = REPORTS / "runs.html"
 TEMPLATE = Path(__file__).with_name("runs.html")

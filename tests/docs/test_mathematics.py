@@ -650,17 +650,20 @@ def links(path):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_what_documents_link_to_exists(path):
-    text = path.read_text(encoding="utf-8")
-    titles = [
-        re.sub(r"[^\w\- ]", "", t).lower().replace(" ", "-") for t in re.findall(r"^#+ (.*)$", text, re.M)
-    ]
     found = links(path)
     assert found
     for _, target in found:
-        if target.startswith("#"):
-            assert target[1:] in titles, target
-        elif not target.startswith(("http://", "https://")):
-            assert (path.parent / target).exists(), target
+        if not target.startswith(("http://", "https://")):
+            name, _, title = target.partition("#")
+            file = path.parent / name if name else path
+            assert file.exists(), target
+            assert not title or title in titles(file), target
+
+
+def titles(path):
+    """The titles of a document as links name them."""
+    found = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in found]
 
 
 def defined(path):

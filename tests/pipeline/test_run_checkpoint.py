@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from cnn import checkpoint
 from cnn.checkpoint import CheckpointError
 from pipeline import __main__ as program
+from pipeline import cores
 from pipeline.artefacts.evaluate import Metrics
 from pipeline.artefacts.train import noted_seconds
 from pipeline.config.architectures import build_chosen
@@ -57,7 +58,7 @@ def project(prepared, tmp_path, monkeypatch):
     """A copy of `prepared`, in which the test runs."""
     shutil.copytree(prepared, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
-    monkeypatch.setattr(train, "count_cores", lambda: 1)
+    monkeypatch.setattr(cores, "count_cores", lambda: 1)
     return tmp_path / "project"
 
 
