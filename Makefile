@@ -5,7 +5,7 @@ unexport PYTHONSAFEPATH # with it, `python -m pipeline` does not find the projec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-faults lint benchmark clean
+.PHONY: help run test test-docs test-faults lint benchmark clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -15,6 +15,9 @@ run: .venv/installed ## set everything up, train and evaluate, print the test ac
 
 test: .venv/dev ## set everything up and run the tests
 	@$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-docs: .venv/dev ## run the commands of the documents, and compare what they print
+	@$(BIN)/python -m pytest -n auto --dist worksteal --long -m walk tests/docs
 
 test-faults: .venv/dev ## run the long tests of faults (thousands of damaged files, 200 killed runs); takes an hour
 	@$(BIN)/python -m pytest --long tests/faults

@@ -37,9 +37,21 @@ def pytest_addoption(parser):
     parser.addoption(
         "--long",
         action="store_true",
-        help="also what takes minutes: as many faults as `make test-faults` injects, the walks of a document",
+        help="also what takes minutes: as many faults as `make test-faults` injects, the walks of documents",
     )
     parser.addoption("--fault-seed", type=int, default=0, help="the seed of the fault tests")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "walk: runs all commands of a document; only with --long")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("long"):
+        skip = pytest.mark.skip(reason="runs all commands of a document: make test-docs")
+        for item in items:
+            if item.get_closest_marker("walk"):
+                item.add_marker(skip)
 
 
 @pytest.fixture

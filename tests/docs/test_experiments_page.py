@@ -1,7 +1,4 @@
-"""docs/experiments.md is true: remote, queue, search, registry and report, from a fresh project, with its commands.
-
-DVC starts for each of them, so this takes a minute: .ci/run runs it, and `make test` does not.
-"""
+"""docs/experiments.md is true: remote, queue, search, registry and report, from a fresh project, with its commands."""
 
 import os
 import re
@@ -37,10 +34,8 @@ def shell(command, folder, **variables):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, request):
+def project(tmp_path_factory):
     """A project whose pipeline has run once, and is committed."""
-    if not request.config.getoption("long"):
-        pytest.skip("takes a minute; .ci/run runs it")
     folder = make_project(tmp_path_factory.mktemp("experiments") / "project", TINY)
     shutil.copy(ROOT / "search.yaml", folder)
     shell("git add . && dvc repro --quiet && git add . && git commit -qm start", folder)
@@ -62,6 +57,7 @@ def endpoint():
     server.stop()
 
 
+@pytest.mark.walk
 def test_each_command_prints_what_the_page_shows(project, endpoint):
     found = list(commands(PAGE))
     assert len(found) > 25

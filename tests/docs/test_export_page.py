@@ -7,9 +7,8 @@ import subprocess
 from importlib.util import find_spec
 
 import pytest
-from documents import ROOT
+from documents import ROOT, commands, matches
 from projects import environment, trained_project
-from test_own_images import commands, matches
 
 PAGE = (ROOT / "docs/export.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -24,6 +23,7 @@ def torch_is_there():
     return find_spec("torch") is not None
 
 
+@pytest.mark.walk
 def test_each_command_prints_what_the_page_shows(project):
     def call(command):
         return subprocess.run(

@@ -29,6 +29,7 @@ def project(tmp_path_factory):
     return folder
 
 
+@pytest.mark.walk
 def test_each_command_prints_what_the_page_shows(project):
     for kind, block in BLOCKS:
         if kind == "yaml":

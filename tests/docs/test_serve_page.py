@@ -5,10 +5,9 @@ import shutil
 import subprocess
 
 import pytest
-from documents import ROOT
+from documents import ROOT, commands, matches
 from projects import environment
 from serving import in_a_process, save_network
-from test_own_images import commands, matches
 
 from pipeline.apps.serve.limits import Limits
 from pipeline.data import pictures

@@ -147,7 +147,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bytes(
 ):
     seconds = float(undisturbed.with_suffix(".seconds").read_text())
     resumed = caught_dvc = 0
-    for number in faults(2, 200):
+    for number in faults(1, 200):
         folder = tmp_path / str(number)
         shutil.copytree(clean, folder)
         process = start(folder, "dvc", "repro")
