@@ -92,7 +92,7 @@ def check_workflow(project):
     for name in ("Report", "Plots"):
         shell(f"bash -euo pipefail -c '{steps[name]}'", host, BASE="HEAD~1", GITHUB_STEP_SUMMARY=str(summary))
     text = summary.read_text()
-    assert re.search(r"^\| params\.yaml \| train\.epochs \| 1 +\| 2 +\|$", text, re.MULTILINE)
+    assert re.search(r"^\| params\.yaml \| seed +\| 0 +\| 7 +\|$", text, re.MULTILINE)
     assert "test.accuracy" in text
     assert "reports/history.csv" in (host / "plots/index.html").read_text()
 
