@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import urllib.request
@@ -90,7 +91,12 @@ def check_workflow(project):
     host, summary = project.parent / "host", project.parent / "summary.md"
     steps = {step.get("name"): step.get("run") for step in WORKFLOW["jobs"]["report"]["steps"]}
     for name in ("Report", "Plots"):
-        shell(f"bash -euo pipefail -c '{steps[name]}'", host, BASE="HEAD~1", GITHUB_STEP_SUMMARY=str(summary))
+        shell(
+            f"bash -euo pipefail -c {shlex.quote(steps[name])}",
+            host,
+            BASE="HEAD~1",
+            GITHUB_STEP_SUMMARY=str(summary),
+        )
     text = summary.read_text()
     assert re.search(r"^\| params\.yaml \| seed +\| 0 +\| 7 +\|$", text, re.MULTILINE)
     assert "test.accuracy" in text
