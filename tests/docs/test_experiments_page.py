@@ -100,7 +100,9 @@ def check_workflow(project):
     text = summary.read_text()
     assert re.search(r"^\| params\.yaml \| seed +\| 0 +\| 7 +\|$", text, re.MULTILINE)
     assert "test.accuracy" in text
-    assert "reports/history.csv" in (host / "plots/index.html").read_text()
+    page = (host / "plots/index.html").read_text()
+    assert "reports_history_csv" in page
+    assert all(f'"rev": "{revision}"' in page for revision in ("HEAD~1", "HEAD"))
 
 
 def test_the_workflow_needs_no_secret_and_may_only_read():
