@@ -29,8 +29,11 @@ def dvc_of_its_own(tmp_path_factory):
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist, nothing calls this
 def pytest_xdist_auto_num_workers():
-    """The number of workers for `-n auto`: few, since many tests start several processes themselves."""
-    return min(4, count_cores())
+    """The number of workers for `-n auto`: few, since many tests start several processes themselves.
+
+    One more than there are cores, since many tests wait for a process or a browser.
+    """
+    return min(4, count_cores() + 1)
 
 
 def pytest_addoption(parser):
