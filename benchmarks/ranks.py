@@ -72,7 +72,7 @@ def measure() -> dict[str, Any]:
 
         return run
 
-    found: dict[str, Any] = {"ranks": world.Get_size(), "library": MPI.Get_library_version().split(",")[0]}
+    found: dict[str, Any] = {"ranks": world.Get_size(), "library": MPI.Get_library_version().split("\n")[0]}
     with threadpool_limits(1):
         network = NETWORKS[MEASURED]
         model, shape = make_network(MEASURED)

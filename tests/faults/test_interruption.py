@@ -278,9 +278,9 @@ def test_a_rank_that_is_asked_to_stop_stops_all_after_the_same_step(folder, expe
     wait_for_checkpoint(folder)
     os.kill(second, signal.SIGTERM)
     output, _ = process.communicate()
-    assert len(re.findall(r"^Stopped in epoch \d+ of 20, after [\d,]+ images\.", output, re.MULTILINE)) == 1, (
-        output
-    )
+    assert (
+        len(re.findall(r"^Stopped in epoch \d+ of 20, after [\d,]+ images\.", output, re.MULTILINE)) == 1
+    ), output
     assert "Continuing from" in run(folder, "pipeline", "train").stdout
     assert results(folder) == of_train(expected)
 

@@ -183,6 +183,13 @@ def test_an_upload_too_large_is_refused_before_it_is_read_or_while(port):
     assert json.loads(answer.partition(b"\r\n\r\n")[2]) == reason
 
 
+def test_the_packets_of_an_answer_do_not_wait_for_one_another():
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_slow_sender_is_answered_408_and_one_without_a_head_is_cut_off(port, picture):
     started = time.perf_counter()
     head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n"
