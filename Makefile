@@ -16,8 +16,8 @@ run: .venv/installed ## set everything up, train and evaluate, print the test ac
 test: .venv/dev ## set everything up and run the tests
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-docs: .venv/dev ## run the commands of the documents, and compare what they print
-	@$(BIN)/python -m pytest -n auto --dist worksteal --long -m walk tests/docs
+test-docs: .venv/dev ## run the commands of the documents, and other walks of a user, from end to end
+	@$(BIN)/python -m pytest -n auto --dist worksteal --long -m walk
 
 test-faults: .venv/dev ## run the long tests of faults (thousands of damaged files, 200 killed runs); takes an hour
 	@$(BIN)/python -m pytest --long tests/faults

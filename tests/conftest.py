@@ -46,12 +46,16 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "walk: runs all commands of a document; only with --long")
+    config.addinivalue_line(
+        "markers", "walk: runs the commands of a document, or of a user, from end to end; only with --long"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
+    # The many short ones last, so that no worker is left with a long one at the end.
+    items.sort(key=lambda item: item.path.parent.name == "cnn")
     if not config.getoption("long"):
-        skip = pytest.mark.skip(reason="runs all commands of a document: make test-docs")
+        skip = pytest.mark.skip(reason="takes half a minute: make test-docs")
         for item in items:
             if item.get_closest_marker("walk"):
                 item.add_marker(skip)

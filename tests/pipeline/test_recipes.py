@@ -202,6 +202,7 @@ def test_unknown_keys_in_params_yaml_are_refused_too(call, tmp_path):
     assert not called
 
 
+@pytest.mark.walk
 def test_a_recipe_runs_as_an_experiment_and_again_from_the_cache(tmp_path):
     folder = make_project(tmp_path)
     (folder / "recipes.yaml").write_text(TINY)

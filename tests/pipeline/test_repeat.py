@@ -230,6 +230,7 @@ def files(folder):
     }
 
 
+@pytest.mark.walk
 def test_seeds_run_once_and_leave_the_folder_as_it_was(project, monkeypatch, capfd):
     before = files(project)
     options = ["repeat", "--seeds", "2", "--name", "quick", "-S", "train.epochs=2"]
