@@ -446,6 +446,7 @@ def test_verify_needs_recorded_results(clean):
     assert "The last commit has no dvc.lock. Make one, and commit it: dvc repro" in result.stderr
 
 
+@pytest.mark.walk
 def test_verify_runs_every_stage_whatever_a_shared_cache_holds_and_finds_every_byte_again(finished, tmp_path):
     folder, cache = tmp_path / "repository/folder/project", tmp_path / "cache"
     shutil.copytree(finished, folder, ignore=shutil.ignore_patterns(".git"))

@@ -69,6 +69,7 @@ def own_images(draw):
     return arrays, params
 
 
+@pytest.mark.walk
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(drawn=own_images())
 def test_any_images_go_through_all_stages(tmp_path_factory, drawn):

@@ -403,6 +403,7 @@ def test_chunks_have_few_images_if_these_are_large():
     assert sum(len(chunk) for chunk in chunks) == 50
 
 
+@pytest.mark.walk
 def test_dvc_tracks_own_images_and_brings_them_to_a_colleague(tmp_path):
     changes = {
         "data.dataset": "own",
