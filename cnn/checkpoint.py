@@ -46,11 +46,15 @@ def save(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, 
 
 def load(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return (arrays, metadata) as `save` wrote them to `path`; raise CheckpointError for any problem."""
+    return parse(read(path), path)
+
+
+def read(path: Path) -> bytes:
+    """The content of a file, for `parse`; raise CheckpointError if it cannot be read."""
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"The checkpoint {path} cannot be read: {error.strerror}.") from None
-    return parse(content, path)
 
 
 def parse(content: bytes, path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -11,11 +11,13 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cnn import Processes, Ranks
+from cnn import CheckpointError, Processes, Ranks
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,8 +31,12 @@ T = TypeVar("T")
 
 
 def launch(variables: Mapping[str, str] = os.environ) -> None:
-    """Start this command again on several ranks, as MPI_LAUNCH says; return if it says nothing."""
-    if not (launcher := shlex.split(variables.get(LAUNCH_VARIABLE, ""))):
+    """Start this command again on several ranks, as MPI_LAUNCH says; return if it says nothing.
+
+    A process that mpirun has started is one of these ranks already.
+    """
+    launcher = shlex.split(variables.get(LAUNCH_VARIABLE, ""))
+    if not launcher or _size() > 1:
         return
     others = {name: value for name, value in variables.items() if name != LAUNCH_VARIABLE}
     sys.stdout.flush()
@@ -43,17 +49,22 @@ def launch(variables: Mapping[str, str] = os.environ) -> None:
         ) from None
 
 
+def _size() -> int:
+    """How many ranks mpirun has started, of which this process is one."""
+    sizes = [int(size) for name in SIZE_VARIABLES if (size := os.environ.get(name, "")).isdecimal()]
+    return max(sizes, default=1)
+
+
 @cache
 def _communicator() -> Any | None:
     """MPI's communicator of all ranks; None if this process runs alone."""
-    sizes = [int(size) for name in SIZE_VARIABLES if (size := os.environ.get(name, "")).isdecimal()]
-    if max(sizes, default=1) == 1:
+    if _size() == 1:
         return None
     try:
         import mpi4py
     except ModuleNotFoundError:
         raise UserError(
-            f"mpirun has started {max(sizes)} ranks, but this Python does not have mpi4py, so that each "
+            f"mpirun has started {_size()} ranks, but this Python does not have mpi4py, so that each "
             "would do all the work. Install it: pip install mpi4py"
         ) from None
     mpi4py.rc.thread_level = "funneled"  # only the main thread uses MPI
@@ -79,16 +90,35 @@ def make_executor() -> "Executor":
     return Ranks(communicator, Processes(max(cores // here, 1)))
 
 
-def shared(value: T) -> T:
-    """The value that rank 0 has, on every rank."""
+def shared(compute: Callable[[], T]) -> T:
+    """compute() of rank 0, on every rank; its CheckpointError is raised on all of them."""
     communicator = _communicator()
-    return value if communicator is None else communicator.bcast(value)
+    if communicator is None:
+        return compute()
+    found: T | CheckpointError | None = None
+    if is_first():
+        try:
+            found = compute()
+        except CheckpointError as error:
+            found = error
+    found = communicator.bcast(found)
+    if isinstance(found, CheckpointError):
+        raise found
+    return found
 
 
 def largest(value: int) -> int:
     """The largest value that any rank has, on every rank."""
     communicator = _communicator()
     return value if communicator is None else max(communicator.allgather(value))
+
+
+def check_same(what: str, files: Iterable[Path]) -> None:
+    """UserError, on all ranks, unless these files have the same content on all of them."""
+    if _communicator() is not None:
+        same_everywhere(
+            what, sha256(b"".join(sha256(path.read_bytes()).digest() for path in files)).hexdigest()
+        )
 
 
 def same_everywhere(what: str, value: str) -> str:
@@ -100,7 +130,7 @@ def same_everywhere(what: str, value: str) -> str:
     for rank, (other, host) in enumerate(found):
         if other != found[0][0]:
             raise UserError(
-                f"Rank {rank} on {host} has other {what} than rank 0 on {found[0][1]}. All {len(found)} "
+                f"Rank {rank} on {host} has {what} than rank 0 on {found[0][1]}. All {len(found)} "
                 "ranks need the same, in the folder in which they run: use a shared disk, or copy the "
                 "project to each machine."
             )

@@ -29,9 +29,10 @@ from pipeline.artefacts.evaluate import (
 )
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.files import load_files
+from pipeline.artefacts.train import Network
 from pipeline.artefacts.trained import load_trained, probabilities_of
 from pipeline.config.architectures import gives_probabilities
-from pipeline.paths import CLASSIFICATION_REPORT
+from pipeline.paths import CLASSIFICATION_REPORT, PROCESSED
 
 if TYPE_CHECKING:
     from pipeline.config.params import Evaluate
@@ -43,6 +44,10 @@ LONGEST_COLUMN = 14  # characters of a class's name above a column
 def evaluate(options: "Evaluate") -> None:
     """Write metrics, predictions and the classification report."""
     model, network = load_trained()
+    ranks.check_same(
+        "another network or other data",
+        [Network.path, *sorted({*PROCESSED.glob("test_*.npy"), *PROCESSED.glob("validation_*.npy")})],
+    )
     names = network.data.class_names
     validation, test = load_examples("validation", network.data), load_examples("test", network.data)
     chosen = options.test_time_augmentation.model_dump()

@@ -46,7 +46,7 @@ def export(formats: Sequence[Format], folder: Path) -> None:
     pictures = {name: _picture(FIGURES / name) for name in hub.PICTURES}
     with threadpool_limits(1, user_api="blas"), Replicas(model, Processes(count_cores())) as replicas:
         outputs = replicas.predict(test.images)
-        _check_measured(metrics, model, network, test, replicas)
+        _check_measured(metrics, model, network, test, outputs, replicas)
     for kind in formats:
         if kind == "safetensors":
             content, note = _safetensors(model, network)
@@ -109,11 +109,17 @@ def _onnx(
 
 
 def _check_measured(
-    metrics: Metrics, model: Sequential, network: Network, test: Examples, replicas: Replicas
+    metrics: Metrics,
+    model: Sequential,
+    network: Network,
+    test: Examples,
+    outputs: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    replicas: Replicas,
 ) -> None:
     """UserError unless metrics.json was measured with this network: its accuracy is measured again."""
-    views = metrics.test_time_augmentation.model_dump() if metrics.test_time_augmentation else {}
-    outputs = mean_over_views(replicas.predict, test.images, **views)
+    if metrics.test_time_augmentation:
+        views = metrics.test_time_augmentation.model_dump()
+        outputs = mean_over_views(replicas.predict, test.images, **views)
     accuracy = float((outputs.argmax(axis=1) == test.targets.argmax(axis=1)).mean())
     same = (metrics.dataset, metrics.model) == (network.data.dataset, Model.of(model, network))
     if not same or abs(accuracy - metrics.test.accuracy) > DIFFERENT:

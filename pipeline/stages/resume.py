@@ -119,8 +119,8 @@ class RunCheckpoint:
 
         All ranks load that of the first one.
         """
-        content = ranks.shared(self.path.read_bytes() if self.path.exists() else b"")
-        if not content:
+        content = ranks.shared(self._read)
+        if content is None:
             return False
         arrays, metadata = checkpoint.parse(content, self.path)
         states = {part: _part(arrays, part) for part in (*self.parts, "kept")}
@@ -140,6 +140,9 @@ class RunCheckpoint:
         self.history, self.statistics, self.kept_state = history, statistics, states["kept"]
         self._started_at = started_at
         return True
+
+    def _read(self) -> bytes | None:
+        return checkpoint.read(self.path) if self.path.exists() else None
 
     def remove(self) -> None:
         """Delete the checkpoint of a run that has finished."""

@@ -155,7 +155,7 @@ def _fit(
     settings = params.model_dump(include={"seed", "data", "train"}, exclude={"train": {"checkpoint_seconds"}})
     settings |= {"layers": layers, "environment": environment().model_dump()}
     run = RunCheckpoint(
-        ranks.same_everywhere("code, packages, params or data", fingerprint(settings)),
+        ranks.same_everywhere("other code, packages, params or data", fingerprint(settings)),
         {"model": model, "optimizer": optimizer, "progress": at, "statistics": statistics}
         | ({"average": average} if average else {}),
         options.checkpoint_seconds,

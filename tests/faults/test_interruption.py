@@ -297,6 +297,25 @@ def test_ranks_that_differ_are_told_before_anything_runs(folder, tmp_path):
 
 
 @with_mpi
+def test_ranks_evaluate_the_same_network_and_data_or_nothing(finished, tmp_path):
+    other = shutil.copytree(finished, tmp_path / "other")
+    labels = other / "data/processed/test_targets.npy"
+    labels.chmod(0o644)
+    content = bytearray(labels.read_bytes())
+    content[-40:] = content[-80:-40]  # another class for the last image
+    labels.unlink()
+    labels.write_bytes(content)
+    before = results(finished)
+    here, there = (
+        ("-n", "1", "-wdir", str(finished), "evaluate"),
+        ("-n", "1", "-wdir", str(other), "evaluate"),
+    )
+    output, _ = start_ranks(finished, *here, ":", *there).communicate()
+    assert output.count("has another network or other data than rank 0") == 1, output
+    assert results(finished) == before
+
+
+@with_mpi
 def test_an_error_of_one_rank_ends_all_in_one_message_that_names_it(folder, tmp_path):
     other = shutil.copytree(folder, tmp_path / "other")
     (other / "data/processed/train_images.npy").unlink()

@@ -163,6 +163,19 @@ def test_a_run_keeps_its_own_checkpoint_whatever_the_clock_says(project, monkeyp
     assert len(kept - set("abcd")) == 1
 
 
+def test_an_empty_checkpoint_and_one_that_cannot_be_read_are_reported(project):
+    for content, told in ((b"", "is damaged"), (None, "cannot be read")):
+        run = RunCheckpoint("0" * 16, {}, 0.0)
+        shutil.rmtree(run.path.parent, ignore_errors=True)
+        run.path.parent.mkdir(parents=True)
+        if content is None:
+            run.path.mkdir()  # a folder, which nobody can read as a file, even as root
+        else:
+            run.path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=told):
+            run.restore()
+
+
 def test_the_checkpoint_of_another_run_is_refused_though_it_would_fit(project, monkeypatch, capsys):
     train.train(load_params())
     whole = bytes_of_results()
