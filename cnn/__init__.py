@@ -8,6 +8,7 @@ from cnn import schedules as schedules
 from cnn.checkpoint import CheckpointError as CheckpointError
 from cnn.clipping import clip_by_norm as clip_by_norm
 from cnn.clipping import clip_by_value as clip_by_value
+from cnn.device import move as move
 from cnn.engine.executors import Processes as Processes
 from cnn.engine.executors import Serial as Serial
 from cnn.engine.executors import Threads as Threads

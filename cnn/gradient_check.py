@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnn.layers.layer import Layer
+from cnn.ops.arrays import place, to_host
 
 
 def gradient_check(
@@ -39,7 +40,7 @@ def gradient_check(
     def forward() -> NDArray[np.float64]:
         return layer.forward(x, training=True, rng=np.random.default_rng(seed))
 
-    v = rng.standard_normal(forward().shape)
+    v = place(rng.standard_normal(forward().shape), like=x)
     analytic: dict[str, NDArray[Any] | None] = {"x": layer.backward(v)}
     analytic |= {name: parameter.grad for name, parameter in parameters.items()}
     x = x.copy()  # numeric_gradient changes each element in place and restores it
@@ -64,7 +65,7 @@ def numeric_gradient(
     """
     gradient = np.empty_like(array)
     for index in np.ndindex(array.shape):
-        original = array[index]
+        original = float(array[index])
         array[index] = original + step
         above = f()
         array[index] = original - step
@@ -78,6 +79,7 @@ def relative_error(actual: NDArray[Any] | None, expected: NDArray[Any]) -> float
     """max |actual − expected| / max |expected|; infinite if `actual` is None or has another shape."""
     if actual is None or actual.shape != expected.shape:
         return float("inf")
+    actual, expected = to_host(actual), to_host(expected)
     difference = np.abs(actual - expected).max(initial=0.0)
     scale = np.abs(expected).max(initial=0.0)
     return float(difference / scale) if scale else float(difference)

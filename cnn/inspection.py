@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cnn.layers import Conv2D, Layer, Sequential
 from cnn.layers.layer import Shape
 from cnn.layers.trace import trace_shapes
+from cnn.ops.arrays import to_host
 from cnn.parameter import Parameter
 from cnn.state import Stateful
 
@@ -116,7 +117,7 @@ class EpochStatistics(Stateful):
         """Return a row for each parameter, with the RMS of |dL/dθ| over the steps; then start a new epoch."""
         rows = []
         for name, parameter in self.parameters.items():
-            quantiles = np.quantile(parameter.value.astype(np.float64), QUANTILES)
+            quantiles = np.quantile(to_host(parameter.value).astype(np.float64), QUANTILES)
             rows.append(
                 {"parameter": name, "gradient_norm": float(np.sqrt(self._squares[name] / self._steps))}
                 | {

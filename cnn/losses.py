@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from cnn.checks import Fraction, Given, NotNegative
+from cnn.ops.arrays import place
 from cnn.ops.softmax import log_softmax
 from cnn.registry import LOSSES
 
@@ -117,4 +118,4 @@ def _checked_weights(weights: Sequence[float], targets: Float[np.ndarray, "n k"]
             f"class_weights must be {classes} finite numbers >= 0, one for each class and not all 0; "
             f"received {np.asarray(weights).tolist()}."
         )
-    return array
+    return place(array, like=targets)

@@ -4,7 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
+
+from cnn.ops.arrays import place, to_host
 
 
 class Stateful(ABC):
@@ -15,8 +18,8 @@ class Stateful(ABC):
         """The arrays themselves, not copies, by name."""
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Copies of all arrays that make up the state, by name."""
-        return {name: array.copy() for name, array in self._state().items()}
+        """Copies of all arrays that make up the state, by name; they are on the host."""
+        return {name: np.array(to_host(array)) for name, array in self._state().items()}
 
     def load_state_dict(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Copy in `state`, which `state_dict` of an equal object returned.
@@ -34,4 +37,4 @@ class Stateful(ABC):
         if problems:
             raise ValueError(f"The state does not fit this {type(self).__name__}: {'; '.join(problems)}.")
         for name, array in own.items():
-            array[...] = state[name]
+            array[...] = place(state[name], like=array)

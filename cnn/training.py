@@ -339,7 +339,9 @@ def _try_smallest_shard(
     copied = copy.deepcopy(model)
     try:
         copied.forward(
-            np.asarray(train.images[:smallest]), training=True, rng=derive_rng(seed, Stream.DROPOUT, 0, 0, 0)
+            copied.place(train.images[:smallest]),
+            training=True,
+            rng=derive_rng(seed, Stream.DROPOUT, 0, 0, 0),
         )
     except ValueError as error:
         raise ValueError(
@@ -360,7 +362,8 @@ def _non_finite(
     if not isfinite(loss):
         what, first = f"The loss became {loss}", ""
         outputs = (
-            (f"the output of layer {name}, {layer!r}", y) for name, layer, y in trace_forward(model, images)
+            (f"the output of layer {name}, {layer!r}", y)
+            for name, layer, y in trace_forward(model, model.place(images))
         )
         for name, values in [("in the images", images), *outputs]:
             if not np.isfinite(values).all():

@@ -52,7 +52,8 @@ def whiten(model: Sequential, images: Rows) -> None:
     largest = np.abs(directions).argmax(axis=0)
     directions = directions * np.sign(directions[largest, range(half)])
     kernel = directions / np.sqrt(np.maximum(variances, 0) + WHITENING_EPSILON)
-    layer.kernel.value[...] = np.concatenate([kernel, -kernel], axis=1).reshape(layer.kernel.value.shape)
+    fitted = np.concatenate([kernel, -kernel], axis=1).reshape(layer.kernel.value.shape)
+    layer.kernel.value[...] = layer.place(fitted)
 
 
 def layer_to_whiten(model: Sequential) -> Conv2D | None:

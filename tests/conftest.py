@@ -42,6 +42,12 @@ def pytest_addoption(parser):
         action="store_true",
         help="also what takes minutes: as many faults as `make test-faults` injects, the walks of documents",
     )
+    parser.addoption(
+        "--device",
+        choices=["double", "cuda"],
+        default="double",
+        help="where tests/cnn/test_device.py computes: on the device double, or with CuPy (make gpu-check)",
+    )
     parser.addoption("--fault-seed", type=int, default=0, help="the seed of the fault tests")
 
 

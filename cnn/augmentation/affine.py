@@ -20,6 +20,7 @@ from jaxtyping import Float
 from cnn.augmentation.images import Colour, GivenImages, Images, Pixels, Rng, check_images
 from cnn.augmentation.sampling import sample
 from cnn.checks import Kept, Range
+from cnn.ops.arrays import place
 from cnn.registry import AUGMENTATIONS
 
 Maps = Float[np.ndarray, "n 3 3"]  # M of each image
@@ -171,7 +172,7 @@ def sample_under(images: Images, maps: Maps, fill: Colour) -> Images:
     origin = centre + maps[:, :2, 2]
     down = maps[:, :2, :1] * (np.arange(h) - centre[0]) + origin[:, :, None]  # (n, 2, h)
     right = maps[:, :2, 1:2] * (np.arange(w) - centre[1])  # (n, 2, w)
-    down, right = down.astype(images.dtype), right.astype(images.dtype)
+    down, right = (place(part.astype(images.dtype), like=images) for part in (down, right))
     rows, columns = (down[:, axis, :, None] + right[:, axis, None, :] for axis in (0, 1))
     return sample(images, rows, columns, fill)
 

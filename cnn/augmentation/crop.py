@@ -7,6 +7,7 @@ from jaxtyping import Int
 
 from cnn.augmentation.images import Colour, GivenImages, Images, Rng, check_images
 from cnn.checks import Whole
+from cnn.ops.arrays import full, place
 from cnn.registry import AUGMENTATIONS
 
 
@@ -42,12 +43,12 @@ def random_crop(
     if mode == "reflect":
         source, rows, columns = images, reflect(rows, h), reflect(columns, w)
     else:  # one pixel of fill on each side is enough: positions further out are clipped to it
-        source = np.full((n, h + 2, w + 2, c), fill, images.dtype)
+        source = full((n, h + 2, w + 2, c), fill, like=images)
         source[:, 1:-1, 1:-1] = images
         rows, columns = np.clip(rows, -1, h) + 1, np.clip(columns, -1, w) + 1
     _, height, width, _ = source.shape
     index = (np.arange(n)[:, None] * height + rows)[:, :, None] * width + columns[:, None, :]
-    return source.reshape(-1, c).take(index, axis=0)
+    return source.reshape(-1, c).take(place(index, like=images), axis=0)
 
 
 def reflect(i: Int[np.ndarray, "*shape"], size: int) -> Int[np.ndarray, "*shape"]:

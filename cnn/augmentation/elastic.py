@@ -8,6 +8,7 @@ from jaxtyping import Float
 from cnn.augmentation.images import Colour, GivenImages, Images, Pixels, Rng, check_images
 from cnn.augmentation.sampling import sample
 from cnn.checks import Range
+from cnn.ops.arrays import place
 from cnn.registry import AUGMENTATIONS
 
 
@@ -42,9 +43,9 @@ def elastic_distortion(
         return images.copy()
     n, h, w, _ = images.shape
     d = _displacements(rng, (n, h, w), strength, smoothness, images.dtype)
-    rows = np.arange(h, dtype=images.dtype)[:, None]
-    columns = np.arange(w, dtype=images.dtype)
-    return sample(images, rows + d[:, 0], columns + d[:, 1], fill)
+    rows = np.arange(h, dtype=images.dtype)[:, None] + d[:, 0]
+    columns = np.arange(w, dtype=images.dtype) + d[:, 1]
+    return sample(images, place(rows, like=images), place(columns, like=images), fill)
 
 
 def _displacements(

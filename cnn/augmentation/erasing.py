@@ -7,6 +7,7 @@ from jaxtyping import Bool, Int
 
 from cnn.augmentation.images import Colour, GivenImages, Images, Rng, check_images
 from cnn.checks import Fraction, Range, Whole
+from cnn.ops.arrays import place
 from cnn.registry import AUGMENTATIONS
 
 Area = Annotated[float, Range("(0, 1]")]
@@ -31,9 +32,8 @@ def cutout(
     check_images(images, fill=fill)
     n, h, w, _ = images.shape
     corners = rng.integers(0, (h, w), (n, 2)) - size // 2
-    y = images.copy()
-    y[_rectangles(images, corners, np.full((n, 2), size))] = fill
-    return y
+    inside = place(_rectangles(images, corners, np.full((n, 2), size)), like=images)
+    return np.where(inside[..., None], place(np.asarray(fill, images.dtype), like=images), images)
 
 
 @AUGMENTATIONS.register
@@ -78,10 +78,11 @@ def random_erasing(
     sizes = np.clip(sizes, 1, (h, w)).astype(np.intp)
     inside = erased & _rectangles(images, rng.integers(0, (h, w) - sizes, endpoint=True), sizes)
     y = images.copy()
-    pixels = np.flatnonzero(inside)
+    pixels = place(np.flatnonzero(inside), like=images)
     image = pixels // (h * w)  # to which each of them belongs
     low, high = images.min(axis=1).min(axis=1)[image], images.max(axis=1).max(axis=1)[image]
-    y.reshape(-1, c)[pixels] = low + rng.random((len(pixels), c), images.dtype) * (high - low)
+    noise = place(rng.random((len(pixels), c), images.dtype), like=images)
+    y.reshape(-1, c)[pixels] = low + noise * (high - low)
     return y
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from cnn.augmentation.images import GivenImages, Images, Rng, check_images
 from cnn.augmentation.sampling import blend
 from cnn.checks import Fraction
+from cnn.ops.arrays import place
 from cnn.registry import AUGMENTATIONS
 
 Lines = Float[np.ndarray, "lines length width"]  # of which neighbours along the middle axis are combined
@@ -33,7 +34,7 @@ def random_stroke(images: GivenImages, rng: Rng, fraction: Fraction) -> Images:
     if fraction == 0:
         return images.copy()
     n, h, w, c = images.shape
-    u = rng.uniform(-fraction, fraction, (n, 1)).astype(images.dtype)
+    u = place(rng.uniform(-fraction, fraction, (n, 1)).astype(images.dtype), like=images)
     sign = np.copysign(1, u)
     x = images.reshape(n, h * w * c)
     extreme = _maximum((x * sign).reshape(n, h, w * c))  # min x = −max(−x)
@@ -59,7 +60,7 @@ def random_blur(images: GivenImages, rng: Rng, fraction: Fraction) -> Images:
     if fraction == 0:
         return images.copy()
     n, h, w, c = images.shape
-    u = rng.uniform(0, fraction, (n, 1)).astype(images.dtype)
+    u = place(rng.uniform(0, fraction, (n, 1)).astype(images.dtype), like=images)
     framed = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="edge")
     blurred = _binomial_sum(framed.reshape(n, h + 4, (w + 4) * c))
     blurred = _binomial_sum(blurred.reshape(n * h, w + 4, c)).reshape(n, h * w * c)

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Int, UInt64
 
 from cnn.augmentation.images import GivenImages, Images, Rng, check_images
 from cnn.checks import Fraction, Given
+from cnn.ops.arrays import place
 from cnn.registry import AUGMENTATIONS
 
 
@@ -73,6 +74,6 @@ def splitmix64(seed: int, index: Int[np.ndarray, "n"]) -> UInt64[np.ndarray, "n"
 
 
 def _flip(images: Images, flipped: Bool[np.ndarray, "n"]) -> Images:
-    y = images.copy()
-    y[flipped] = images[flipped, :, ::-1]
+    y, flipped = images.copy(), place(flipped, like=images)
+    y[flipped] = images[:, :, ::-1][flipped]
     return y

@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from cnn.augmentation.images import Colour, GivenImages, Images, Rng, check_images
 from cnn.checks import Fraction, Range
+from cnn.ops.arrays import place
 from cnn.registry import AUGMENTATIONS
 
 
@@ -39,8 +40,9 @@ def random_gamma(
     if log_gamma == 0:
         return images.copy()
     n, h, w, c = images.shape
-    gamma = np.exp(rng.uniform(-log_gamma, log_gamma, (n, 1, 1))).astype(images.dtype)
-    low, high = (np.tile(np.broadcast_to(colour, c).astype(images.dtype), w) for colour in (black, white))
+    gamma = place(np.exp(rng.uniform(-log_gamma, log_gamma, (n, 1, 1))).astype(images.dtype), like=images)
+    ends = (np.tile(np.broadcast_to(colour, c).astype(images.dtype), w) for colour in (black, white))
+    low, high = (place(end, like=images) for end in ends)
     y = images.reshape(n, h, w * c) - low
     y /= high - low
     np.clip(y, 0, 1, out=y)
@@ -68,7 +70,8 @@ def random_brightness(images: GivenImages, rng: Rng, fraction: Fraction, *, blac
     """
     check_images(images, black=black)
     channels = images.shape[3:]
-    return _scale(images, rng, fraction, np.broadcast_to(black, channels).astype(images.dtype)[None])
+    fixed = np.broadcast_to(black, channels).astype(images.dtype)[None]
+    return _scale(images, rng, fraction, place(fixed, like=images))
 
 
 @AUGMENTATIONS.register
@@ -84,7 +87,7 @@ def random_contrast(images: GivenImages, rng: Rng, fraction: Fraction) -> Images
         fraction: the largest change of the factor.
     """
     check_images(images)
-    in_order = np.ascontiguousarray(images)  # the order of a sum affects its last bits
+    in_order = np.ascontiguousarray(images, like=images)  # the order of a sum affects its last bits
     return _scale(images, rng, fraction, in_order.mean(axis=1).mean(axis=1))
 
 
@@ -93,7 +96,7 @@ def _scale(images: Images, rng: Rng, fraction: float, fixed: Float[np.ndarray, "
     if fraction == 0:
         return images.copy()
     n, h, w, c = images.shape
-    factor = rng.uniform(1 - fraction, 1 + fraction, (n, 1, 1)).astype(images.dtype)
+    factor = place(rng.uniform(1 - fraction, 1 + fraction, (n, 1, 1)).astype(images.dtype), like=images)
     fixed = np.tile(fixed, w)[:, None]  # for a whole row of pixels: one long inner loop beats many short ones
     y = images.reshape(n, h, w * c) - fixed
     y *= factor

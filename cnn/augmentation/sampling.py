@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cnn.augmentation.images import Colour, Images
+from cnn.ops.arrays import arange, full
 
 
 def sample(
@@ -20,12 +21,12 @@ def sample(
     # Add one pixel of fill at the top and left, and two at the bottom and right. Positions clipped to
     # -1 … h or w then have all four neighbours inside this frame, so none needs a bounds check.
     height, width = h + 3, w + 3
-    framed = np.full((n, height, width, c), fill, images.dtype)
+    framed = full((n, height, width, c), fill, like=images)
     framed[:, 1:-2, 1:-2] = images
     np.clip(rows, -1, h, out=rows)
     np.clip(columns, -1, w, out=columns)
     top, left = np.floor(rows), np.floor(columns)
-    origins = np.arange(width + 1, n * height * width, height * width)  # pixel (0, 0) of each image
+    origins = arange(width + 1, n * height * width, height * width, like=images)  # pixel (0, 0) of each image
     corner = top.astype(np.intp) * width + left.astype(np.intp)  # index of the upper left neighbour
     corner += origins[:, None, None]
     rows -= top

@@ -3,6 +3,7 @@
 They follow the contract of all layers, and can also skip dL/dx.
 """
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from cnn.layers import Conv2D, Layer, MaxPool2D
 from cnn.layers.layer import Rng, Shape
+from cnn.ops.arrays import empty
 from cnn.ops.pooling import first_maximum
 from cnn.ops.reductions import repeat_for_pixels, sum_over_rows
 from cnn.ops.windows import col2im, crop, im2col, pad
@@ -120,7 +122,7 @@ class FusedConv2D(Layer):
         y = (columns @ self.conv.kernel_matrix()).swapaxes(0, 1)
         winner: Int[np.ndarray, "rows o"] | None = None
         if self.pool is not None:
-            blocks = y.reshape(np.prod(self._block), -1, self.conv.out_channels)
+            blocks = y.reshape(prod(self._block), -1, self.conv.out_channels)
             y, winner = first_maximum(iter(blocks)) if training else (blocks.max(axis=0), None)
         return y.reshape(len(x), *shape), (columns, x.shape, padded.shape, winner)
 
@@ -132,7 +134,7 @@ class FusedConv2D(Layer):
         conv = self.conv
         if winner is not None:
             grad_pooled = grad_y.reshape(winner.shape)
-            grad_y = np.empty((np.prod(self._block), *winner.shape), grad_y.dtype)
+            grad_y = empty((prod(self._block), *winner.shape), like=grad_y)
             for index, block in enumerate(grad_y):
                 np.multiply(grad_pooled, winner == index, out=block)
         grad_rows = grad_y.reshape(-1, conv.groups, conv.out_channels // conv.groups).swapaxes(0, 1)

@@ -17,6 +17,7 @@ from cnn.engine.fused import FusedConv2D
 from cnn.engine.passes import PASSES, Pass, plan
 from cnn.engine.ranks import RankPool, add_up
 from cnn.layers import Layer
+from cnn.ops.arrays import is_on_host, place, to_host, zeros
 
 
 @runtime_checkable
@@ -41,9 +42,14 @@ class Replica:
         self.parameters = list(self.model.parameters().values())
         self.buffers = list(self.model.buffers().values())
         self.shared = shared
+        self._like = next(iter([*(p.value for p in self.parameters), *self.buffers]), np.empty(0))
         self._copied, self._passes, self._states = copied, passes, states
         self._fused = _fused(self.model)
         self._version = 0
+
+    def place(self, x: NDArray[Any]) -> NDArray[Any]:
+        """x where the model is."""
+        return place(x, like=self._like)
 
     def restore(self) -> None:
         """Return to the model's current state."""
@@ -100,6 +106,12 @@ class Replicas:
         self._states = shared_copies(self.buffers)
         self._version = 0
         self._busy = False
+        arrays = [*self._values, *self._states]
+        if not (executor is None or isinstance(executor, Serial) or all(map(is_on_host, arrays))):
+            raise ValueError(
+                "A network on a device is computed by this process alone; received the executor "
+                f"{type(executor).__name__}. Leave it out, or move the network to the host."
+            )
         self._pool = (executor or Serial()).start(self._make_replica)
         self.add_up = self._pool.add_up if isinstance(self._pool, RankPool) else add_up
 
@@ -158,13 +170,16 @@ def _run(task: Task, version: int, replica: Replica) -> Any:
 
 
 def _predict(x: NDArray[Any], replica: Replica) -> NDArray[Any]:
-    return replica.for_evaluation.forward(x)
+    return to_host(replica.for_evaluation.forward(replica.place(x)))
 
 
 def shared_copies(arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Arrays of these shapes and dtypes, in memory shared with copies of this process."""
-    shared = []
+    """Arrays of these shapes and dtypes: in memory shared with copies of this process, or on the device."""
+    shared: list[NDArray[Any]] = []
     for array in arrays:
+        if not is_on_host(array):
+            shared.append(zeros(array.shape, like=array))
+            continue
         room = mmap(-1, max(array.nbytes, 1))
         shared.append(np.frombuffer(room, array.dtype, array.size).reshape(array.shape))
     return shared

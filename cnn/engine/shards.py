@@ -172,7 +172,7 @@ def _compute_shard(
     `at` is (epoch, step, number of the shard).
     """
     model, job = replica.model, replica.shared
-    images, targets = job.examples.images[indices], job.examples.targets[indices]
+    images, targets = (replica.place(rows[indices]) for rows in job.examples)
     fraction = len(indices) / batch_size
     if job.augment is not None:
         place = {"examples": indices, "epoch": at[0], "seed": job.seed}

@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from cnn.checks import Kept
 from cnn.layers.layer import Layer, Rng, Shape
+from cnn.ops.arrays import place
 from cnn.registry import LAYERS
 
 
@@ -40,7 +41,7 @@ class Dropout(Layer):
                 f"{self!r} needs random numbers in training: call forward(x, training=True, rng=…)."
             )
         kept = rng.random(self._mask_shape(x.shape), dtype=np.float32) >= self.rate
-        scale = kept * x.dtype.type(1 / (1 - self.rate))
+        scale = place(kept * x.dtype.type(1 / (1 - self.rate)), like=x)
         y = x * scale
         self._save(y, scale)
         return y

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cnn.layers.layer import Layer, Rng, Shape
+from cnn.ops.arrays import empty
 from cnn.ops.blocks import blocks
 
 
@@ -29,7 +30,7 @@ class Elementwise(Layer):
         self, x: Float[np.ndarray, "n *shape"], *, training: bool = False, rng: Rng = None
     ) -> Float[np.ndarray, "n *shape"]:
         """f(x)."""
-        y = np.empty(x.shape, x.dtype)
+        y = empty(x.shape, like=x)
         flat_x, flat_y = x.reshape(-1), y.reshape(-1)
         compute = self.function_and_derivative if training else self.function
         derivatives = [compute(flat_x[block], flat_y[block]) for block in blocks(flat_x)]
@@ -40,7 +41,7 @@ class Elementwise(Layer):
     def backward(self, grad_y: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n *shape"]:
         """dL/dx = dL/dy · f'(x): the chain rule, since each output depends on one input only."""
         (derivatives,) = self._take(grad_y)
-        grad_x = np.empty(grad_y.shape, grad_y.dtype)
+        grad_x = empty(grad_y.shape, like=grad_y)
         flat_y, flat_x = grad_y.reshape(-1), grad_x.reshape(-1)
         for block, derivative in zip(blocks(flat_x), derivatives, strict=True):
             np.multiply(flat_y[block], derivative, out=flat_x[block])

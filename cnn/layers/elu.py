@@ -5,6 +5,7 @@ from jaxtyping import Float
 
 from cnn.checks import NotNegative
 from cnn.layers.elementwise import Elementwise
+from cnn.ops.arrays import zeros
 from cnn.registry import LAYERS
 
 
@@ -26,9 +27,9 @@ class ELU(Elementwise):
 
     def function(self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> None:
         """max(x, 0) + alpha·(exp(min(x, 0)) − 1)."""
-        zeros = np.zeros(x.shape, x.dtype)
-        np.maximum(x, zeros, out=y)
-        y += self.alpha * _expm1(np.minimum(x, zeros))
+        nothing = zeros(x.shape, like=x)
+        np.maximum(x, nothing, out=y)
+        y += self.alpha * _expm1(np.minimum(x, nothing))
 
     def function_and_derivative(
         self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]
@@ -37,7 +38,7 @@ class ELU(Elementwise):
         self.function(x, y)
         derivative = (x > 0).astype(x.dtype)
         derivative *= 1 - self.alpha
-        derivative += np.minimum(y, np.zeros(y.shape, y.dtype))
+        derivative += np.minimum(y, zeros(y.shape, like=y))
         derivative += self.alpha
         return derivative
 

@@ -5,6 +5,7 @@ from jaxtyping import Float
 
 from cnn.layers.checks import check_image_shape
 from cnn.layers.layer import Layer, Rng, Shape
+from cnn.ops.arrays import zeros
 from cnn.registry import LAYERS
 
 
@@ -33,7 +34,7 @@ class GlobalMaxPool2D(Layer):
     def backward(self, grad_y: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n h w c"]:
         """dL/dx: the whole gradient goes to the pixel that won; in a tie, to the first in row-major order."""
         winner, (n, height, width, channels) = self._take(grad_y)
-        grad_x = np.zeros((n, height * width, channels), grad_y.dtype)
+        grad_x = zeros((n, height * width, channels), like=grad_y)
         np.put_along_axis(grad_x, winner, grad_y[:, None, :], axis=1)
         return grad_x.reshape(n, height, width, channels)
 

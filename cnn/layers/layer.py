@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cnn import registry
+from cnn.ops.arrays import place
 from cnn.parameter import Parameter
 from cnn.state import Stateful
 
@@ -115,6 +116,11 @@ class Layer(Stateful):
             for child, layer in self.children().items()
             for name, buffer in layer.buffers().items()
         }
+
+    def place(self, x: ArrayLike) -> NDArray[Any]:
+        """`x` where the parameters and buffers are: on the host, or on a device, see `cnn.to_device`."""
+        arrays = [parameter.value for parameter in self.parameters().values()]
+        return place(x, like=next(iter([*arrays, *self.buffers().values()]), np.empty(0)))
 
     def count_parameters(self) -> int:
         """The number of trainable numbers."""

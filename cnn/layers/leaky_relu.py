@@ -5,6 +5,7 @@ from jaxtyping import Float
 
 from cnn.checks import Fraction
 from cnn.layers.elementwise import Elementwise
+from cnn.ops.arrays import full
 from cnn.registry import LAYERS
 
 
@@ -33,4 +34,4 @@ class LeakyReLU(Elementwise):
         """1 if x > 0, else slope; also slope at x = 0, where there is no derivative."""
         self.function(x, y)
         slopes = (x > 0).astype(x.dtype)
-        return np.maximum(slopes, np.full(x.shape, self.slope, x.dtype), out=slopes)
+        return np.maximum(slopes, full(x.shape, self.slope, like=x), out=slopes)

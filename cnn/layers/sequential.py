@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from cnn.checks import Whole
 from cnn.layers.layer import Layer, Rng, Shape
 from cnn.layers.trace import trace_shapes
+from cnn.ops.arrays import to_host
 from cnn.registry import LAYERS
 
 
@@ -68,12 +69,12 @@ class Sequential(Layer):
         """The outputs for any number of examples, computed `batch_size` at a time; changes no state.
 
         For a network that ends in a Dense layer these are logits; `cnn.ops.softmax.softmax` makes them
-        probabilities. `x` may be memory-mapped.
+        probabilities. `x` may be memory-mapped. x and outputs are on the host, wherever the network is.
         """
         Whole().check("batch_size", batch_size)
         y: NDArray[Any] | None = None
         for start in range(0, max(len(x), 1), batch_size):
-            batch = self.forward(np.asarray(x[start : start + batch_size]))
+            batch = to_host(self.forward(self.place(x[start : start + batch_size])))
             if y is None:
                 y = np.empty((len(x), *batch.shape[1:]), batch.dtype)
             y[start : start + batch_size] = batch

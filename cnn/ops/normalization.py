@@ -6,6 +6,7 @@ Those over a batch work in blocks of examples, once for sums and once for what d
 import numpy as np
 from jaxtyping import Float
 
+from cnn.ops.arrays import empty, zeros
 from cnn.ops.blocks import blocks
 from cnn.ops.reductions import repeat_for_pixels, sum_over_rows
 
@@ -29,8 +30,8 @@ def batch_statistics(x: Array) -> tuple[Array, Channels, Channels, Channels]:
     first = x[next(blocks(x))]
     shift = sum_over_rows(first) / (first.size // first.shape[-1])
     shifts = repeat_for_pixels(shift, x.shape[1:])
-    z = np.empty(x.shape, x.dtype)
-    total, squares = np.zeros((2, x.shape[-1]))
+    z = empty(x.shape, like=x)
+    total, squares = zeros((2, x.shape[-1]), like=x, dtype=np.float64)
     for block in blocks(x):
         np.subtract(x[block], shifts, out=z[block])
         total += sum_over_rows(z[block])
@@ -42,7 +43,7 @@ def batch_statistics(x: Array) -> tuple[Array, Channels, Channels, Channels]:
 
 def scale_and_shift(x: Array, scale: Channels, shift: Channels) -> Array:
     """y = x·scale + shift, with one scale and one shift for each channel."""
-    y = np.empty(x.shape, x.dtype)
+    y = empty(x.shape, like=x)
     scales, shifts = (repeat_for_pixels(vector, x.shape[1:]) for vector in (scale, shift))
     for block in blocks(x):
         np.multiply(x[block], scales, out=y[block])
@@ -63,7 +64,7 @@ def batch_normalize_adjoint(
     The result takes the place of `z`.
     """
     count = z.size // z.shape[-1]
-    total, projection = np.zeros((2, z.shape[-1]))
+    total, projection = zeros((2, z.shape[-1]), like=z, dtype=np.float64)
     for block in blocks(z):
         total += sum_over_rows(grad_y[block])
         projection += sum_over_rows(grad_y[block] * z[block])

@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
+from cnn.ops.arrays import empty, place, zeros
 from cnn.ops.blocks import blocks
 from cnn.ops.windows import Window, crop, pad
 
 
 def max_pool(x: Float[np.ndarray, "n h w c"], window: Window) -> Float[np.ndarray, "n out_h out_w c"]:
     """The maximum of each window. Padding is −∞, so it never wins. A NaN in the window gives a NaN."""
-    y = np.empty((len(x), *window.output_size(*x.shape[1:3]), x.shape[-1]), x.dtype)
+    y = empty((len(x), *window.output_size(*x.shape[1:3]), x.shape[-1]), like=x)
     for block in blocks(x):
         _maximum(_pad_to_cover(x[block], window), window, y[block])
     return y
@@ -29,9 +30,9 @@ def max_pool_with_winner(
 
     `winner` counts the window's pixels in row-major order; in a tie, the first wins.
     """
-    y = np.empty((len(x), *window.output_size(*x.shape[1:3]), x.shape[-1]), x.dtype)
+    y = empty((len(x), *window.output_size(*x.shape[1:3]), x.shape[-1]), like=x)
     positions = window.positions(*y.shape[1:3])
-    winner = _numbers(y.shape, len(positions))
+    winner = _numbers(y, len(positions))
     for block in blocks(x):
         padded = _pad_to_cover(x[block], window)
         _maximum(padded, window, y[block])
@@ -45,7 +46,7 @@ def first_maximum(
     """(y, winner): the elementwise maximum of several arrays, and the number of the first that holds it."""
     arrays = list(candidates)
     y = _maximum_of(arrays)
-    winner = _numbers(y.shape, len(arrays))
+    winner = _numbers(y, len(arrays))
     _count_losers(y, arrays, winner)
     return y, winner
 
@@ -103,9 +104,9 @@ def _count_losers(y: NDArray[Any], candidates: list[NDArray[Any]], number: NDArr
         number += lost.view(np.int8)
 
 
-def _numbers(shape: tuple[int, ...], count: int) -> NDArray[Any]:
-    """Zeros of the smallest dtype that holds numbers below `count`."""
-    return np.zeros(shape, np.min_scalar_type(-count))
+def _numbers(y: NDArray[Any], count: int) -> NDArray[Any]:
+    """Zeros of the shape of y, of the smallest dtype that holds numbers below `count`."""
+    return zeros(y.shape, like=y, dtype=np.min_scalar_type(-count))
 
 
 def _pad_to_cover(x: NDArray[Any], window: Window) -> NDArray[Any]:
@@ -117,7 +118,7 @@ def avg_pool(
 ) -> Float[np.ndarray, "n out_h out_w c"]:
     """The mean of each window: the sum of its pixels over `_divisor`."""
     height, width = x.shape[1:3]
-    divisor = _divisor(x.shape, x.dtype, window, count_include_pad)
+    divisor = _divisor(x.shape, x, window, count_include_pad)
     x = pad(x, window.cover(height, width))
     first, *others = window.positions(*window.output_size(height, width))
     y: NDArray[Any] = x[first].copy()
@@ -135,7 +136,7 @@ def avg_pool_adjoint(
 ) -> Float[np.ndarray, "n h w c"]:
     """Spread each output's gradient evenly over the pixels of its window."""
     grad_x, sides, disjoint = _before_windows(shape, window, grad_y)
-    share = grad_y / _divisor(shape, grad_y.dtype, window, count_include_pad)
+    share = grad_y / _divisor(shape, grad_y, window, count_include_pad)
     for position in window.positions(*grad_y.shape[1:3]):
         if disjoint:
             grad_x[position] = share
@@ -145,7 +146,7 @@ def avg_pool_adjoint(
 
 
 def _divisor(
-    shape: tuple[int, ...], dtype: DTypeLike, window: Window, count_include_pad: bool
+    shape: tuple[int, ...], like: NDArray[Any], window: Window, count_include_pad: bool
 ) -> Float[np.ndarray, "out_h out_w 1"]:
     """The number of pixels in each window's mean: those in the image, and those in the padding if they count.
 
@@ -153,7 +154,7 @@ def _divisor(
     """
     height, width = shape[1:3]
     counted = window.pads(height, width) if count_include_pad else ((0, 0), (0, 0))
-    return window.coverage(height, width, counted).astype(dtype)
+    return place(window.coverage(height, width, counted).astype(like.dtype), like)
 
 
 def _before_windows(
@@ -169,8 +170,8 @@ def _before_windows(
     padded = n, height + sum(sides[0]), width + sum(sides[1]), channels
     disjoint = all(stride >= extent for stride, extent in zip(window.stride, window.extent, strict=True))
     if not window.kernel_size == window.extent == window.stride:
-        return np.zeros(padded, grad_y.dtype), sides, disjoint
-    grad_x = np.empty(padded, grad_y.dtype)
+        return zeros(padded, like=grad_y), sides, disjoint
+    grad_x = empty(padded, like=grad_y)
     out_h, out_w = grad_y.shape[1:3]
     grad_x[:, out_h * window.stride[0] :] = 0
     grad_x[:, :, out_w * window.stride[1] :] = 0

@@ -5,11 +5,13 @@ from math import prod
 import numpy as np
 from jaxtyping import Float
 
+from cnn.ops.arrays import full
+
 
 def sum_over_rows(x: Float[np.ndarray, "*n c"]) -> Float[np.ndarray, " c"]:
     """Σ over all axes but the last, as a product with ones: BLAS is faster and rounds less."""
     rows = x.reshape(-1, x.shape[-1])
-    return np.ones(len(rows), x.dtype) @ rows
+    return full(len(rows), 1, like=x) @ rows
 
 
 def dot_over_rows(x: Float[np.ndarray, "*n c"], y: Float[np.ndarray, "*n c"]) -> Float[np.ndarray, " c"]:

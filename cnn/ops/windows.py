@@ -19,6 +19,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.lib.stride_tricks import sliding_window_view
 
+from cnn.ops.arrays import full, zeros
+
 LARGEST = 2**16  # pixels
 Pair = tuple[int, int]
 FourSides = tuple[Pair, Pair]
@@ -211,7 +213,7 @@ def col2im(
     groups = len(columns)
     patches = columns.reshape(groups, block_h, block_w, n, p, q, -1, channels // groups)
     patches = patches.transpose(1, 2, 6, 3, 4, 5, 0, 7)  # (block_h, block_w, kernel, n, p, q, groups, c)
-    x = np.zeros((n, h, w, groups, channels // groups), columns.dtype)
+    x = zeros((n, h, w, groups, channels // groups), like=columns)
     step_h, step_w = block_h * stride_h, block_w * stride_w
     for a, b in np.ndindex(block):
         for (i, j), patch in zip(window.offsets, patches[a, b], strict=True):
@@ -228,7 +230,7 @@ def pad(
     if not (top or bottom or left or right):
         return x
     n, h, w, c = x.shape
-    padded = np.full((n, top + h + bottom, left + w + right, c), value, x.dtype)
+    padded = full((n, top + h + bottom, left + w + right, c), value, like=x)
     padded[:, top : top + h, left : left + w] = x
     return padded
 

@@ -35,6 +35,7 @@ from jaxtyping import Float, Int
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from cnn.ops.arrays import empty, is_on_host, place, zeros
 from cnn.ops.pooling import first_maximum
 from cnn.ops.windows import FourSides, Pair
 
@@ -56,6 +57,7 @@ MIN_IN_CHANNELS, MIN_OUT_CHANNELS = 16, 8  # with fewer, `best_tile` is always 0
 # Of V, so that what one step writes is still in the cache when the next one reads it. It is the same on all
 # machines, because the order of sums depends on it.
 BLOCK_BYTES = 2**20
+_MATRICES: dict[tuple[int, np.dtype[Any], type], tuple[NDArray[Any], ...]] = {}  # that `_matrices` has made
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,9 @@ def winograd_forward(
     p, q = (top + h + bottom - 2) // pool[0], (left + w + right - 2) // pool[1]
     rows, columns = _tiles(p * pool[0], m), _tiles(q * pool[1], m)
     dtype = np.result_type(x, u)
-    y = np.empty((n, p, q, o), dtype)
-    block = _images_in_block(rows * columns * len(u) * c * dtype.itemsize, rows * columns, o)
+    y = empty((n, p, q, o), like=x, dtype=dtype)
+    bytes_per_image = rows * columns * len(u) * c * dtype.itemsize
+    block = _images_in_block(bytes_per_image, rows * columns, o) if is_on_host(x) else max(n, 1)
     saved = Transformed([], [], [slice(i, i + block) for i in range(0, max(n, 1), block)], x.shape)
     for images in saved.slices:
         padded = _pixels_first(x[images], (top, left), (rows * m + 2, columns * m + 2), dtype)
@@ -155,13 +158,13 @@ def winograd_backward(
     m, (top, left) = isqrt(len(u)) - 2, (pads[0][0], pads[1][0])
     rows, columns = _tiles(p * pool[0], m), _tiles(q * pool[1], m)
     grad_u = np.empty_like(u)
-    grad_x = np.empty(saved.shape, grad_y.dtype) if need_grad_x else None
+    grad_x = empty(saved.shape, like=grad_y) if need_grad_x else None
     for images, v, winner in zip(saved.slices, saved.v, saved.winners, strict=True):
         if winner is None:
             grad_z = _pixels_first(grad_y[images], (0, 0), (rows * m, columns * m), grad_y.dtype)
         else:
             grad_pooled = _pixels_first(grad_y[images], (0, 0), (p, q), grad_y.dtype)
-            grad_z = np.zeros((rows * m, columns * m, *winner.shape[2:]), grad_y.dtype)
+            grad_z = zeros((rows * m, columns * m, *winner.shape[2:]), like=grad_y)
             for index, (a, b) in enumerate(np.ndindex(pool)):
                 part = grad_z[a : p * pool[0] : pool[0], b : q * pool[1] : pool[1]]
                 np.multiply(grad_pooled, winner == index, out=part)
@@ -183,10 +186,10 @@ def transform_input(padded: Pixels, m: int) -> Float[np.ndarray, "positions tile
     """V = Bᵀ d B of every tile d. The order of the tiles is (row, column, image)."""
     height, width, n, c = padded.shape
     t, rows, columns = m + 2, (height - 2) // m, (width - 2) // m
-    b = _matrices(m, padded.dtype)[1]
+    b = _matrices(m, padded)[1]
     half = b.T @ _overlapping(padded.reshape(height, width * n * c), m)  # (rows, t, width·n·c)
     half = _overlapping(half.reshape(rows, t, width, n * c), m)  # (rows, t, columns, t, n·c)
-    v = np.empty((t, t, rows, columns, n * c), padded.dtype)
+    v = empty((t, t, rows, columns, n * c), like=padded)
     np.matmul(b.T, half, out=v.transpose(2, 0, 3, 1, 4))
     return v.reshape(t * t, rows * columns * n, c)
 
@@ -197,7 +200,7 @@ def transform_input_adjoint(
     """Σ B dV Bᵀ over the tiles that a pixel lies in, for images of `rows` x `columns` tiles."""
     t, (tiles, c) = isqrt(len(grad_v)), grad_v.shape[1:]
     n = tiles // (rows * columns)
-    b = _matrices(t - 2, grad_v.dtype)[1]
+    b = _matrices(t - 2, grad_v)[1]
     half = _overlap_add(b @ grad_v.reshape(t, t, rows, columns, n * c).transpose(2, 0, 3, 1, 4))
     grad = _overlap_add(b @ half.reshape(rows, t, -1))  # (height, width·n·c)
     return grad.reshape(len(grad), -1, n, c)
@@ -207,7 +210,7 @@ def transform_output(product: Float[np.ndarray, "positions tiles o"], rows: int,
     """y = Aᵀ M A of every tile, for images of `rows` x `columns` tiles."""
     t, (tiles, o) = isqrt(len(product)), product.shape[1:]
     m, n = t - 2, tiles // (rows * columns)
-    a = _matrices(m, product.dtype)[0]
+    a = _matrices(m, product)[0]
     half = a.T @ product.reshape(t, t, rows, columns, n * o).transpose(2, 0, 3, 1, 4)
     y = a.T @ half.reshape(rows, t, columns * m * n * o)  # (rows, m, columns·m·n·o)
     return y.reshape(rows * m, columns * m, n, o)
@@ -217,9 +220,9 @@ def transform_output_adjoint(grad_y: Pixels, m: int) -> Float[np.ndarray, "posit
     """dM = A dy Aᵀ of every tile."""
     height, width, n, o = grad_y.shape
     t, rows, columns = m + 2, height // m, width // m
-    a = _matrices(m, grad_y.dtype)[0]
+    a = _matrices(m, grad_y)[0]
     half = a @ grad_y.reshape(rows, m, width * n * o)  # (rows, t, width·n·o)
-    grad_product = np.empty((t, t, rows, columns, n * o), grad_y.dtype)
+    grad_product = empty((t, t, rows, columns, n * o), like=grad_y)
     np.matmul(a, half.reshape(rows, t, columns, m, n * o), out=grad_product.transpose(2, 0, 3, 1, 4))
     return grad_product.reshape(t * t, rows * columns * n, o)
 
@@ -227,9 +230,9 @@ def transform_output_adjoint(grad_y: Pixels, m: int) -> Float[np.ndarray, "posit
 def transform_kernel(kernel: Float[np.ndarray, "3 3 c o"], m: int) -> Float[np.ndarray, "positions c o"]:
     """U = G g Gᵀ."""
     _, _, c, o = kernel.shape
-    t, g = m + 2, _matrices(m, kernel.dtype)[2]
+    t, g = m + 2, _matrices(m, kernel)[2]
     half = g @ kernel.transpose(1, 2, 0, 3)  # (3, c, t, o)
-    u = np.empty((t, t, c, o), kernel.dtype)
+    u = empty((t, t, c, o), like=kernel)
     np.matmul(g, half.transpose(2, 1, 0, 3), out=u.transpose(0, 2, 1, 3))
     return u.reshape(t * t, c, o)
 
@@ -237,9 +240,9 @@ def transform_kernel(kernel: Float[np.ndarray, "3 3 c o"], m: int) -> Float[np.n
 def transform_kernel_adjoint(grad_u: Float[np.ndarray, "positions c o"]) -> Float[np.ndarray, "3 3 c o"]:
     """dg = Gᵀ dU G."""
     t, (c, o) = isqrt(len(grad_u)), grad_u.shape[1:]
-    g = _matrices(t - 2, grad_u.dtype)[2]
+    g = _matrices(t - 2, grad_u)[2]
     half = g.T @ grad_u.reshape(t, t, c, o).transpose(0, 2, 1, 3)  # (t, c, 3, o)
-    grad_kernel = np.empty((3, 3, c, o), grad_u.dtype)
+    grad_kernel = empty((3, 3, c, o), like=grad_u)
     np.matmul(g.T, half.transpose(2, 1, 0, 3), out=grad_kernel.transpose(1, 2, 0, 3))
     return grad_kernel
 
@@ -277,10 +280,14 @@ def _polynomial(roots: list[Fraction]) -> list[Fraction]:
     return coefficients
 
 
-@cache
-def _matrices(m: int, dtype: np.dtype[Any]) -> tuple[NDArray[Any], ...]:
-    """`minimal_filter`, rounded to `dtype`."""
-    return tuple(np.array(matrix, np.float64).astype(dtype) for matrix in minimal_filter(m))
+def _matrices(m: int, like: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """`minimal_filter`, rounded to the dtype of `like`, where it is."""
+    key = m, like.dtype, type(like)
+    if key not in _MATRICES:
+        _MATRICES[key] = tuple(
+            place(np.array(matrix, np.float64).astype(like.dtype), like) for matrix in minimal_filter(m)
+        )
+    return _MATRICES[key]
 
 
 def _tiles(size: int, m: int) -> int:
@@ -298,7 +305,7 @@ def _pixels_first(x: Float[np.ndarray, "n h w c"], start: Pair, size: Pair, dtyp
     (top, left), (height, width) = start, size
     x = x[:, : height - top, : width - left]
     n, h, w, c = x.shape
-    pixels = np.empty((height, width, n, c), dtype)
+    pixels = empty((height, width, n, c), like=x, dtype=dtype)
     pixels[:top] = pixels[top + h :] = pixels[:, :left] = pixels[:, left + w :] = 0
     pixels[top : top + h, left : left + w] = x.transpose(1, 2, 0, 3)
     return pixels
@@ -315,7 +322,7 @@ def _overlap_add(tiles: Float[np.ndarray, "*lead tiles t run"]) -> Float[np.ndar
     """The adjoint of _overlapping: lines that neighbours share add up."""
     *lead, count, t, run = tiles.shape
     m = t - 2
-    lines = np.empty((*lead, count * m + 2, run), tiles.dtype)
+    lines = empty((*lead, count * m + 2, run), like=tiles)
     body = lines[..., :-2, :].reshape(*lead, count, m, run)  # splits an axis: a view
     body[...] = tiles[..., :m, :]
     body[..., 1:, :2, :] += tiles[..., :-1, m:, :]
