@@ -100,7 +100,8 @@ def evaluate() -> None:
     """Evaluate models/ on the test images; write metrics, predictions and a classification report."""
     from pipeline.stages import evaluate as stage
 
-    stage.evaluate(load_params().evaluate)
+    params = load_params()
+    stage.evaluate(params.evaluate, params.device)
 
 
 @app.command(short_help="show the results on a page")

@@ -17,7 +17,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cnn import CheckpointError, Processes, Ranks
+from cnn import CheckpointError, Processes, Ranks, Serial
+from pipeline.device import Device
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,11 +80,21 @@ def is_first() -> bool:
     return communicator is None or communicator.Get_rank() == 0
 
 
-def make_executor() -> "Executor":
-    """All cores of this machine, or of all ranks' machines; ranks on one machine divide its cores."""
+def make_executor(device: Device) -> "Executor":
+    """All cores of this machine, or of all ranks' machines; ranks on one machine divide its cores.
+
+    A GPU is used by one process alone.
+    """
     from pipeline.cores import count_cores  # it takes a moment to import
 
     communicator, cores = _communicator(), count_cores()
+    if device == "cuda":
+        if communicator is not None:
+            raise UserError(
+                f"mpirun has started {_size()} ranks, but a GPU is used by one process. Start it without "
+                "mpirun, or in params.yaml: device: cpu"
+            )
+        return Serial()
     if communicator is None:
         return Processes(cores)
     here = Counter(communicator.allgather(socket.gethostname()))[socket.gethostname()]

@@ -32,6 +32,7 @@ STAGES = {
 NO_EFFECT = {
     "pipeline.cores": STAGES,  # any number of them gives the same bits
     "pipeline.errors": STAGES,  # messages
+    "pipeline.device": ["report", "export"],  # only for its names in params
     "pipeline.paths": STAGES,  # dvc.yaml has the outputs' paths, too
     "pipeline.ranks": STAGES,  # any number of them gives the same bits, too
     "pipeline.data.catalogue": [
@@ -106,12 +107,12 @@ def test_cnn_imports_nothing_from_outside_but_numpy_and_jaxtyping(path):
 def test_pyproject_lists_what_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = ("pipeline", "export", "mpi", "search", "serve")
+    wanted = ("pipeline", "cuda", "export", "mpi", "search", "serve")
     requirements = [*project["dependencies"], *(line for extra in wanted for line in extras[extra])]
     listed = {re.match(r"[\w.-]+", requirement)[0] for requirement in requirements}
     packages = {name.split(".")[0] for path in SOURCES for name in imports(path)}
     known = {"cnn", "pipeline", "pydantic_core", *sys.stdlib_module_names}  # pydantic pins its core
-    provided_by = packages_distributions()
+    provided_by = {"cupy": ["cupy-cuda12x"]} | packages_distributions()  # CuPy may be missing
     assert {p for p in packages - known if not listed & {d.lower() for d in provided_by[p]}} == set()
 
 

@@ -26,6 +26,7 @@ from pipeline.config.sections import OUT_OF_RANGE, Choice, S, Section, one_of, w
 from pipeline.config.yaml_files import read_mapping
 from pipeline.data.catalogue import DATASETS
 from pipeline.data.dataset import LARGEST_SIDE, OWN, Fit
+from pipeline.device import Device
 from pipeline.errors import UserError, shown
 from pipeline.paths import PARAMS
 
@@ -371,6 +372,7 @@ class Params(Section):
     """All of params.yaml."""
 
     seed: int = Field(ge=0, lt=2**32, description="the seed: a whole number from 0 to 4294967295")
+    device: Device = Field(description="where to compute: cpu or cuda")
     data: Data = Field(description="the keys of the data")
     model: Model = Field(description="the keys of the model")
     train: Train = Field(description="the keys of training")

@@ -15,7 +15,7 @@ from cnn.atomic import write_text
 from cnn.engine.replicas import Replicas
 from cnn.engine.shards import Loss
 from cnn.views import mean_over_views
-from pipeline import ranks
+from pipeline import device, ranks
 from pipeline.artefacts.evaluate import (
     LARGEST_MATRIX,
     MANY_CLASSES,
@@ -41,9 +41,11 @@ LISTED = 50  # confusions
 LONGEST_COLUMN = 14  # characters of a class's name above a column
 
 
-def evaluate(options: "Evaluate") -> None:
+def evaluate(options: "Evaluate", where: device.Device = "cpu") -> None:
     """Write metrics, predictions and the classification report."""
     model, network = load_trained()
+    executor = ranks.make_executor(where)
+    device.place(model, where)
     ranks.check_same(
         "another network or other data",
         [Network.path, *sorted({*PROCESSED.glob("test_*.npy"), *PROCESSED.glob("validation_*.npy")})],
@@ -52,7 +54,7 @@ def evaluate(options: "Evaluate") -> None:
     validation, test = load_examples("validation", network.data), load_examples("test", network.data)
     chosen = options.test_time_augmentation.model_dump()
     averaged = Views(**chosen) if any(chosen.values()) else None
-    with threadpool_limits(1, user_api="blas"), Replicas(model, ranks.make_executor()) as replicas:
+    with threadpool_limits(1, user_api="blas"), Replicas(model, executor) as replicas:
         predict = partial(replicas.predict, batch_size=options.batch_size)
         validation_outputs = mean_over_views(predict, validation.images, **chosen)
         test_outputs = mean_over_views(predict, test.images, **chosen)

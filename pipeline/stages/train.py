@@ -32,7 +32,7 @@ from cnn.atomic import write_text
 from cnn.checkpoint import CheckpointError
 from cnn.engine.shards import Loss
 from cnn.inspection import EpochStatistics
-from pipeline import ranks
+from pipeline import device, ranks
 from pipeline.artefacts.examples import load_examples
 from pipeline.artefacts.preprocess import Description
 from pipeline.artefacts.train import (
@@ -76,7 +76,7 @@ def train(params: "Params") -> None:
     console = Console(markup=False, highlight=False, soft_wrap=True, quiet=not ranks.is_first())
     if several := ranks.describe():
         console.print(several)
-    if note := portability_note(environment()):
+    if note := portability_note(environment(params.device)):
         console.print(note)
     model, layers = build_chosen(params, description.image_shape, len(description.class_names))
     loss = params.train.loss.make(len(description.class_names))
@@ -92,9 +92,10 @@ def train(params: "Params") -> None:
         np.errstate(over="ignore", invalid="ignore"),
     ):
         whiten(model, load_examples("train", description).images)
+        device.place(model, params.device)
         run, kept = _fit(model, layers, loss, params, description, console)
         if ranks.is_first():
-            _write_results(run, kept, params.model.architecture, layers, description)
+            _write_results(run, kept, params, layers, description)
             write_text(seconds_note(Epoch.path.read_bytes()), f"{run.training_seconds:.3f}\n")
             run.remove()
     console.print(
@@ -104,8 +105,8 @@ def train(params: "Params") -> None:
     )
 
 
-def environment() -> Environment:
-    """The environment of this process."""
+def environment(where: device.Device) -> Environment:
+    """The environment of this process, which computes there."""
     simd = np.show_config(mode="dicts").get("SIMD Extensions", {})  # leaves out empty lists
     libraries = [
         f"{library['internal_api']} {library['version']} {library.get('architecture')}"
@@ -117,7 +118,7 @@ def environment() -> Environment:
         numpy=np.__version__,
         numpy_simd=" ".join([*simd.get("baseline", []), *simd.get("found", [])]),
         pillow=f"{PIL.__version__}, libjpeg {features.version('jpg')}",
-        blas=", ".join(libraries) or "unknown",
+        blas=device.describe(where) or ", ".join(libraries) or "unknown",
     )
 
 
@@ -125,6 +126,11 @@ def portability_note(here: Environment) -> str | None:
     """What to expect if this process does not compute the bits that all x86-64 processors with AVX2 share."""
     if here.is_portable:
         return None
+    if here.blas.startswith("CuPy"):
+        return (
+            f"note: This run is computed by {here.blas}. They repeat on this kind of GPU, but their last "
+            "bits differ from those of a processor."
+        )
     if is_native():
         why = f"{NATIVE_VARIABLE} is set, so this run uses all that the processor has"
     elif here.machine != "x86_64":
@@ -153,7 +159,7 @@ def _fit(
     average = options.make_average(optimizer.ever_trained, description.examples["train"])
     at, statistics = Progress(), EpochStatistics(model.parameters())
     settings = params.model_dump(include={"seed", "data", "train"}, exclude={"train": {"checkpoint_seconds"}})
-    settings |= {"layers": layers, "environment": environment().model_dump()}
+    settings |= {"layers": layers, "environment": environment(params.device).model_dump()}
     run = RunCheckpoint(
         ranks.same_everywhere("other code, packages, params or data", fingerprint(settings)),
         {"model": model, "optimizer": optimizer, "progress": at, "statistics": statistics}
@@ -206,7 +212,7 @@ def _fit(
                 clip_value=options.clip_value,
                 moving_average=average,
                 patience=options.patience,
-                executor=ranks.make_executor(),
+                executor=ranks.make_executor(params.device),
                 progress=at,
                 statistics=statistics,
                 on_step=on_step,
@@ -270,18 +276,18 @@ def too_low(history: Sequence[EpochReport], minimum: Sequence[float]) -> str | N
 
 
 def _write_results(
-    run: RunCheckpoint, kept: EpochReport, architecture: str, layers: list[Any], description: Description
+    run: RunCheckpoint, kept: EpochReport, params: "Params", layers: list[Any], description: Description
 ) -> None:
     """Write the network of the epoch `kept`, and the history of all epochs."""
     network = Network(
-        architecture=architecture,
+        architecture=params.model.architecture,
         layers=layers,
         data=description,
         epoch=kept.epoch,
-        environment=environment(),
+        environment=environment(params.device),
     )
     checkpoint.save(Network.path, run.kept_state, network.model_dump(mode="json"))
-    write_text(MODELS / "architecture.yaml", to_yaml({architecture: layers}))
+    write_text(MODELS / "architecture.yaml", to_yaml({network.architecture: layers}))
     network.environment.save()
     ParameterStatistics.save([ParameterStatistics(**row) for row in run.statistics])
     Epoch.save([Epoch(**asdict(report)) for report in run.history])

@@ -40,11 +40,11 @@ FUNCTIONS = {
     "zeros_like": {"dtype", "order", "shape"},
 }
 TRANSFERS = {"asarray", "ascontiguousarray"}  # take arrays of the host, as they say
-UFUNCS = set(
-    """absolute add copysign divide equal exp floor floor_divide greater less
-    log logical_and matmul maximum minimum multiply negative not_equal sqrt
-    square subtract tanh""".split()
-)
+UFUNCS = {
+    "absolute", "add", "copysign", "divide", "equal", "exp", "floor", "floor_divide", "greater", "less", "log",
+    "logical_and", "matmul", "maximum", "minimum", "multiply", "negative", "not_equal", "sqrt", "square",
+    "subtract", "tanh",
+}  # fmt: skip
 KEYWORDS_OF_UFUNCS = {"out", "dtype"}
 REDUCTION = {"axis", "out", "keepdims"}
 METHODS = {

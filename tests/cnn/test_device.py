@@ -303,7 +303,7 @@ refused = pytest.mark.parametrize(
         lambda x: np.asarray(x),
         lambda x: x + np.ones(3),
         lambda x: np.ones(3) * x,
-        lambda x: x + [1, 2, 3],
+        lambda x: np.add(x, [1, 2, 3]),
         lambda x: np.maximum(x, [1, 2, 3]),
         lambda x: np.exp(x, out=np.empty(3)),
         lambda x: np.concatenate([x, np.ones(3)]),

@@ -229,7 +229,7 @@ def test_a_run_is_told_from_others_by_settings_and_data_and_environment(project,
     seen = []
     monkeypatch.setattr(train, "fingerprint", lambda settings: seen.append(settings) or fingerprint(settings))
     train.train(load_params())
-    assert seen[0]["environment"] == train.environment().model_dump()
+    assert seen[0]["environment"] == train.environment("cpu").model_dump()
     for path in [
         *Path("data/processed").glob("train_*.npy"),
         *Path("data/processed").glob("validation_*.npy"),

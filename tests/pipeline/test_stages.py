@@ -323,7 +323,7 @@ def test_figures_are_the_same_bytes_each_time(tmp_path):
 def test_the_environment_is_known_on_a_processor_without_further_extensions(monkeypatch, found):
     config = {"SIMD Extensions": {"baseline": ["SSE"]} | found}  # NumPy leaves out empty lists
     monkeypatch.setattr(np, "show_config", lambda mode: config)
-    assert train.environment().numpy_simd.split() == ["SSE", *found.get("found", [])]
+    assert train.environment("cpu").numpy_simd.split() == ["SSE", *found.get("found", [])]
 
 
 @pytest.mark.parametrize(
