@@ -86,7 +86,7 @@ def test_a_learning_rate_beside_the_optimisers_name_counts_for_any_of_them(tmp_p
         ),
         ("train", ..., "train is missing: the keys of training."),
         ("train.epoch", 3, "train.epoch is not a known key. Did you mean 'train.epochs'?"),
-        ("zzz", 3, "zzz is not a known key. Known: seed, data, model, train, evaluate, export."),
+        ("zzz", 3, "zzz is not a known key. Known: seed, device, data, model, train, evaluate, export."),
         (
             "train.epochs",
             0,

@@ -245,7 +245,7 @@ def test_a_run_is_told_from_others_by_settings_and_data_and_environment(project,
     ("stage", "again"), [("evaluate", "dvc repro\nDVC removes"), (None, "run the same command again\n")]
 )
 def test_ctrl_c_in_a_stage_that_keeps_nothing_says_how_to_go_on(monkeypatch, capsys, stage, again):
-    def interrupt(options):
+    def interrupt(options, device):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(SHIPPED)
