@@ -5,7 +5,7 @@ unexport PYTHONSAFEPATH # with it, `python -m pipeline` does not find the projec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-docs test-faults lint benchmark clean
+.PHONY: help run test test-docs test-faults lint benchmark gpu-check clean
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -28,6 +28,12 @@ lint: .venv/dev ## check style (ruff), types (mypy) and imports between modules 
 
 benchmark: .venv/torch ## measure speed against PyTorch, which this installs; ARGS=--help lists the options
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+gpu-check: .venv/dev .venv/torch .venv/cuda data/processed ## on a machine with an NVIDIA GPU: tests on it, then times beside PyTorch
+	@cd tests/cnn && ../../$(BIN)/python device_double.py
+	@$(BIN)/python -m pytest --device cuda tests/cnn/test_device.py
+	@$(BIN)/python -m benchmarks.gpu && CUPY_TF32=1 $(BIN)/python -m benchmarks.gpu
+	@$(BIN)/python -m pipeline repeat cifar10 --seeds 2 -S device=cuda
 
 clean: ## delete .venv and tool caches; data, models, reports and DVC's cache stay
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
@@ -56,6 +62,16 @@ endef
 	@echo "Installing what the tests need, with versions as in requirements-dev.lock ..."
 	@$(call install,-r requirements.lock -r requirements-dev.lock)
 	@touch $@
+
+.venv/cuda: .venv/installed pyproject.toml
+	@echo "Installing CuPy into .venv (once) ..."
+	@$(call install,--constraint requirements.lock $$( \
+	  $(BIN)/python -c 'import tomllib; \
+	    print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["cuda"])'))
+	@touch $@
+
+data/processed: .venv/installed
+	@$(BIN)/dvc repro preprocess
 
 .venv/torch: .venv/installed pyproject.toml # its version is that of the extra "bench"
 	@echo "Installing PyTorch into .venv (once, some minutes) ..."

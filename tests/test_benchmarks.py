@@ -1,8 +1,10 @@
 """The arithmetic of the benchmarks; both sides compute the same."""
 
+import importlib
 import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -10,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as program
-from benchmarks import cases, loops, machine, ours, report, suite, whole
+from benchmarks import cases, gpu, loops, machine, ours, report, suite, whole
 from benchmarks.machine import bytes_passed, products_left
 from benchmarks.processes import busy_neighbour, jax_processes, peer_process
 from benchmarks.timing import Pace, Ratio, alternate, block, fastest, milliseconds, paired_ratio
@@ -368,3 +370,35 @@ def test_the_copy_of_the_project_leaves_out_what_git_ignores(tmp_path):
     assert (tmp_path / "cnn/layers/conv2d.py").exists()
     assert not (tmp_path / "data/processed").exists()
     assert not (tmp_path / ".venv").exists()
+
+
+# The GPU's, on the device double
+
+
+@pytest.fixture
+def on_double(monkeypatch):
+    """An array of the device double."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "cnn")
+    return importlib.import_module("device_double").DeviceArray(np.empty(0))
+
+
+def test_the_curves_of_both_devices_are_those_of_the_same_steps(on_double, monkeypatch):
+    train = cases.make_examples(150, (28, 28, 1))
+    found, expected = gpu.losses(train, on_double), gpu.losses(train, np.empty(0))
+    assert len(found) == 3
+    assert gpu.largest_difference(found, expected) < 1e-5
+    assert gpu.largest_difference([1.0, 1.0, 1.1], [1.0, 1.0, 1.0], window=2) == pytest.approx(0.05)
+
+
+def test_a_step_on_the_device_takes_turns_with_the_others(on_double, monkeypatch):
+    monkeypatch.setitem(cases.NETWORKS, "sample", cases.Network((28, 28, 1), (4,)))
+    calls = []
+
+    def theirs(model, shape, examples):
+        assert len(examples.images) == 4
+        return {"other": lambda: calls.append(shape)}
+
+    times = gpu.step_times("sample", on_double, theirs, Pace(1, 0.01))
+    assert [*times] == ["this library", "other"]
+    assert min(times.values()) > 0
+    assert (28, 28, 1) in calls

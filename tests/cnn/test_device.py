@@ -7,6 +7,7 @@ host. `make gpu-check` runs the same tests with CuPy, whose sums have another or
 import copy
 import importlib
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -355,4 +356,6 @@ def test_every_function_that_the_double_knows_is_used(request):
         test_an_optimizer_an_average_and_clipping_step_as_on_the_host(device, name, options, MovingAverage)
     test_training_and_prediction_are_those_of_the_host(device)
     known = {*FUNCTIONS, *UFUNCS, *(f"ndarray.{name}" for name in METHODS)}
+    page = (Path(__file__).parents[2] / "docs/gpu.md").read_text()
+    assert [name for name in known if f"`{name.removeprefix('ndarray.')}`" not in page] == []
     assert sorted(known - used) == [], " ".join(sorted(known - used))

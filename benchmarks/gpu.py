@@ -1,0 +1,119 @@
+"""On a GPU: the loss of an epoch beside the processor's, and the time of a step beside PyTorch's.
+
+`make gpu-check` installs CuPy and PyTorch, and runs the tests of the layers on the GPU, and then this.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+from benchmarks.cases import NETWORKS, make_examples, make_network
+from benchmarks.ours import LEARNING_RATE
+from benchmarks.timing import Pace, Step, alternate, block, milliseconds
+from cnn import SGD, Examples, Processes, Progress, Sequential, fit, move, softmax_cross_entropy
+from cnn.engine.shards import ShardedGradients
+from pipeline.artefacts.examples import load_examples
+from pipeline.artefacts.preprocess import Description
+from pipeline.cores import count_cores
+from pipeline.device import describe
+
+MEASURED = ("sample", "CIFAR net")
+PACE = Pace(rounds=7, seconds=0.5)
+BATCH_SIZE = 64
+TOLERANCE = 0.01  # of a loss: the order of sums differs, and training lets differences grow
+
+Array = NDArray[Any]
+
+
+def losses(train: Examples, like: Array) -> list[float]:
+    """The loss of each step of an epoch of the network `sample`, computed where `like` is."""
+    model, _ = make_network("sample")
+    move(model, like)
+    on_host = isinstance(like, np.ndarray)
+    sums = [0.0]
+
+    def note(at: Progress) -> None:
+        sums.append(float(at.loss_sum))
+
+    executor = Processes(count_cores()) if on_host else None
+    fit(model, train, epochs=1, batch_size=BATCH_SIZE, executor=executor, on_step=note)
+    sizes = [min(BATCH_SIZE, len(train.images) - start) for start in range(0, len(train.images), BATCH_SIZE)]
+    return [(end - start) / size for (start, end), size in zip(pairwise(sums), sizes, strict=True)]
+
+
+def largest_difference(found: list[float], expected: list[float], window: int = 20) -> float:
+    """The largest relative difference between moving averages of two curves."""
+    weights = np.full(min(window, len(found)), 1 / min(window, len(found)))
+    smooth, smooth_expected = (np.convolve(curve, weights, "valid") for curve in (found, expected))
+    return float((np.abs(smooth - smooth_expected) / smooth_expected).max())
+
+
+@contextmanager
+def training_step(model: Sequential, examples: Examples, like: Array) -> Iterator[Step]:
+    """A step as `fit` makes it, with the transfer of its images; the whole batch is one shard."""
+    model = deepcopy(model)
+    move(model, like)
+    optimizer = SGD(model.parameters(), LEARNING_RATE)
+    batch = np.arange(len(examples.images))
+    with ShardedGradients(model, softmax_cross_entropy, examples, len(batch)) as gradients:
+
+        def step() -> None:
+            gradients(batch)
+            optimizer.step()
+            float(next(iter(model.parameters().values())).value.sum())  # waits for the device
+
+        yield step
+
+
+def step_times(name: str, like: Array, theirs: Any, pace: Pace = PACE) -> dict[str, float]:
+    """Milliseconds of a training step: ours, and of each variant of `theirs`, taking turns."""
+    model, shape = make_network(name)
+    examples = make_examples(NETWORKS[name].batch_sizes[0], shape)
+    with training_step(model, examples, like) as ours:
+        steps = {"this library": ours} | theirs(model, shape, examples)
+        times = alternate({label: block(step) for label, step in steps.items()}, pace)
+    return {label: milliseconds(seconds) for label, seconds in times.items()}
+
+
+def main() -> None:
+    """Print both tables, and the command for CIFAR-10."""
+    console = Console(width=110)
+    console.print(describe("cuda"))  # an error if there is no GPU
+    import cupy
+
+    theirs: Any = lambda model, shape, examples: {}  # noqa: E731
+    if find_spec("torch") is not None:
+        from benchmarks import theirs as torch
+
+        theirs = torch.gpu_steps
+    like = cupy.empty(0)
+    with threadpool_limits(1, user_api="blas"):
+        train = load_examples("train", Description.load())
+        found, expected = losses(train, like), losses(train, np.empty(0))
+    difference = largest_difference(found, expected)
+    ends = [f"{np.mean(curve[-100:]):.4f}" for curve in (found, expected)]
+    console.print(
+        f"An epoch of sample, {len(train.images):,} images: loss of the last 100 steps {ends[0]} on the GPU "
+        f"and {ends[1]} on the processor; the largest difference of means over 20 steps is {difference:.2%} "
+        f"(at most {TOLERANCE:.0%})."
+    )
+    table = Table("network", "batch", "contender", "ms per step")
+    for name in MEASURED:
+        for label, time in step_times(name, like, theirs).items():
+            table.add_row(name, str(NETWORKS[name].batch_sizes[0]), label, f"{time:.2f}")
+    console.print(table)
+    if difference > TOLERANCE:
+        raise SystemExit("error: The loss on the GPU is not that on the processor.")
+
+
+if __name__ == "__main__":
+    main()
