@@ -30,10 +30,11 @@ benchmark: .venv/torch ## measure speed against PyTorch, which this installs; AR
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 gpu-check: .venv/dev .venv/torch .venv/cuda data/processed ## on a machine with an NVIDIA GPU: tests on it, then times beside PyTorch
-	@cd tests/cnn && ../../$(BIN)/python device_double.py
+	@$(BIN)/python tests/cnn/device_double.py
 	@$(BIN)/python -m pytest --device cuda tests/cnn/test_device.py
-	@$(BIN)/python -m benchmarks.gpu && CUPY_TF32=1 $(BIN)/python -m benchmarks.gpu
-	@$(BIN)/python -m pipeline repeat cifar10 --seeds 2 -S device=cuda
+	@$(BIN)/python -m benchmarks.gpu
+	@CUPY_TF32=1 $(BIN)/python -m benchmarks.gpu
+	@$(BIN)/python -m pipeline repeat cifar10 --seeds 2 -S device=cuda -S train.shard_size=500
 
 clean: ## delete .venv and tool caches; data, models, reports and DVC's cache stay
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.cases import NETWORKS, make_examples, make_network
 from benchmarks.timing import Pace, alternate, block, paired_ratio
 from cnn import SGD, Ranks, fit, softmax_cross_entropy
-from cnn.engine.executors import Serial
+from cnn.engine.executors import Executor, Serial
 from cnn.engine.ranks import RankPool
 from cnn.engine.shards import LANES, ShardedGradients
 from pipeline.cores import count_cores
@@ -88,10 +88,7 @@ def measure() -> dict[str, Any]:
 
             found["step"] = float(np.median(alternate({"": together(step)}, Pace(3, 0.2))[""]))
         found["rest"] = float(np.median(alternate({"": together(optimizer.step)}, PACE)[""]))
-        small, shape = make_network("sample")
-        fit(small, make_examples(1000, shape), epochs=2, shard_size=8, executor=Ranks(world))
-        weights = b"".join(array.tobytes() for array in small.state_dict().values())
-        found["sha256"] = hashlib.sha256(weights).hexdigest()
+        found["sha256"] = weights_after_two_epochs(Ranks(world))
     pool = RankPool(world, Serial().start(lambda: None))
     for name, numbers in SIZES.items():
         rows = [np.zeros(numbers, np.float32) for _ in range(world.Get_size())]
@@ -111,6 +108,17 @@ def measure() -> dict[str, Any]:
         large = np.zeros(2_000_000, np.float32)
         found["bandwidth"] = large.nbytes / _ping(world, large, 20)
     return found
+
+
+def weights_after_two_epochs(executor: Executor) -> str:
+    """The SHA-256 of the weights of `sample` and of the CIFAR net, trained by `executor`."""
+    digest = hashlib.sha256()
+    for name, images, shard_size in (("sample", 1000, 8), (MEASURED, 256, 16)):
+        model, shape = make_network(name)
+        fit(model, make_examples(images, shape), epochs=2, shard_size=shard_size, executor=executor)
+        for array in model.state_dict().values():
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _ping(world: Any, message: np.ndarray, times: int) -> float:

@@ -93,15 +93,18 @@ def prepare_training(model: Sequential, shape: Shape, examples: Examples, thread
 
 
 def gpu_steps(model: Sequential, shape: Shape, examples: Examples) -> dict[str, Callable[[], None]]:
-    """Training steps on the GPU: eager and compiled, in both layouts, with TF32 off and on."""
-    labels = torch.from_numpy(examples.targets.argmax(axis=1)).cuda()
+    """Training steps on the GPU: eager and compiled, in both layouts, with TF32 off and on.
+
+    Each step copies its images and labels to the GPU, as ours does.
+    """
+    labels = torch.from_numpy(examples.targets.argmax(axis=1))
     steps: dict[str, Callable[[], None]] = {}
     for layout in LAYOUTS:
         for wrap, how in ((_as_it_is, "eager"), (torch.compile, "compiled")):
             for tf32 in (False, True):
                 network = twin(model, shape).cuda().to(memory_format=LAYOUTS[layout])
                 optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE)
-                arguments = wrap(network), optimizer, to_tensor(examples.images, layout).cuda(), labels
+                arguments = wrap(network), optimizer, to_tensor(examples.images, layout), labels
                 name = f"PyTorch, {how}, {layout}, TF32 {'on' if tf32 else 'off'}"
                 steps[name] = partial(_gpu_step, tf32, *arguments)
     return steps
@@ -111,9 +114,15 @@ def _as_it_is(network: nn.Module) -> Callable[[Tensor], Tensor]:
     return network
 
 
-def _gpu_step(tf32: bool, *arguments: Any) -> None:
+def _gpu_step(
+    tf32: bool,
+    network: Callable[[Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    training_step(*arguments)
+    training_step(network, optimizer, images.cuda(), labels.cuda())
     torch.cuda.synchronize()
 
 

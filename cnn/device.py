@@ -22,6 +22,8 @@ def move(model: Layer, like: NDArray[np.generic]) -> None:
     Args:
         model: any layer; its parameters are the same objects afterwards, with other arrays.
         like: an array on the device, of the type that it is to have there, such as CuPy's.
+
+    Raises: ValueError if a buffer is not an attribute of its layer.
     """
     for layer in [model, *(inner for _, inner in model.walk())]:
         for name, value in vars(layer).items():
@@ -29,3 +31,8 @@ def move(model: Layer, like: NDArray[np.generic]) -> None:
                 value.value, value.grad = place(to_host(value.value), like), None
             elif any(value is buffer for buffer in layer.buffers().values()):
                 setattr(layer, name, place(to_host(value), like))
+    arrays = {name: parameter.value for name, parameter in model.parameters().items()} | model.buffers()
+    if left := [name for name, array in arrays.items() if type(array) is not type(place(array[:0], like))]:
+        raise ValueError(
+            f"move could not move: {', '.join(left)}. A buffer must be an attribute of its layer."
+        )

@@ -23,6 +23,7 @@ from cnn.layers import Sequential
 from cnn.layers.trace import trace_forward
 from cnn.losses import softmax_cross_entropy
 from cnn.moving_average import Lookahead, MovingAverage
+from cnn.ops.arrays import to_host
 from cnn.optimizers import SGD, Optimizer
 from cnn.parameter import Parameter
 from cnn.parameter_groups import Group, NonFiniteError, ParameterGroups
@@ -366,7 +367,7 @@ def _non_finite(
             for name, layer, y in trace_forward(model, model.place(images))
         )
         for name, values in [("in the images", images), *outputs]:
-            if not np.isfinite(values).all():
+            if not np.isfinite(to_host(values)).all():
                 first = f" (the first numbers that are not finite are {name})"
                 break
     else:  # the last parameter's gradient, since the last layer's is computed first

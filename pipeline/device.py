@@ -31,10 +31,10 @@ def _cupy() -> Any:
     except ImportError as error:
         raise UserError(
             f"device is cuda, which needs CuPy ({error}). Install the package for your version of CUDA: "
-            f"pip install cupy-cuda12x, or cupy-cuda13x. {other}"
+            f'pip install "cupy-cuda12x[ctk]", or "cupy-cuda13x[ctk]". {other}'
         ) from None
     try:
-        cupy.empty(0)
-    except Exception as error:  # of CUDA: no driver, no GPU, another program's
-        raise UserError(f"device is cuda, but CuPy finds no GPU that it can use: {error}. {other}") from None
+        float((cupy.ones((2, 2)) @ cupy.ones((2, 2))).sum())  # needs the GPU, a compiled kernel and cuBLAS
+    except Exception as error:  # of CUDA: no driver, no GPU, a part of CUDA that is missing
+        raise UserError(f"device is cuda, but CuPy cannot compute on a GPU here: {error}. {other}") from None
     return cupy

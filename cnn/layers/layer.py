@@ -118,7 +118,7 @@ class Layer(Stateful):
         }
 
     def place(self, x: ArrayLike) -> NDArray[Any]:
-        """`x` where the parameters and buffers are: on the host, or on a device, see `cnn.to_device`."""
+        """`x` where the parameters and buffers are: on the host, or on a device, see `cnn.move`."""
         arrays = [parameter.value for parameter in self.parameters().values()]
         return place(x, like=next(iter([*arrays, *self.buffers().values()]), np.empty(0)))
 

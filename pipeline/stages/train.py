@@ -30,6 +30,7 @@ from cnn import (
 )
 from cnn.atomic import write_text
 from cnn.checkpoint import CheckpointError
+from cnn.engine.executors import Executor
 from cnn.engine.shards import Loss
 from cnn.inspection import EpochStatistics
 from pipeline import device, ranks
@@ -78,6 +79,7 @@ def train(params: "Params") -> None:
         console.print(several)
     if note := portability_note(environment(params.device)):
         console.print(note)
+    executor = ranks.make_executor(params.device)
     model, layers = build_chosen(params, description.image_shape, len(description.class_names))
     loss = params.train.loss.make(len(description.class_names))
     console.print(model.summary(description.image_shape))
@@ -93,7 +95,7 @@ def train(params: "Params") -> None:
     ):
         whiten(model, load_examples("train", description).images)
         device.place(model, params.device)
-        run, kept = _fit(model, layers, loss, params, description, console)
+        run, kept = _fit(model, layers, loss, params, description, executor, console)
         if ranks.is_first():
             _write_results(run, kept, params, layers, description)
             write_text(seconds_note(Epoch.path.read_bytes()), f"{run.training_seconds:.3f}\n")
@@ -151,6 +153,7 @@ def _fit(
     loss: Loss,
     params: "Params",
     description: Description,
+    executor: Executor,
     console: Console,
 ) -> tuple[RunCheckpoint, EpochReport]:
     """`fit` from the last checkpoint on, with a progress bar and a line per epoch; (run, epoch to keep)."""
@@ -212,7 +215,7 @@ def _fit(
                 clip_value=options.clip_value,
                 moving_average=average,
                 patience=options.patience,
-                executor=ranks.make_executor(params.device),
+                executor=executor,
                 progress=at,
                 statistics=statistics,
                 on_step=on_step,

@@ -3,8 +3,9 @@
 A `DeviceArray` stands for CuPy's ndarray where there is no GPU. As there, no array moves between host and
 device unless it is asked for (`asarray`, `get`), ufuncs take no NumPy arrays and no lists, reductions return
 arrays without axes and not numbers, and only functions, methods and keywords that CuPy has can be called.
-The numbers are NumPy's. What CuPy has is listed here by hand from its documentation (version 14);
-`python -m tests.cnn.device_double` compares the list with an installed CuPy, which needs no GPU.
+The numbers are NumPy's. What may be used is listed here by hand from CuPy's documentation (version 14), and
+anything else is refused, even if CuPy has it. `python tests/cnn/device_double.py` compares the list with an
+installed CuPy, which needs no GPU.
 """
 
 import importlib
@@ -196,7 +197,8 @@ def as_cupy():
     module = types.ModuleType("cupy")
     properties = types.SimpleNamespace(getDeviceProperties=lambda number: {"name": b"device double"})
     module.__version__, module.cuda = "14.2.0", types.SimpleNamespace(runtime=properties)
-    module.empty = lambda shape, dtype=float: DeviceArray(np.empty(shape, dtype))
+    module.empty = lambda shape: DeviceArray(np.empty(shape))
+    module.ones = lambda shape: DeviceArray(np.ones(shape))
     return module
 
 

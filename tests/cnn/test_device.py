@@ -71,9 +71,9 @@ def assert_as_on_host(found, expected):
     assert_close(found, expected)
 
 
-def assert_close(found, expected, exactly=None):
+def assert_close(found, expected):
     """The same bits on the double; close numbers with CuPy."""
-    if "device double" in PLACE:
+    if "device double" in PLACE or expected.dtype.kind != "f":
         np.testing.assert_array_equal(found, expected)
     else:
         scale = max(np.abs(expected).max(initial=0.0), 1e-30)
@@ -291,6 +291,27 @@ def test_a_network_moves_to_the_device_and_back_and_is_saved_from_there(device, 
     np.testing.assert_array_equal(moved.predict(x), host.predict(x))
 
 
+def test_a_network_that_does_not_compute_finite_numbers_is_reported_from_the_device(device):
+    model = two_networks(device)[1]
+    model.parameters()["3.kernel"].value[0] = np.nan
+    with pytest.raises(
+        cnn.NonFiniteError, match="first numbers that are not finite are the output of layer 3"
+    ):
+        run(model)
+
+
+def test_a_layer_whose_arrays_are_hidden_cannot_be_moved(device):
+    class Hidden(cnn.ReLU):
+        def __init__(self):
+            self.kept = {"mean": np.zeros(2)}
+
+        def buffers(self):
+            return {"mean": self.kept["mean"]}
+
+    with pytest.raises(ValueError, match=r"could not move: 0\.mean"):
+        move(Sequential([Hidden()]), like=device)
+
+
 def test_several_workers_for_a_network_on_a_device_are_refused(device):
     with pytest.raises(ValueError, match="computed by this process alone; received the executor Processes"):
         run(two_networks(device)[1], executor=Processes(2))
@@ -325,7 +346,7 @@ refused = pytest.mark.parametrize(
 
 
 @refused
-def test_the_double_refuses_what_cupy_refuses(operation):
+def test_the_double_refuses_what_cupy_refuses_and_what_it_does_not_know(operation):
     with pytest.raises((TypeError, AttributeError, IndexError)):
         operation(DeviceArray(np.arange(3.0)))
 

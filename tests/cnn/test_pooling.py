@@ -276,7 +276,7 @@ def test_pooling_in_blocks_is_pooling_image_by_image(rng, window):
 @pytest.mark.parametrize("adjoint", ["max", "average"])
 def test_windows_that_tile_the_image_write_every_pixel_and_the_others_are_zero(monkeypatch, size, adjoint):
     window, shape = Window.of(2, 2), (1, *size, 1)
-    monkeypatch.setattr(pooling.np, "empty", lambda shape, dtype: np.full(shape, np.nan, dtype))
+    monkeypatch.setattr(pooling, "empty", lambda shape, like: np.full(shape, np.nan, like.dtype))
     grad_y = np.ones((1, 2, 3, 1))
     if adjoint == "max":
         grad_x = max_pool_adjoint(grad_y, np.full(grad_y.shape, 3, np.int8), shape, window)

@@ -119,14 +119,14 @@ def test_without_cupy_or_without_a_gpu_it_says_what_to_do(project, double, monke
     def no_gpu(shape):
         raise RuntimeError("cudaErrorInsufficientDriver")
 
-    monkeypatch.setattr(sys.modules["cupy"], "empty", no_gpu)
+    monkeypatch.setattr(sys.modules["cupy"], "ones", no_gpu)
     with pytest.raises(
-        UserError, match=r"finds no GPU that it can use: cudaErrorInsufficientDriver\. Or com"
+        UserError, match=r"cannot compute on a GPU here: cudaErrorInsufficientDriver\. Or compute"
     ):
         train.train(load_params())
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(
-        UserError, match=r"needs CuPy .*pip install cupy-cuda12x.*in params\.yaml: device: cpu"
+        UserError, match=r"needs CuPy .*pip install .cupy-cuda12x\[ctk\].*in params\.yaml: device"
     ):
         train.train(load_params())
     assert not Path("models").exists()
