@@ -17,6 +17,8 @@ from documents import ROOT
 from projects import build_once, make_project, run, stages_run
 from ruamel.yaml import YAML
 
+pytestmark = pytest.mark.walk
+
 PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
 SECTIONS = {part.partition("\n")[0]: part for part in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
 QUICK = ["-S", "data.dataset=digits", "-S", "train.epochs=2", "-S", "train.batch_size=16"]
