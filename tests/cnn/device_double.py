@@ -41,10 +41,16 @@ FUNCTIONS = {
     "zeros_like": {"dtype", "order", "shape"},
 }
 TRANSFERS = {"asarray", "ascontiguousarray"}  # take arrays of the host, as they say
+# Ufuncs with one result.
 UFUNCS = {
-    "absolute", "add", "copysign", "divide", "equal", "exp", "floor", "floor_divide", "greater", "less", "log",
-    "logical_and", "matmul", "maximum", "minimum", "multiply", "negative", "not_equal", "sqrt", "square",
-    "subtract", "tanh",
+    "absolute", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "bitwise_and",
+    "bitwise_count", "bitwise_or", "bitwise_xor", "cbrt", "ceil", "copysign", "cos", "cosh", "deg2rad", "degrees",
+    "divide", "equal", "exp", "exp2", "expm1", "fabs", "float_power", "floor", "floor_divide", "fmax", "fmin",
+    "fmod", "gcd", "greater", "greater_equal", "heaviside", "hypot", "invert", "isfinite", "isinf", "isnan", "lcm",
+    "ldexp", "left_shift", "less", "less_equal", "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "matmul", "maximum", "minimum", "multiply",
+    "negative", "nextafter", "not_equal", "positive", "power", "rad2deg", "radians", "reciprocal", "remainder",
+    "right_shift", "rint", "sign", "signbit", "sin", "sinh", "sqrt", "square", "subtract", "tan", "tanh", "trunc",
 }  # fmt: skip
 KEYWORDS_OF_UFUNCS = {"out", "dtype"}
 REDUCTION = {"axis", "out", "keepdims"}
