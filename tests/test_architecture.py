@@ -104,6 +104,23 @@ def test_cnn_imports_nothing_from_outside_but_numpy_and_jaxtyping(path):
     assert outside <= {"cnn", "numpy", "jaxtyping"}
 
 
+def test_layers_losses_and_optimizers_leave_the_creation_of_arrays_to_ops():
+    """So that arrays are where the others are; those of constructors are moved later, with the layer."""
+    paths = [*ROOT.glob("cnn/layers/*.py"), *ROOT.glob("cnn/engine/fused*.py")]
+    paths += [ROOT / f"cnn/{name}.py" for name in ("losses", "optimizers", "moving_average", "clipping")]
+    for_the_host = {"place", "predict"}  # of all layers
+    found = {
+        f"{path.name}: {function.name}"
+        for path in paths
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef) and function.name not in {"__init__", *for_the_host}
+        for call in ast.walk(function)
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func) in {f"np.{name}" for name in ("empty", "zeros", "ones", "full", "arange")}
+    }
+    assert found == set()
+
+
 def test_pyproject_lists_what_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
