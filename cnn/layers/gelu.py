@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cnn.layers.elementwise import Elementwise
+from cnn.ops.kernels import with_kernel
 from cnn.ops.normal import normal_distribution
 from cnn.registry import LAYERS
 
@@ -33,11 +34,41 @@ class GELU(Elementwise):
         self, x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]
     ) -> Float[np.ndarray, " n"]:
         """Φ(x) + x·Φ'(x), with Φ'(x) = exp(−x²/2) / √(2π), or that of the approximation."""
-        phi, slope = (_tanh_form if self.approximate else normal_distribution)(x)
-        np.multiply(x, phi, out=y)
-        slope *= x
-        slope += phi
-        return slope
+        if self.approximate:
+            return _tanh_form_with_derivative(x, y)
+        return _with_derivative(x, y, *normal_distribution(x))
+
+
+def _with_derivative(
+    x: Float[np.ndarray, " n"],
+    y: Float[np.ndarray, " n"],
+    phi: Float[np.ndarray, " n"],
+    slope: Float[np.ndarray, " n"],
+) -> Float[np.ndarray, " n"]:
+    """Write x·Φ(x) into y, and return its derivative, in the place of Φ'(x)."""
+    np.multiply(x, phi, out=y)
+    slope *= x
+    slope += phi
+    return slope
+
+
+@with_kernel(
+    "x",
+    "y slope",
+    f"""
+    T square = x * x;
+    T t = tanh((T(0.044715) * square + T(1)) * x * T({sqrt(2 / pi)}));
+    T density = (square * T({1.5 * 0.044715 * sqrt(2 / pi)}) + T({0.5 * sqrt(2 / pi)})) * (T(1) - t * t);
+    T phi = (t + T(1)) * T(0.5);
+    y = x * phi;
+    slope = density * x + phi;
+    """,
+)
+def _tanh_form_with_derivative(
+    x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """`_with_derivative` of the approximation."""
+    return _with_derivative(x, y, *_tanh_form(x))
 
 
 def _tanh_form(x: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from cnn.ops.arrays import empty, zeros
 from cnn.ops.blocks import blocks
+from cnn.ops.kernels import with_kernel
 from cnn.ops.reductions import repeat_for_pixels, sum_over_rows
 
 Array = Float[np.ndarray, "*n c"]
@@ -41,6 +42,7 @@ def batch_statistics(x: Array) -> tuple[Array, Channels, Channels, Channels]:
     return z, mean.astype(x.dtype), (shift + mean).astype(x.dtype), variance.astype(x.dtype)
 
 
+@with_kernel("x scale shift", "y", "y = x * scale + shift;")
 def scale_and_shift(x: Array, scale: Channels, shift: Channels) -> Array:
     """y = x·scale + shift, with one scale and one shift for each channel."""
     y = empty(x.shape, like=x)
@@ -72,15 +74,22 @@ def batch_normalize_adjoint(
     grad_gamma = ((projection - total * mean) * inverse_deviation).astype(mean.dtype)
     slope = -grad_gamma * inverse_deviation / count
     offset = -grad_beta / count - slope * mean
-    vectors = slope, offset, gamma * inverse_deviation
-    slopes, offsets, scales = (repeat_for_pixels(vector, z.shape[1:]) for vector in vectors)
-    for block in blocks(z):
-        grad_z = z[block]
-        grad_z *= slopes
-        grad_z += offsets
-        grad_z += grad_y[block]
-        grad_z *= scales
+    _input_gradient(z, grad_y, slope, offset, gamma * inverse_deviation, z)
     return z, grad_gamma, grad_beta
+
+
+@with_kernel("z grad_y slope offset scale", "grad_z", "grad_z = (z * slope + offset + grad_y) * scale;")
+def _input_gradient(
+    z: Array, grad_y: Array, slope: Channels, offset: Channels, scale: Channels, grad_z: Array
+) -> None:
+    """dL/dz = (z·slope + offset + dL/dy) · scale, which may take the place of `z`."""
+    slopes, offsets, scales = (repeat_for_pixels(vector, z.shape[1:]) for vector in (slope, offset, scale))
+    for block in blocks(z):
+        part = grad_z[block]
+        np.multiply(z[block], slopes, out=part)
+        part += offsets
+        part += grad_y[block]
+        part *= scales
 
 
 Reduced = Float[np.ndarray, "*n 1"]

@@ -5,7 +5,7 @@ from math import prod
 import numpy as np
 from jaxtyping import Float
 
-from cnn.ops.arrays import full
+from cnn.ops.arrays import full, is_on_host
 
 
 def sum_over_rows(x: Float[np.ndarray, "*n c"]) -> Float[np.ndarray, " c"]:
@@ -24,6 +24,9 @@ def repeat_for_pixels(
 ) -> Float[np.ndarray, "*shape c"]:
     """One number for each channel, repeated for every pixel of an image of `shape`, whose last axis is c.
 
-    NumPy would also broadcast the vector, but one long inner loop beats many short ones.
+    NumPy would also broadcast the vector, but one long inner loop beats many short ones. On a device it is
+    broadcast, since that makes no difference there.
     """
+    if not is_on_host(vector):
+        return np.broadcast_to(vector, shape)
     return np.tile(vector, prod(shape[:-1])).reshape(shape)
