@@ -1,6 +1,6 @@
 """device: cuda in the train and evaluate stages, with the device double in CuPy's place."""
 
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 
@@ -34,11 +34,9 @@ LAYERS = [
 @pytest.fixture
 def double(monkeypatch):
     """The device double as the module cupy."""
-    spec = importlib.util.spec_from_file_location("device_double", ROOT / "tests/cnn/device_double.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(ROOT / "tests/cnn")
+    module = importlib.import_module("device_double")
     monkeypatch.setitem(sys.modules, "cupy", module.as_cupy())
-    monkeypatch.setitem(sys.modules, "device_double", module)  # where the kernels of its arrays are made
     return module
 
 
