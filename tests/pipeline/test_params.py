@@ -728,7 +728,8 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
     model, _ = build_chosen(chosen, (28, 28, 1), 10)
     monkeypatch.chdir(tmp_path)
     loss = chosen.train.loss.make(10)
-    train_stage._fit(model, [], loss, chosen, description, Console())
+    executor = cnn.Serial()
+    train_stage._fit(model, [], loss, chosen, description, executor, Console())
     wanted = {
         "epochs": 7,
         "batch_size": 11,
@@ -739,6 +740,7 @@ def test_every_key_of_training_reaches_fit(tmp_path, monkeypatch):
         "seed": 3,
     }
     assert {key: received[key] for key in wanted} == wanted
+    assert received["executor"] is executor
     assert received["moving_average"].decay == 0.75
     main, biases = received["optimizer"].groups
     assert isinstance(main.optimizer, cnn.Adam)
