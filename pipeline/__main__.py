@@ -425,16 +425,21 @@ def _run_command() -> None:
         together = sys.argv[1:2] in (["train"], ["evaluate"])
         if together:
             ranks.launch()
-        if together or ranks.is_first():
+        first = ranks.is_first()
+        if not together:
+            ranks.leave()
+        if together or first:
             app(prog_name="python -m pipeline")
     except StoppedError as stopped:
         if ranks.is_first():
             print(f"{stopped}\n{RESTORE}" if _dvc_stage() else stopped, file=sys.stderr)
         sys.exit(128 + stopped.signal)  # the convention of shells
     except SystemExit as ended:
-        if ended.code == INTERRUPTED and ranks.is_first():  # Typer's answer to Ctrl-C
-            again = "dvc repro" if _dvc_stage() else "run the same command again"
-            print(f"Stopped. To continue: {again}{_where_results_are()}", file=sys.stderr)
+        if ended.code == INTERRUPTED:  # Typer's answer to Ctrl-C
+            if ranks.is_first():
+                again = "dvc repro" if _dvc_stage() else "run the same command again"
+                print(f"Stopped. To continue: {again}{_where_results_are()}", file=sys.stderr, flush=True)
+            ranks.abort(INTERRUPTED)
         raise
     except WorkerLostError as error:
         sys.exit(

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from cnn.engine.executors import Executor
 
 LAUNCH_VARIABLE = "MPI_LAUNCH"  # how to start the ranks, such as mpirun -n 4; not recorded by DVC
-SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE")  # set by Open MPI, MPICH and others
+SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # set by Open MPI's mpirun; by MPICH's, and others'
+RANK_VARIABLE = "PMIX_RANK"  # set by launchers such as srun --mpi=pmix, which do not say how many there are
 PATIENCE = 3.0  # seconds in which the first rank reports an error that all ranks have
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ def launch(variables: Mapping[str, str] = os.environ) -> None:
     A process that mpirun has started is one of these ranks already.
     """
     launcher = shlex.split(variables.get(LAUNCH_VARIABLE, ""))
-    if not launcher or _size() > 1:
+    if not launcher or _size() != 1:
         return
     others = {name: value for name, value in variables.items() if name != LAUNCH_VARIABLE}
     sys.stdout.flush()
@@ -51,9 +52,9 @@ def launch(variables: Mapping[str, str] = os.environ) -> None:
 
 
 def _size() -> int:
-    """How many ranks mpirun has started, of which this process is one."""
+    """How many ranks were started, of which this process is one; 0 if the launcher does not say."""
     sizes = [int(size) for name in SIZE_VARIABLES if (size := os.environ.get(name, "")).isdecimal()]
-    return max(sizes, default=1)
+    return max(sizes, default=0 if RANK_VARIABLE in os.environ else 1)
 
 
 @cache
@@ -65,13 +66,25 @@ def _communicator() -> Any | None:
         import mpi4py
     except ModuleNotFoundError:
         raise UserError(
-            f"mpirun has started {_size()} ranks, but this Python does not have mpi4py, so that each "
-            "would do all the work. Install it: pip install mpi4py"
+            f"mpirun has started {_size() or 'several'} ranks, but this Python does not have mpi4py, so that "
+            "each would do all the work. Install it: pip install mpi4py"
         ) from None
     mpi4py.rc.thread_level = "funneled"  # only the main thread uses MPI
     from mpi4py import MPI
 
+    if _size() > 1 and MPI.COMM_WORLD.Get_size() != _size():
+        library = " ".join(MPI.Get_library_version().split()[:4])
+        raise UserError(
+            f"mpirun has started {_size()} ranks, but mpi4py was built for another MPI ({library}), in which "
+            "this process is alone. Use the mpirun of that MPI, or install mpi4py for the one of this mpirun."
+        )
     return MPI.COMM_WORLD
+
+
+def leave() -> None:
+    """Let processes that this one starts know nothing of its ranks."""
+    for name in (*SIZE_VARIABLES, RANK_VARIABLE):
+        os.environ.pop(name, None)
 
 
 def is_first() -> bool:
@@ -161,6 +174,16 @@ def describe() -> str | None:
     return f"{len(places)} ranks of {' '.join(library.split())} (rank: host, process): {listed}"
 
 
+def abort(code: int) -> None:
+    """End all ranks, since others may wait for this one; nothing if it runs alone."""
+    if "mpi4py.MPI" not in sys.modules:
+        return
+    communicator = _communicator()
+    assert communicator is not None
+    communicator.Abort(code)
+    os._exit(code)  # MPICH's Abort may return
+
+
 def end_all(ended: BaseException) -> None:
     """End all ranks if this one ends with an error, since others may wait for it; one of them reports it.
 
@@ -177,5 +200,4 @@ def end_all(ended: BaseException) -> None:
         time.sleep(PATIENCE)
         code = f"rank {communicator.Get_rank()} on {socket.gethostname()}: {code}"
     print(code, file=sys.stderr, flush=True)
-    communicator.Abort(1)
-    os._exit(1)  # MPICH's Abort may return
+    abort(1)

@@ -7,8 +7,8 @@ slice of every g_i and adds them in the order of the tasks, as one process does,
 
     g[θ_r] = ((g_0[θ_r] + g_1[θ_r]) + g_2[θ_r]) + …
 
-and all ranks gather the sums. Each rank sends and receives about twice the bytes of its gradients, however
-many ranks there are, and the bits are those of one process: `Allreduce` adds in an order that depends on R.
+and all ranks gather the sums. With one task a rank sends about twice the bytes of its gradients, however many
+ranks there are. The bits are those of one process: `Allreduce` adds in an order that depends on R.
 
 This module needs no MPI: the communicator is an argument, such as mpi4py's `MPI.COMM_WORLD`. Source: Thakur,
 Rabenseifner & Gropp, "Optimization of collective communication operations in MPICH" (2005), section 4.5:
@@ -30,21 +30,23 @@ class Ranks:
     """Runs tasks on all ranks of an MPI `communicator`; each rank runs its share on `executor`."""
 
     def __init__(self, communicator: Any, executor: Executor | None = None) -> None:
-        self.ranks = int(communicator.Get_size())
         self.communicator = communicator
         self.executor: Executor = executor or Serial()
+        workers = communicator.allgather(getattr(self.executor, "workers", 1))
+        self.workers, self._most = sum(workers), max(workers)  # of all ranks; of one rank
 
     def start(self, make_worker: MakeWorker) -> "RankPool":
         """A pool over the workers of all ranks."""
-        return RankPool(self.communicator, self.executor.start(make_worker))
+        return RankPool(self.communicator, self.executor.start(make_worker), self._most)
 
 
 class RankPool:
     """The workers of all ranks. Every rank must call the same methods, in the same order."""
 
-    def __init__(self, communicator: Any, own: TaskPool) -> None:
+    def __init__(self, communicator: Any, own: TaskPool, workers: int = 1) -> None:
         self.ranks, self._rank = int(communicator.Get_size()), int(communicator.Get_rank())
         self._communicator, self._own = communicator, own
+        self._at_once = self.ranks * max(TASKS_AT_ONCE, workers)  # workers: the most that a rank has
 
     def close(self) -> None:
         """Stop this rank's workers."""
@@ -53,7 +55,7 @@ class RankPool:
     def map(self, tasks: Iterable[Task]) -> Iterator[Any]:
         """Yield task(worker) for each task, in order, on every rank; raise a task's error in its place."""
         remaining = iter(tasks)
-        while group := list(islice(remaining, self.ranks * TASKS_AT_ONCE)):
+        while group := list(islice(remaining, self._at_once)):
             share = group[self._rank :: self.ranks]
             own = [outcome.sendable() for outcome in self._own.map(partial(attempt, task) for task in share)]
             everybody = [iter(outcomes) for outcomes in self._communicator.allgather(own)]

@@ -2,8 +2,9 @@
 
 The shards of a batch are divided into a fixed number of lanes, each a task of one worker. A lane adds up the
 gradients of its shards in place, in order; then the lanes are added, in order. So few whole gradients travel
-between workers, and the bits depend on the shard size alone, never on the number of workers. With more ranks
-of MPI than lanes each shard is a task; the same sums are then made from the gradients of single shards.
+between workers, and the bits depend on the shard size alone, never on the number of workers. If the ranks of
+MPI have more workers than lanes, each shard is a task; the same sums are then made from the gradients of
+single shards.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,7 +74,7 @@ class ShardedGradients:
         keywords = () if augment is None else keywords_of(augment)
         values = [parameter.value for parameter in model.parameters().values()]
         rows = [_join(values), _join(list(model.buffers().values()))]
-        self._shards_alone = isinstance(executor, Ranks) and executor.ranks > LANES
+        self._shards_alone = isinstance(executor, Ranks) and executor.workers > LANES
         tasks = -(-(batch_size or len(examples.images)) // shard_size) if self._shards_alone else LANES
         self._sums = [_Sums(*shared_copies(rows)) for _ in range(tasks)]
         job = _Job(loss, examples, seed, augment, keywords, self._sums)

@@ -46,6 +46,7 @@ def evaluate(options: "Evaluate", where: device.Device = "cpu") -> None:
     model, network = load_trained()
     executor = ranks.make_executor(where)
     device.place(model, where)
+    ranks.same_everywhere("other params", f"{options.model_dump()} {where}")
     ranks.check_same(
         "another network or other data",
         [Network.path, *sorted({*PROCESSED.glob("test_*.npy"), *PROCESSED.glob("validation_*.npy")})],
