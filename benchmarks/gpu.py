@@ -85,7 +85,7 @@ def step_times(name: str, like: Array, theirs: Any, pace: Pace = PACE) -> dict[s
 
 
 def main() -> None:
-    """Print both tables, and the command for CIFAR-10."""
+    """Print how far the losses differ, and the times; end with an error if they differ too far."""
     console = Console(width=110)
     console.print(describe("cuda"))  # an error if there is no GPU
     import cupy

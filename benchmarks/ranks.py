@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.cases import NETWORKS, make_examples, make_network
 from benchmarks.timing import Pace, alternate, block, paired_ratio
-from cnn import SGD, Ranks, fit, softmax_cross_entropy
+from cnn import SGD, Processes, Ranks, fit, softmax_cross_entropy
 from cnn.engine.executors import Executor, Serial
 from cnn.engine.ranks import RankPool
 from cnn.engine.shards import LANES, ShardedGradients
@@ -110,7 +110,7 @@ def measure() -> dict[str, Any]:
     return found
 
 
-def weights_after_two_epochs(executor: Executor) -> str:
+def weights_after_two_epochs(executor: Executor | None) -> str:
     """The SHA-256 of the weights of `sample` and of the CIFAR net, trained by `executor`."""
     digest = hashlib.sha256()
     for name, images, shard_size in (("sample", 1000, 8), (MEASURED, 256, 16)):
@@ -152,8 +152,11 @@ def main(mpirun: Sequence[str]) -> None:
         (alone["step"] - alone["rest"]) / shards, alone["rest"], gradient, pair["latency"], pair["bandwidth"]
     )
     print(f"{alone['library']}, {count_cores()} cores; a message takes {costs.latency * 1e6:.1f} µs and")
-    same = len({row["sha256"] for row in found}) == 1
-    print(f"{costs.bandwidth / 1e9:.1f} GB/s. The weights have the same bits on all: {same}.\n")
+    with threadpool_limits(1):
+        hashes = {weights_after_two_epochs(executor) for executor in (None, Processes(2), Processes(3))}
+    same = len(hashes | {row["sha256"] for row in found}) == 1
+    print(f"{costs.bandwidth / 1e9:.1f} GB/s. The weights have the same bits on all ranks, and as those of")
+    print(f"one process and of 2 and 3 workers: {same}.\n")
     titles = [f"{name}: ordered sum / Allreduce" for name in SIZES]
     print(f"| {' | '.join(['ranks', 'step, ms', 'predicted, ms', *titles])} |")
     print("|---" * (3 + len(SIZES)) + "|")

@@ -202,8 +202,8 @@ def _unwrap(value, *others):
         return value
     if isinstance(value, list | tuple) and value and all(isinstance(item, DeviceArray) for item in value):
         return [item._array for item in value]  # to join
-    if isinstance(value, tuple):  # a shape, axes, widths
-        return tuple(_unwrap(item) for item in value if not isinstance(item, DeviceArray))
+    if isinstance(value, tuple) and not any(isinstance(item, DeviceArray) for item in value):
+        return tuple(_unwrap(item) for item in value)  # a shape, axes, widths
     raise TypeError(f"Unsupported type {type(value)}: CuPy converts nothing to the device on its own.")
 
 

@@ -298,20 +298,25 @@ def test_ranks_that_differ_are_told_before_anything_runs(folder, tmp_path):
 
 
 @with_mpi
-def test_ranks_evaluate_the_same_network_and_data_or_nothing(finished, tmp_path):
-    other = shutil.copytree(finished, tmp_path / "other")
+def test_ranks_evaluate_the_same_network_and_data_with_the_same_params_or_nothing(finished, tmp_path):
+    before = results(finished)
+
+    def evaluate_with(other):
+        here, there = (("-n", "1", "-wdir", str(each), "evaluate") for each in (finished, other))
+        return start_ranks(finished, *here, ":", *there).communicate(timeout=60)[0]
+
+    other = shutil.copytree(finished, tmp_path / "other params")
+    set_params(other, {"evaluate.test_time_augmentation.shift": 1})
+    output = evaluate_with(other)
+    assert output.count("has other params than rank 0") == 1, output
+    other = shutil.copytree(finished, tmp_path / "other data")
     labels = other / "data/processed/test_targets.npy"
     labels.chmod(0o644)
     content = bytearray(labels.read_bytes())
     content[-40:] = content[-80:-40]  # another class for the last image
     labels.unlink()
     labels.write_bytes(content)
-    before = results(finished)
-    here, there = (
-        ("-n", "1", "-wdir", str(finished), "evaluate"),
-        ("-n", "1", "-wdir", str(other), "evaluate"),
-    )
-    output, _ = start_ranks(finished, *here, ":", *there).communicate()
+    output = evaluate_with(other)
     assert output.count("has another network or other data than rank 0") == 1, output
     assert results(finished) == before
 
